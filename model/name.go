@@ -1,0 +1,58 @@
+// Package model holds what runs: the immutable nouns that the control plane compiles and the data plane
+// executes. A value of this package is never changed after it has been published; whoever needs a different
+// one makes a new one. The package is pure: no I/O, no locks, no clock. Start reading at Service.
+package model
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ServiceName names a service inside the mesh.
+type ServiceName struct {
+	Namespace string
+	Name      string
+}
+
+// String answers the form used in resource names and labels: "reviews.default".
+func (n ServiceName) String() string { return n.Name + "." + n.Namespace }
+
+// IsZero reports whether n names nothing.
+func (n ServiceName) IsZero() bool { return n == ServiceName{} }
+
+// PortName names one port of a service. It is the name of the route table, the cluster and the endpoints
+// that belong to it, on the wire and in every listing.
+type PortName struct {
+	Service ServiceName
+	Port    uint16
+}
+
+// String answers "reviews.default:9080".
+func (p PortName) String() string { return p.Service.String() + ":" + strconv.Itoa(int(p.Port)) }
+
+// ParseServiceName reads "name.namespace".
+func ParseServiceName(s string) (ServiceName, error) {
+	name, ns, ok := strings.Cut(s, ".")
+	if !ok || name == "" || ns == "" || strings.Contains(ns, ".") {
+		return ServiceName{}, fmt.Errorf("service name %q is not <name>.<namespace>", s)
+	}
+	return ServiceName{Namespace: ns, Name: name}, nil
+}
+
+// ParsePortName reads "name.namespace:port".
+func ParsePortName(s string) (PortName, error) {
+	head, port, ok := strings.Cut(s, ":")
+	if !ok {
+		return PortName{}, fmt.Errorf("port name %q is not <name>.<namespace>:<port>", s)
+	}
+	svc, err := ParseServiceName(head)
+	if err != nil {
+		return PortName{}, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return PortName{}, fmt.Errorf("port name %q: %q is not a port", s, port)
+	}
+	return PortName{Service: svc, Port: uint16(n)}, nil
+}

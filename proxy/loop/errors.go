@@ -1,0 +1,9 @@
+package loop
+
+import "errors"
+
+// Errors given to Handler.Closed. Others come from the kernel as syscall.Errno.
+var (
+	ErrConnectTimeout = errors.New("connect timeout")
+	ErrLoopEnded      = errors.New("event loop ended")
+)
