@@ -1,0 +1,110 @@
+// Package v1alpha1 holds the resources that users write: one file per kind with its type, its defaults and its
+// validation. Kinds that Kubernetes or Gateway API define are theirs, so that one file runs on plain machines
+// and on Kubernetes; what Tulle does not run yet is refused by name, never ignored. Pure; objects are not
+// shared while they are changed. Start reading at Object and Kinds, then httproute.go.
+package v1alpha1
+
+import (
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Aliases of the parts that all kinds share, so that only package api imports Kubernetes.
+type (
+	// TypeMeta is apiVersion and kind.
+	TypeMeta = metav1.TypeMeta
+	// ObjectMeta is the metadata of an object. Tulle keeps name, namespace, labels and annotations, and
+	// serves uid, resourceVersion, generation and creationTimestamp.
+	ObjectMeta = metav1.ObjectMeta
+	// Condition is one line of a status.
+	Condition = metav1.Condition
+	// Time is a time with the resolution of a second, as Kubernetes writes it.
+	Time = metav1.Time
+)
+
+// Object is any resource: *Service, *HTTPRoute or *MeshConfig.
+type Object interface {
+	// GetName and GetNamespace answer the object's name. The namespace is "" for kinds of the whole mesh.
+	GetName() string
+	GetNamespace() string
+	// GetLabels answers the object's own labels.
+	GetLabels() map[string]string
+}
+
+// Kind describes one kind of resource.
+type Kind struct {
+	Name       string // "HTTPRoute", unique
+	APIVersion string // "gateway.networking.k8s.io/v1"
+	Plural     string // "httproutes"
+	Namespaced bool
+	New        func() Object // an empty one
+}
+
+// Kinds answers every kind that Tulle runs, in the order in which they are listed to users.
+func Kinds() []Kind {
+	return []Kind{
+		{Name: "Service", APIVersion: "v1", Plural: "services", Namespaced: true, New: func() Object { return new(Service) }},
+		{Name: "HTTPRoute", APIVersion: GatewayAPIVersion, Plural: "httproutes", Namespaced: true, New: func() Object { return new(HTTPRoute) }},
+		{Name: "MeshConfig", APIVersion: APIVersion, Plural: "meshconfigs", New: func() Object { return new(MeshConfig) }},
+	}
+}
+
+// Versions of the API groups.
+const (
+	APIVersion        = "tulle.dev/v1alpha1"
+	GatewayAPIVersion = "gateway.networking.k8s.io/v1"
+	GatewayGroup      = "gateway.networking.k8s.io"
+)
+
+// FindKind answers the kind that a user calls name: in any case, singular or plural.
+func FindKind(name string) (Kind, bool) {
+	for _, k := range Kinds() {
+		if strings.EqualFold(name, k.Name) || strings.EqualFold(name, k.Plural) {
+			return k, true
+		}
+	}
+	return Kind{}, false
+}
+
+// KindOf answers the kind of an object.
+func KindOf(o Object) Kind {
+	name := ""
+	switch o.(type) {
+	case *Service:
+		name = "Service"
+	case *HTTPRoute:
+		name = "HTTPRoute"
+	case *MeshConfig:
+		name = "MeshConfig"
+	}
+	k, _ := FindKind(name)
+	return k
+}
+
+// Meta answers the metadata of an object, for reading and changing.
+func Meta(o Object) *ObjectMeta {
+	switch o := o.(type) {
+	case *Service:
+		return &o.ObjectMeta
+	case *HTTPRoute:
+		return &o.ObjectMeta
+	case *MeshConfig:
+		return &o.ObjectMeta
+	}
+	return nil
+}
+
+// FieldError is one thing wrong with an object.
+type FieldError struct {
+	Path    string // "spec.rules[0].matches[1].path.type"; "" is the object
+	Message string // what is wrong, and what to write instead
+}
+
+// Error answers path and message in one line.
+func (e FieldError) Error() string {
+	if e.Path == "" {
+		return e.Message
+	}
+	return e.Path + ": " + e.Message
+}
