@@ -1,0 +1,161 @@
+package failure
+
+// entry is everything that is said about one reason.
+type entry struct {
+	label  string // metric label, header value, record; snake_case, part of the format
+	side   Side
+	retry  retry
+	status int    // HTTP status of the answer that the proxy makes
+	grpc   int    // gRPC status of the same
+	log    string // one line for logs
+	hint   string // what the operator does next
+}
+
+// retry says when another attempt makes sense.
+type retry uint8
+
+const (
+	never      retry = iota
+	idempotent       // the upstream may have acted on the request
+	always           // the upstream surely has not
+)
+
+// gRPC status codes used in the table (google.golang.org/grpc/codes, not imported: 20 KB of tables for ten numbers).
+const (
+	grpcCanceled = 1
+
+	grpcDeadline      = 4
+	grpcDenied        = 7
+	grpcExhausted     = 8
+	grpcUnimplemented = 12
+	grpcInternal      = 13
+	grpcUnavailable   = 14
+)
+
+var table = [reasonCount]entry{
+	None: {label: "", side: Us, status: 200, log: "no failure", hint: "nothing to do"},
+	BadRequest: {label: "bad_request", side: Downstream, status: 400, grpc: grpcInternal,
+		log: "the client's message breaks HTTP", hint: "correct the client: `tulle logs` shows which rule of HTTP its message breaks"},
+	HeadTooLarge: {label: "head_too_large", side: Downstream, status: 431, grpc: grpcExhausted,
+		log: "the request's head is over the limit", hint: "send fewer or smaller headers (often cookies); the limit is 64 KiB and 200 fields"},
+	NotHTTP: {label: "not_http", side: Downstream, status: 400, grpc: grpcInternal,
+		log: "bytes that are not HTTP on a port declared HTTP", hint: "declare the port's real protocol (--port PORT/tcp, or appProtocol of its Service), or remove the HTTP route"},
+	NoRoute: {label: "no_route", side: Us, status: 404, grpc: grpcUnimplemented,
+		log: "no route matches the request", hint: "`tulle routes SERVICE` lists the matches in their order; add a rule without matches to catch the rest"},
+	NoBackend: {label: "no_backend", side: Us, status: 500, grpc: grpcUnavailable,
+		log: "the route has no backend that resolves", hint: "`tulle get httproute NAME -o yaml`: condition ResolvedRefs names the backend that does not exist"},
+	UnknownService: {label: "unknown_service", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "no service has this virtual address", hint: "look the name up again: the service was removed, or the client keeps an address from long ago"},
+	UnknownPort: {label: "unknown_port", side: Downstream, status: 503, grpc: grpcUnavailable,
+		log: "the service has no such port", hint: "`tulle get service NAME` lists its ports; use one of them, or start the workload with --port"},
+	NoEndpoint: {label: "no_endpoint", side: Upstream, status: 503, grpc: grpcUnavailable,
+		log: "the service has no live endpoint", hint: "`tulle endpoints SERVICE`: start a workload, or see why its readiness check fails"},
+	ConnectFailed: {label: "connect_failed", side: Upstream, retry: always, status: 503, grpc: grpcUnavailable,
+		log: "no connection to any endpoint that was tried", hint: "`tulle endpoints SERVICE`: is the workload running and does its port accept?"},
+	ConnectTimeout: {label: "connect_timeout", side: Upstream, retry: always, status: 504, grpc: grpcUnavailable,
+		log: "no connection to any endpoint within the connect timeout", hint: "the endpoint's machine or the network between drops packets; check firewalls and load"},
+	TLSFailed: {label: "tls_failed", side: Upstream, retry: always, status: 502, grpc: grpcUnavailable,
+		log: "the TLS handshake with the peer failed", hint: "`tulle cert` on both sides: are the certificates in time and from the same trust domain?"},
+	PeerIdentity: {label: "peer_identity", side: Upstream, retry: always, status: 502, grpc: grpcUnavailable,
+		log: "the peer proved another identity than expected", hint: "another workload took over the address, or somebody poses as the service; `tulle endpoints SERVICE` shows the expected identity"},
+	UpstreamReset: {label: "upstream_reset", side: Upstream, retry: idempotent, status: 502, grpc: grpcUnavailable,
+		log: "the upstream ended before its response was complete", hint: "the workload crashed or closed the connection: see its own log at this time"},
+	UpstreamProtocol: {label: "upstream_protocol", side: Upstream, status: 502, grpc: grpcInternal,
+		log: "the upstream's message breaks HTTP", hint: "the workload does not speak HTTP on this port, or its response is malformed"},
+	RefusedStream: {label: "refused_stream", side: Upstream, retry: always, status: 503, grpc: grpcUnavailable,
+		log: "the upstream took no notice of the request", hint: "the workload is draining or at its stream limit; add instances if it lasts"},
+	RequestTimeout: {label: "request_timeout", side: Upstream, status: 504, grpc: grpcDeadline,
+		log: "the route's request timeout passed", hint: "`tulle stat` shows the service's p99: raise the route's timeouts.request or make the service faster"},
+	AttemptTimeout: {label: "attempt_timeout", side: Upstream, retry: idempotent, status: 504, grpc: grpcDeadline,
+		log: "the route's attempt timeout passed", hint: "raise the route's timeouts.backendRequest or make the service faster"},
+	IdleTimeout: {label: "idle_timeout", side: Upstream, status: 504, grpc: grpcUnavailable,
+		log: "nothing moved for too long", hint: "send keep-alives on long idle streams, or shorten them"},
+	DownstreamGone: {label: "downstream_gone", side: Downstream, status: 499, grpc: grpcCanceled,
+		log: "the client went away first", hint: "compare the client's own timeout with the service's p99 in `tulle stat`"},
+	OwnPort: {label: "own_port", side: Downstream, status: 403, grpc: grpcDenied,
+		log: "passthrough to a port of the mesh itself", hint: "call services by name; ports of proxies and the control plane are not reachable from a workload"},
+	LinkLocal: {label: "link_local", side: Downstream, status: 403, grpc: grpcDenied,
+		log: "passthrough to a link-local address", hint: "link-local addresses (cloud metadata) are closed to workloads unless the mesh configuration allows them"},
+	Draining: {label: "draining", side: Us, retry: always, status: 503, grpc: grpcUnavailable,
+		log: "this proxy is about to end", hint: "nothing to do: callers move to other endpoints by themselves"},
+	Overload: {label: "overload", side: Us, status: 503, grpc: grpcExhausted,
+		log: "a bound was reached", hint: "`tulle stat`: reduce the load on this workload or add instances"},
+	Unavailable: {label: "unavailable", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "what is needed is not known and the control plane cannot be asked", hint: "`tulle status`: is the control plane running and does this proxy reach it?"},
+	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
+		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
+}
+
+func (r Reason) entry() *entry {
+	if r >= reasonCount {
+		return &table[Internal]
+	}
+	return &table[r]
+}
+
+// Label answers the name used in metrics, records, logs and the tulle-reason header: snake_case, "" for None.
+func (r Reason) Label() string { return r.entry().label }
+
+// String answers Label, or "none".
+func (r Reason) String() string {
+	if r == None {
+		return "none"
+	}
+	return r.Label()
+}
+
+// Side answers who caused it.
+func (r Reason) Side() Side { return r.entry().side }
+
+// Retryable reports whether another attempt may be made: for any request if Untouched, otherwise only for an
+// idempotent one (RFC 9110 section 9.2.2).
+func (r Reason) Retryable() bool { return r.entry().retry != never }
+
+// Untouched reports whether the upstream surely has not acted on the request, so that even one that is not
+// idempotent may be sent again.
+func (r Reason) Untouched() bool { return r.entry().retry == always }
+
+// Status answers the HTTP status of the proxy's own answer.
+func (r Reason) Status() int { return r.entry().status }
+
+// GRPC answers the gRPC status of the proxy's own answer (sent with HTTP status 200).
+func (r Reason) GRPC() int { return r.entry().grpc }
+
+// Log answers one line for logs and for the body of the proxy's own answer.
+func (r Reason) Log() string { return r.entry().log }
+
+// Hint answers what the operator does next.
+func (r Reason) Hint() string { return r.entry().hint }
+
+// Doc answers the documentation anchor, relative to the repository.
+func (r Reason) Doc() string { return "docs/reference/failures.md#" + r.String() }
+
+// ParseReason is the inverse of Label; ok is false for a label that no reason has.
+func ParseReason(label string) (r Reason, ok bool) {
+	for i := range table {
+		if table[i].label == label {
+			return Reason(i), true
+		}
+	}
+	return Internal, false
+}
+
+// All answers every reason but None, in the order of the table.
+func All() []Reason {
+	all := make([]Reason, 0, reasonCount-1)
+	for r := None + 1; r < reasonCount; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
+// String answers "downstream", "upstream" or "us".
+func (s Side) String() string {
+	switch s {
+	case Downstream:
+		return "downstream"
+	case Upstream:
+		return "upstream"
+	}
+	return "us"
+}
