@@ -15,7 +15,7 @@ import (
 
 // Bounds that every implementation holds.
 const (
-	MaxValue   = 1 << 20 // bytes of one value
+	MaxValue   = 1 << 20 // bytes of all values of one Apply
 	MaxChanges = 100     // changes in one Apply
 	MaxPart    = 512     // bytes of a kind, a namespace or a name
 )
@@ -105,7 +105,7 @@ type Change struct {
 
 // Event is one change that a watch saw. All events of one Apply have the same Revision.
 type Event struct {
-	Object         // of a deletion: Key and Revision (that of the deletion) only
+	Object  // of a deletion: Key and Revision (that of the deletion) only
 	Deleted bool
 }
 
@@ -149,13 +149,13 @@ func Validate(changes []Change) error {
 	if len(changes) > MaxChanges {
 		return fmt.Errorf("%w: %d changes at once, at most %d go in together: split them", ErrInvalid, len(changes), MaxChanges)
 	}
-	seen := make(map[Key]bool, len(changes))
+	seen, total := make(map[Key]bool, len(changes)), 0
 	for _, c := range changes {
 		if err := c.Key.Validate(); err != nil {
 			return err
 		}
-		if len(c.Value) > MaxValue {
-			return fmt.Errorf("%w: %s: a value of %d bytes, at most %d are kept", ErrInvalid, c.Key, len(c.Value), MaxValue)
+		if total += len(c.Value); total > MaxValue {
+			return fmt.Errorf("%w: %s: over %d bytes of values at once: split them", ErrInvalid, c.Key, MaxValue)
 		}
 		if seen[c.Key] {
 			return fmt.Errorf("%w: %s is changed twice", ErrInvalid, c.Key)

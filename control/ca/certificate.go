@@ -1,0 +1,87 @@
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+)
+
+func newRoot(trustDomain string, now time.Time) (authority, error) {
+	t := authorityTemplate("Tulle root of "+trustDomain, trustDomain, now, rootTTL)
+	t.MaxPathLen = 1
+	return issue(t, nil)
+}
+
+func newIntermediate(root authority, trustDomain string, now time.Time) (authority, error) {
+	t := authorityTemplate("Tulle intermediate of "+trustDomain, trustDomain, now, intermediateTTL)
+	t.MaxPathLenZero = true
+	// The name constraint binds whoever gets hold of the intermediate to this trust domain.
+	t.PermittedDNSDomainsCritical = true
+	t.PermittedURIDomains = []string{trustDomain}
+	if t.NotAfter.After(root.cert.NotAfter) {
+		t.NotAfter = root.cert.NotAfter
+	}
+	return issue(t, &root)
+}
+
+func authorityTemplate(name, trustDomain string, now time.Time, ttl time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber:          serial(),
+		Subject:               pkix.Name{CommonName: name, Organization: []string{"Tulle"}},
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              now.Add(ttl),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		// X.509-SVID section 3.2: an authority may carry the ID of its trust domain, without a path.
+		URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
+	}
+}
+
+// issue makes a key and a certificate for it, signed by parent or, for nil, by itself.
+func issue(t *x509.Certificate, parent *authority) (authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return authority{}, err
+	}
+	signer, by := key, t
+	if parent != nil {
+		signer, by = parent.key, parent.cert
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, by, &key.PublicKey, signer)
+	if err != nil {
+		return authority{}, fmt.Errorf("%s: %w", t.Subject.CommonName, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	return authority{cert: cert, key: key}, err
+}
+
+// leafTemplate is an X.509-SVID: one URI, no subject (then the URI must be critical, which Go sees to).
+func leafTemplate(id spiffe.ID, now time.Time, ttl time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber:          serial(),
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              now.Add(ttl),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:                  []*url.URL{id.URL()},
+	}
+}
+
+// serial answers 127 random bits: positive, and at most 20 octets (RFC 5280 section 4.1.2.2).
+func serial() *big.Int {
+	var b [16]byte
+	rand.Read(b[:])
+	b[0] &= 0x7f
+	b[15] |= 1
+	return new(big.Int).SetBytes(b[:])
+}
