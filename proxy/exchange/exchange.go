@@ -1,0 +1,87 @@
+// Package exchange is one request and its response on their way through the proxy: filters, route, endpoint,
+// connection, attempts, bodies in both directions, and what is remembered. It promises that every exchange that
+// began ends exactly once, with a response or with the downstream's stream reset, and with one decision record;
+// that no byte is held that flow control does not bound; and that nothing is allocated per request in the steady
+// state. It never parses or formats a wire format and never touches a socket.
+//
+// An Exchange belongs to one loop. Start reading at Exchange.Begin (request.go), which is the story of a request.
+package exchange
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/pool"
+)
+
+// Origin is what is known about the connection that requests come from. All its exchanges share it and none
+// changes it.
+type Origin struct {
+	Direction record.Direction
+	Source    model.ServiceName // the caller; zero: outside the mesh
+	SourceID  string            // SPIFFE ID of the caller
+	MTLS      bool              // the caller proved SourceID on this connection
+	Mesh      bool              // the other end is a proxy of the mesh, so its tulle-* fields are believed
+	Publish   bool              // came in through --publish, from outside the mesh
+	Remote    netip.AddrPort    // the caller's address
+	Wanted    netip.AddrPort    // where the caller wanted to go
+
+	Service model.PortName // the service port asked for; inbound: this workload's
+
+	// Destination routes the requests of an outbound connection.
+	Destination Destination
+	// Program is where an inbound connection's requests go: no routing, one endpoint. Protocol says whether
+	// its requests are HTTP at all cost (declared) for the record.
+	Program  netip.AddrPort
+	Protocol model.Protocol
+	// ConnectTimeout to the program; 0: the pool's.
+	ConnectTimeout time.Duration
+	// BindSource makes connections to the program start at the caller's address (capture, DESIGN 4).
+	BindSource bool
+}
+
+// Observer takes the record of every exchange that ended, exactly once. The record is reused after Observe has
+// returned.
+type Observer interface {
+	Observe(r *record.Record)
+}
+
+// Config of a Worker. Loop, Pool and Observer are required.
+type Config struct {
+	Loop     loop.Loop
+	Pool     *pool.Pool
+	Observer Observer
+	Seed     uint64 // of the loop's pseudo-random choices
+	// Attempts is how many attempts one exchange may make at most; default 5.
+	Attempts int
+	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
+	Replay int
+}
+
+// Worker is what all exchanges of one loop share. It belongs to its loop.
+type Worker struct {
+	cfg  Config
+	free []*Exchange
+}
+
+// Client is the downstream side of an exchange: one stream of a connection.
+type Client interface {
+	// Head sends a response head, 1xx included. A 101, or 2xx to CONNECT, begins a tunnel.
+	Head(h *message.Head, end bool)
+	// Data sends body bytes and answers how many were taken; Exchange.Writable is called when the rest fits.
+	// end counts only when everything was taken.
+	Data(p []byte, end bool) int
+	// Trailers ends the response.
+	Trailers(h *message.Head)
+	// Consumed says that n bytes of the request body have been passed on.
+	Consumed(n int)
+	// Abort ends a response that cannot be completed so that the client can see it.
+	Abort(reason failure.Reason)
+	// Finished is the last call: the exchange is over and must not be used any more.
+	Finished()
+}
