@@ -19,6 +19,8 @@ type (
 	ObjectMeta = metav1.ObjectMeta
 	// Condition is one line of a status.
 	Condition = metav1.Condition
+	// ConditionStatus is True, False or Unknown.
+	ConditionStatus = metav1.ConditionStatus
 	// Time is a time with the resolution of a second, as Kubernetes writes it.
 	Time = metav1.Time
 )

@@ -1,0 +1,71 @@
+// Package status is what the author of a resource is told: the conditions Accepted, ResolvedRefs and Programmed,
+// the last with the count of proxies that enforce the resource. It is computed when asked for, from the same
+// compiler that the proxies are served by, so it cannot be out of date. Pure.
+package status
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Controller is the controllerName in the status of a route.
+const Controller v1alpha1.GatewayControllerName = "tulle.dev/mesh"
+
+// Enforcement knows how many proxies use a route table, and how many of them have acknowledged its newest form.
+type Enforcement interface {
+	Enforced(table model.PortName) (acknowledged, subscribed int)
+}
+
+// HTTPRoute answers the status of a route, one entry per parentRef.
+func HTTPRoute(c compile.Compiler, e Enforcement, r *v1alpha1.HTTPRoute, now time.Time) []v1alpha1.RouteParentStatus {
+	var out []v1alpha1.RouteParentStatus
+	for _, p := range c.Status(r) {
+		accepted := false
+		s := v1alpha1.RouteParentStatus{ParentRef: p.Ref, ControllerName: Controller}
+		for _, cond := range p.Conditions {
+			accepted = accepted || cond.Type == "Accepted" && cond.True
+			s.Conditions = append(s.Conditions, condition(cond, r.Generation, now))
+		}
+		s.Conditions = append(s.Conditions, condition(programmed(c, e, p, accepted), r.Generation, now))
+		out = append(out, s)
+	}
+	return out
+}
+
+// programmed sums up over the ports that the parentRef attaches to.
+func programmed(c compile.Compiler, e Enforcement, p compile.ParentStatus, accepted bool) compile.Condition {
+	if !accepted {
+		return compile.Condition{Type: "Programmed", Reason: "Invalid", Message: "the route is not accepted, so no proxy was told of it"}
+	}
+	acknowledged, subscribed := 0, 0
+	if s, ok := c.Services.Service(p.Service); ok {
+		for _, port := range s.Ports {
+			if p.Ref.Port != nil && uint16(*p.Ref.Port) != port.Port {
+				continue
+			}
+			a, n := e.Enforced(model.PortName{Service: p.Service, Port: port.Port})
+			acknowledged, subscribed = acknowledged+a, subscribed+n
+		}
+	}
+	out := compile.Condition{Type: "Programmed", True: acknowledged == subscribed, Reason: "Programmed",
+		Message: fmt.Sprintf("enforced by %d of %d proxies that call this Service", acknowledged, subscribed)}
+	if !out.True {
+		out.Reason = "Pending"
+	}
+	return out
+}
+
+func condition(c compile.Condition, generation int64, now time.Time) v1alpha1.Condition {
+	value := "False"
+	if c.True {
+		value = "True"
+	}
+	out := v1alpha1.Condition{Type: c.Type, Reason: c.Reason, Message: c.Message, ObservedGeneration: generation}
+	out.Status = v1alpha1.ConditionStatus(value)
+	out.LastTransitionTime = v1alpha1.Time{Time: now.Truncate(time.Second)}
+	return out
+}
