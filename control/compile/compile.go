@@ -106,3 +106,20 @@ func (c Compiler) protocol(name model.PortName, declared model.Protocol) model.P
 	}
 	return declared
 }
+
+// Dependents answers the services whose route tables look at name: itself, and the parents of routes that have it
+// as a backend.
+func (ix *Index) Dependents(name model.ServiceName) []model.ServiceName {
+	out := []model.ServiceName{name}
+	for _, r := range ix.all {
+		if !slices.ContainsFunc(Backends(r.Object), func(b model.PortName) bool { return b.Service == name }) {
+			continue
+		}
+		for _, p := range Parents(r.Object) {
+			if !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
