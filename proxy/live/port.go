@@ -1,0 +1,82 @@
+package live
+
+import (
+	"sync/atomic"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/router"
+)
+
+// Port is one port of a service as loops see it. A pointer to it stays good for the life of the process: a
+// connection that was idle for an hour reads the routes in force from the same Port. All methods but those
+// in lower case are lock-free and for any goroutine.
+type Port struct {
+	live    *Live
+	name    model.PortName
+	service atomic.Pointer[model.Service] // nil: the service or the port is no more
+	view    atomic.Pointer[view]
+	used    atomic.Bool // since the last sweep
+	retired atomic.Bool // nothing of it is subscribed
+
+	// Under live.mu.
+	idle     int           // sweeps without use
+	next     *router.Table // waits for its clusters; nil: view is the newest
+	needs    []*entry      // of view, of next, and of the table before view
+	asked    bool          // the route table is subscribed
+	complete bool          // a view was published since it was last subscribed
+}
+
+// view is a route table with the clusters that its routes name.
+type view struct {
+	table    *router.Table
+	clusters map[model.PortName]*cluster.Cluster // those that exist
+	former   map[model.PortName]*cluster.Cluster // of the table before, for requests that matched there
+}
+
+// Name answers the port's name.
+func (p *Port) Name() model.PortName { return p.name }
+
+// Service answers the service as it is now, nil if the service or this port of it does not exist any more.
+func (p *Port) Service() *model.Service { return p.service.Load() }
+
+// Routes answers the route table in force, never nil for a port that ByAddress or Port has answered.
+func (p *Port) Routes() *router.Table {
+	p.touch()
+	return p.view.Load().table
+}
+
+// Cluster answers the cluster of that name if the table in force (or the one before) names it and it exists,
+// else nil. The port's own cluster, Cluster(Name()), is always among them.
+func (p *Port) Cluster(name model.PortName) *cluster.Cluster {
+	p.touch()
+	v := p.view.Load()
+	if c := v.clusters[name]; c != nil {
+		return c
+	}
+	return v.former[name]
+}
+
+// Protocol answers what is known to be spoken on the port: declared on the service's port, else declared or
+// learned on the port's own cluster, else ProtocolUnknown.
+func (p *Port) Protocol() model.Protocol {
+	if s := p.service.Load(); s != nil {
+		if sp, ok := s.FindPort(p.name.Port); ok && sp.Protocol != model.ProtocolUnknown {
+			return sp.Protocol
+		}
+	}
+	if c := p.view.Load().clusters[p.name]; c != nil {
+		return c.Protocol()
+	}
+	return model.ProtocolUnknown
+}
+
+// touch says that the port is in use; a retired one is subscribed again and serves what it knew meanwhile.
+func (p *Port) touch() {
+	if !p.used.Load() {
+		p.used.Store(true)
+	}
+	if p.retired.Load() {
+		p.live.revive(p)
+	}
+}

@@ -1,0 +1,79 @@
+package live
+
+import "time"
+
+// sweeps looks for what is unused, twice per Config.Retire, until Close.
+func (l *Live) sweeps() {
+	defer l.ended.Done()
+	t := time.NewTicker(l.cfg.Retire / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-t.C:
+			l.sweep()
+		}
+	}
+}
+
+// idleSweeps without any use retire a subscription: so it was unused for Config.Retire at least.
+const idleSweeps = 3
+
+// sweep retires ports that nobody used, then services that nobody used and no port needs.
+func (l *Live) sweep() {
+	l.mu.Lock()
+	for _, p := range l.ports {
+		if !p.asked {
+			continue
+		}
+		if p.idle++; p.used.Swap(false) {
+			p.idle = 0
+		}
+		if p.idle >= idleSweeps {
+			l.retire(p)
+		} else {
+			l.shed(p)
+		}
+	}
+	inUse := map[*service]bool{}
+	for _, p := range l.ports {
+		if s := p.service.Load(); s != nil && p.asked {
+			for _, r := range l.services {
+				inUse[r] = inUse[r] || r.model == s
+			}
+		}
+	}
+	for name, r := range l.services {
+		if r.idle++; r.used || inUse[r] {
+			r.idle = 0
+		}
+		r.used = false
+		if r.idle >= idleSweeps {
+			delete(l.services, name)
+			l.unsubscribe(KindService, name)
+		}
+	}
+	l.reindex()
+	l.mu.Unlock()
+	l.flush()
+}
+
+// retire ends a port's subscriptions. The Port and what it last knew stay for connections that still hold it.
+func (l *Live) retire(p *Port) {
+	p.asked, p.complete, p.next = false, false, nil
+	p.retired.Store(true)
+	l.unsubscribe(KindRouteTable, p.name.String())
+	l.shed(p)
+}
+
+// revive subscribes to a retired port again.
+func (l *Live) revive(p *Port) {
+	l.mu.Lock()
+	if p.retired.Load() {
+		l.resolveService(p.name.Service.String())
+		l.enlist(p)
+	}
+	l.mu.Unlock()
+	l.flush()
+}

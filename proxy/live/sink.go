@@ -1,0 +1,110 @@
+package live
+
+import (
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/router"
+)
+
+// The methods of this file are the sink that package xds/client delivers to, from one goroutine.
+
+// Service takes the answer to a subscription of a service, by name or by virtual address; nil: there is none.
+func (l *Live) Service(name string, s *model.Service) {
+	l.mu.Lock()
+	if r := l.services[name]; r != nil {
+		old := r.model
+		r.model, r.known = s, true
+		for _, gone := range []*model.Service{old, s} {
+			if gone != nil {
+				l.renewService(gone.Name)
+			}
+		}
+		l.reindex()
+		l.answer()
+	}
+	l.mu.Unlock()
+	l.flush()
+}
+
+// RouteTable takes a route table; nil: there is none, and nothing matches.
+func (l *Live) RouteTable(name string, t *model.RouteTable) {
+	n, err := model.ParsePortName(name)
+	if err != nil {
+		l.cfg.Log.Error("route table ignored: the control plane sent a name that is none", "name", name, "error", err)
+		return
+	}
+	if t == nil {
+		t = &model.RouteTable{Name: n}
+	}
+	table, err := router.Compile(t)
+	if err != nil {
+		l.cfg.Log.Error("route table refused, the one before stays in force", "table", name, "error", err)
+		return
+	}
+	l.mu.Lock()
+	if p := l.ports[n]; p != nil && p.asked {
+		p.next = table
+		l.need(p)
+		l.warm(p)
+		l.answer()
+	}
+	l.mu.Unlock()
+	l.flush()
+}
+
+// Cluster takes the settings of a cluster; nil: there is none.
+func (l *Live) Cluster(name string, c *model.Cluster) {
+	l.change(name, func(e *entry) (refresh bool) {
+		first := !e.known
+		e.known = true
+		switch {
+		case c == nil:
+			refresh = e.cluster != nil
+			e.cluster = nil
+		case e.cluster == nil:
+			refresh = true
+			e.cluster = cluster.New(c)
+			e.cluster.SetEndpoints(e.endpoints)
+		default:
+			e.cluster.Set(c)
+		}
+		return refresh || first
+	})
+}
+
+// Endpoints takes the endpoints of a cluster; nil: there are none.
+func (l *Live) Endpoints(name string, eps *model.Endpoints) {
+	l.change(name, func(e *entry) (refresh bool) {
+		first := !e.endpointsKnown
+		e.endpoints, e.endpointsKnown = eps, true
+		if e.cluster != nil {
+			e.cluster.SetEndpoints(eps)
+		}
+		return first
+	})
+}
+
+// Connected takes whether the control plane is reachable. What is known stays.
+func (l *Live) Connected(up bool) {
+	l.mu.Lock()
+	l.up = up
+	l.mu.Unlock()
+}
+
+// change applies f to a cluster's entry and, if f says so, brings its ports up to date.
+func (l *Live) change(name string, f func(*entry) bool) {
+	n, err := model.ParsePortName(name)
+	if err != nil {
+		l.cfg.Log.Error("cluster ignored: the control plane sent a name that is none", "name", name, "error", err)
+		return
+	}
+	l.mu.Lock()
+	if e := l.clusters[n]; e != nil && f(e) {
+		for p := range e.users {
+			l.warm(p)
+		}
+		l.answer()
+	}
+	l.mu.Unlock()
+	l.flush()
+}

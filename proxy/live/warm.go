@@ -1,0 +1,174 @@
+package live
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/router"
+)
+
+// entry is one cluster with its endpoints, subscribed as long as a port needs it.
+type entry struct {
+	name           model.PortName
+	cluster        *cluster.Cluster // nil: does not exist, if known
+	known          bool
+	endpoints      *model.Endpoints
+	endpointsKnown bool
+	users          map[*Port]struct{}
+}
+
+// warm reports whether requests can be sent to e, or surely cannot because it does not exist.
+func (e *entry) warm() bool { return e.known && (e.cluster == nil || e.endpointsKnown) }
+
+// enlist subscribes to what a port needs from the start: its route table and its own cluster.
+func (l *Live) enlist(p *Port) {
+	if p.asked {
+		return
+	}
+	p.asked, p.complete, p.idle = true, false, 0
+	p.retired.Store(false)
+	l.subscribe(KindRouteTable, p.name.String())
+	l.need(p)
+}
+
+// need subscribes to every cluster that the port's tables name, and remembers which they are. Nothing is
+// given up here.
+func (l *Live) need(p *Port) {
+	names := map[model.PortName]bool{p.name: true}
+	if p.next != nil {
+		named(p.next, names)
+	}
+	if t := p.view.Load().table; t != nil {
+		named(t, names)
+	}
+	for n := range names {
+		e := l.clusters[n]
+		if e == nil {
+			e = &entry{name: n, users: map[*Port]struct{}{}}
+			l.clusters[n] = e
+			l.subscribe(KindCluster, n.String())
+			l.subscribe(KindEndpoints, n.String())
+		}
+		if _, has := e.users[p]; !has {
+			e.users[p] = struct{}{}
+			p.needs = append(p.needs, e)
+		}
+	}
+}
+
+// named adds the clusters that a table names.
+func named(t *router.Table, to map[model.PortName]bool) {
+	for i := range t.Model.Routes {
+		for _, b := range t.Model.Routes[i].Backends {
+			if !b.Invalid {
+				to[b.Cluster] = true
+			}
+		}
+	}
+}
+
+// warm puts the port's next table in force if its clusters are warm, or renews the clusters of the one in
+// force.
+func (l *Live) warm(p *Port) {
+	old := p.view.Load()
+	table := p.next
+	if table == nil {
+		if table = old.table; table == nil || !p.complete {
+			return // its first table has not come
+		}
+	}
+	names := map[model.PortName]bool{p.name: true}
+	named(table, names)
+	clusters := make(map[model.PortName]*cluster.Cluster, len(names))
+	for n := range names {
+		e := l.clusters[n]
+		if e == nil || !e.warm() {
+			return
+		}
+		if e.cluster != nil {
+			clusters[n] = e.cluster
+		}
+	}
+	v := &view{table: table, clusters: clusters, former: old.former}
+	if table != old.table {
+		v.former = old.clusters
+	}
+	p.view.Store(v)
+	p.next = nil
+	if !p.complete {
+		p.complete = true
+		l.reindex()
+	}
+}
+
+// shed gives up the clusters that neither the table in force nor the one that waits names.
+func (l *Live) shed(p *Port) {
+	keep := map[model.PortName]bool{}
+	if p.asked {
+		keep[p.name] = true
+		for _, t := range []*router.Table{p.next, p.view.Load().table} {
+			if t != nil {
+				named(t, keep)
+			}
+		}
+	}
+	p.needs = slices.DeleteFunc(p.needs, func(e *entry) bool {
+		if keep[e.name] {
+			return false
+		}
+		delete(e.users, p)
+		if len(e.users) == 0 {
+			delete(l.clusters, e.name)
+			l.unsubscribe(KindCluster, e.name.String())
+			l.unsubscribe(KindEndpoints, e.name.String())
+		}
+		return true
+	})
+	if v := p.view.Load(); v.former != nil && p.asked {
+		p.view.Store(&view{table: v.table, clusters: v.clusters})
+	}
+}
+
+// renewService gives the ports of a service its newest description.
+func (l *Live) renewService(name model.ServiceName) {
+	var s *model.Service
+	for _, r := range l.services {
+		if r.model != nil && r.model.Name == name {
+			s = r.model
+			break
+		}
+	}
+	for n, p := range l.ports {
+		if n.Service != name {
+			continue
+		}
+		p.service.Store(nil)
+		if s != nil {
+			if _, ok := s.FindPort(n.Port); ok {
+				p.service.Store(s)
+			}
+		}
+	}
+}
+
+// reindex publishes the ready ports by their addresses.
+func (l *Live) reindex() {
+	index := map[netip.AddrPort]*Port{}
+	for n, p := range l.ports {
+		s := p.service.Load()
+		if s == nil || !p.complete || !p.asked {
+			continue
+		}
+		for _, ip := range []netip.Addr{s.VIP4, s.VIP6} {
+			if ip.IsValid() {
+				index[netip.AddrPortFrom(ip, n.Port)] = p
+			}
+		}
+	}
+	if !maps.Equal(index, *l.index.Load()) {
+		l.index.Store(&index)
+	}
+}
