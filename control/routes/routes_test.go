@@ -1,0 +1,66 @@
+package routes_test
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"github.com/tulle-mesh/tulle/control/routes"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/control/store/mem"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+func object(name, parent string) store.Object {
+	return store.Object{
+		Key:   store.Key{Kind: "HTTPRoute", Namespace: "default", Name: name},
+		Value: []byte(`{"spec":{"parentRefs":[{"group":"","kind":"Service","name":"` + parent + `"}]}}`),
+	}
+}
+
+// TestFollow: what is stored before and after Start is in the index, and everyone it concerns is named.
+func TestFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		st := mem.New(100)
+		defer st.Close()
+		put := func(o store.Object) {
+			if _, err := st.Put(ctx, o, store.Any); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		put(object("old", "cart"))
+		var changed []string
+		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler), Changed: func(s []model.ServiceName, _ int64) {
+			for _, n := range s {
+				changed = append(changed, n.String())
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if n := len(r.Index().Routes()); n != 1 || changed != nil {
+			t.Fatalf("after the start: %d routes, changed %v", n, changed)
+		}
+		put(object("new", "web"))
+		put(object("new", "cart")) // moves from web to cart: both are concerned
+		if want := []string{"web.default", "web.default", "cart.default"}; !slices.Equal(changed, want) {
+			t.Fatalf("changed %v, want %v", changed, want)
+		}
+		put(store.Object{Key: object("new", "").Key, Value: []byte("{")}) // unreadable: left out, not fatal
+		if n := len(r.Index().Routes()); n != 1 {
+			t.Fatalf("%d routes after an unreadable one", n)
+		}
+		if _, err := st.Delete(ctx, object("old", "").Key, store.Any); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := len(r.Index().Routes()); n != 0 {
+			t.Fatalf("%d routes at the end", n)
+		}
+	})
+}
