@@ -1,6 +1,10 @@
 package live
 
-import "time"
+import (
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+)
 
 // sweeps looks for what is unused, twice per Config.Retire, until Close.
 func (l *Live) sweeps() {
@@ -36,16 +40,14 @@ func (l *Live) sweep() {
 			l.shed(p)
 		}
 	}
-	inUse := map[*service]bool{}
-	for _, p := range l.ports {
-		if s := p.service.Load(); s != nil && p.asked {
-			for _, r := range l.services {
-				inUse[r] = inUse[r] || r.model == s
-			}
+	inUse := map[model.ServiceName]bool{}
+	for n, p := range l.ports {
+		if p.asked {
+			inUse[n.Service] = true
 		}
 	}
 	for name, r := range l.services {
-		if r.idle++; r.used || inUse[r] {
+		if r.idle++; r.used || r.model != nil && inUse[r.model.Name] {
 			r.idle = 0
 		}
 		r.used = false

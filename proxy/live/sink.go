@@ -14,9 +14,9 @@ func (l *Live) Service(name string, s *model.Service) {
 	if r := l.services[name]; r != nil {
 		old := r.model
 		r.model, r.known = s, true
-		for _, gone := range []*model.Service{old, s} {
-			if gone != nil {
-				l.renewService(gone.Name)
+		for _, m := range []*model.Service{old, s} {
+			if m != nil {
+				l.renewService(m.Name, s)
 			}
 		}
 		l.reindex()

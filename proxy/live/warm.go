@@ -132,13 +132,17 @@ func (l *Live) shed(p *Port) {
 	}
 }
 
-// renewService gives the ports of a service its newest description.
-func (l *Live) renewService(name model.ServiceName) {
-	var s *model.Service
-	for _, r := range l.services {
-		if r.model != nil && r.model.Name == name {
-			s = r.model
-			break
+// renewService gives the ports of a service its newest description: the one just told, if it is of that
+// service, else what another subscription (by name, by either address) knows.
+func (l *Live) renewService(name model.ServiceName, told *model.Service) {
+	s := told
+	if s == nil || s.Name != name {
+		s = nil
+		for _, r := range l.services {
+			if r.model != nil && r.model.Name == name {
+				s = r.model
+				break
+			}
 		}
 	}
 	for n, p := range l.ports {
