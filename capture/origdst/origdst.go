@@ -1,9 +1,7 @@
-// Package origdst answers where a captured connection wanted to go before the kernel turned it to us. It keeps
-// nothing and may be called from any goroutine.
+// Package origdst answers where a connection wanted to go before nftables turned it to one of our sockets.
 package origdst
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"unsafe"
@@ -11,39 +9,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Option numbers of netfilter: SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST.
-const soOriginalDst = 80
+const soOriginalDst = 80 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
 
-// Of answers the original destination of an accepted TCP socket. v6 says whether the socket is AF_INET6. It fails
-// with ENOENT where the kernel's connection table does not know the connection. A client that connects to the
-// capture port itself gets that port as its answer: the caller refuses it, or it would serve itself for ever.
-func Of(fd int, v6 bool) (netip.AddrPort, error) {
-	if v6 {
-		var a unix.RawSockaddrInet6
-		if err := getsockopt(fd, unix.SOL_IPV6, unsafe.Pointer(&a), unsafe.Sizeof(a)); err != nil {
-			return netip.AddrPort{}, err
-		}
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), port(a.Port)), nil
+// Get answers the destination that the connection fd was made to. v6 says that the socket is AF_INET6; on such a
+// socket an IPv4 destination is asked for as well and answered as IPv4. Connections that were not turned: ENOENT
+// (or their own address, where connection tracking is on).
+func Get(fd int, v6 bool) (netip.AddrPort, error) {
+	if !v6 {
+		return get4(fd)
 	}
-	var a unix.RawSockaddrInet4
-	if err := getsockopt(fd, unix.SOL_IP, unsafe.Pointer(&a), unsafe.Sizeof(a)); err != nil {
+	var raw unix.RawSockaddrInet6
+	if err := getsockopt(fd, unix.SOL_IPV6, unsafe.Pointer(&raw), unix.SizeofSockaddrInet6); err != nil {
+		if a, err4 := get4(fd); err4 == nil {
+			return a, nil
+		}
 		return netip.AddrPort{}, err
 	}
-	return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), port(a.Port)), nil
+	return netip.AddrPortFrom(netip.AddrFrom16(raw.Addr).Unmap(), port(raw.Port)), nil
 }
 
-// port reads a port that is in network order in memory.
+func get4(fd int) (netip.AddrPort, error) {
+	var raw unix.RawSockaddrInet4
+	if err := getsockopt(fd, unix.SOL_IP, unsafe.Pointer(&raw), unix.SizeofSockaddrInet4); err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(raw.Addr), port(raw.Port)), nil
+}
+
+// port turns network order around.
 func port(p uint16) uint16 {
-	var b [2]byte
-	binary.NativeEndian.PutUint16(b[:], p)
-	return binary.BigEndian.Uint16(b[:])
+	b := (*[2]byte)(unsafe.Pointer(&p))
+	return uint16(b[0])<<8 | uint16(b[1])
 }
 
-func getsockopt(fd, level int, p unsafe.Pointer, size uintptr) error {
-	n := uint32(size)
-	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), soOriginalDst, uintptr(p), uintptr(unsafe.Pointer(&n)), 0)
-	if e != 0 {
-		return fmt.Errorf("original destination: %w", e)
+func getsockopt(fd, level int, p unsafe.Pointer, size uint32) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), soOriginalDst,
+		uintptr(p), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return fmt.Errorf("original destination of socket %d: %w", fd, errno)
 	}
 	return nil
 }
