@@ -8,52 +8,264 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
-// Pool is described in the package comment.
-type Pool struct {
-	cfg      Config
-	hosts    map[Target]*host
-	draining bool
-}
-
-// host is everything that goes to one target.
+// host is everything that goes to one target: its connections and who waits for one. It is the Owner of its
+// connections.
 type host struct {
-	pool           *Pool
-	target         Target
-	conns          []upstream.Conn
-	waitHead, tail *Waiter
+	pool    *Pool
+	target  Target
+	conns   map[upstream.Conn]uint64 // all, with what Served answered at the last sweep
+	shared  []upstream.Conn          // HTTP/2 connections that stand, oldest first
+	idle    []upstream.Conn          // HTTP/1.1 connections without a request, last used last
+	dialing int
+	timeout time.Duration // of the latest Get
+	spare   *blank
+	blanks  int
+
+	head, tail *Waiter
+	waiting    int
+	sweep      loop.Timer
 }
 
-// New makes a pool.
-func New(cfg Config) *Pool { return &Pool{cfg: cfg, hosts: map[Target]*host{}} }
+func (h *host) multiplexed() bool { return h.target.Kind != HTTP1 }
 
-// Get answers a connection to t that is Free, for the caller to open its request on at once. If there is none it
-// answers nil, starts one, and w.Owner is told later, within timeout (0: the pool's) — unless the queue is full
-// (failure Overload). Nothing of w.Owner is called inside.
-func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, *failure.Failure) {
-	return nil, nil
+// take answers a connection that is Free, nil if there is none.
+func (h *host) take() upstream.Conn {
+	if h.multiplexed() {
+		for _, c := range h.shared {
+			if c.Free() {
+				return c
+			}
+		}
+		return nil
+	}
+	for n := len(h.idle); n > 0; n = len(h.idle) {
+		c := h.idle[n-1]
+		h.idle[n-1] = nil
+		h.idle = h.idle[:n-1]
+		if c.Free() {
+			return c
+		}
+	}
+	return nil
 }
 
-// Leave takes w out of its queue. It does nothing if w does not wait.
-func (p *Pool) Leave(w *Waiter) {}
-
-// Blank gives ready a blank mesh connection to t, on which no byte has been sent: a spare, or a new one. ready
-// must call SetHandler; it may run inside Blank. cancel says that it is not wanted any more; ready is then not called.
-func (p *Pool) Blank(t *Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
-	return func() {}
+// join puts w at the end of the queue and sees to it that there will be a connection.
+func (h *host) join(w *Waiter) {
+	w.at, w.prev, w.next = h, h.tail, nil
+	if h.tail != nil {
+		h.tail.next = w
+	} else {
+		h.head = w
+	}
+	h.tail = w
+	h.waiting++
+	h.connect()
 }
 
-// Return gives back a blank connection on which still no byte has been sent; it becomes the spare, or is closed.
-func (p *Pool) Return(t *Target, c loop.Conn) {}
+// leave takes w out of the queue.
+func (h *host) leave(w *Waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		h.head = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		h.tail = w.prev
+	}
+	w.at, w.prev, w.next = nil, nil, nil
+	h.waiting--
+}
 
-// Retire ends the connections to every target for which gone answers true: idle ones at once, others when their
-// requests are done. A later Get makes new ones.
-func (p *Pool) Retire(gone func(t *Target) bool) {}
+// connect starts as many connections as those who wait need and the bounds allow.
+func (h *host) connect() {
+	want, most := h.waiting, h.pool.cfg.MaxConns
+	if h.multiplexed() {
+		want, most = min(1, h.waiting), maxShared
+	}
+	for h.dialing < want && len(h.conns) < most {
+		h.dialing++
+		h.dial()
+	}
+}
 
-// Drain ends idle connections and everything else as it becomes idle, from now on.
-func (p *Pool) Drain() {}
+// maxShared bounds the HTTP/2 connections to one target; each carries what the peer's MAX_CONCURRENT_STREAMS allows.
+const maxShared = 16
 
-// Close ends every connection at once.
-func (p *Pool) Close() {}
+// dial starts one connection.
+func (h *host) dial() {
+	cfg := &h.pool.cfg
+	if !h.sweep.Armed() {
+		cfg.Loop.Arm(&h.sweep, h.sweepEvery())
+	}
+	if h.target.Kind == HTTP1 {
+		u := upstream.NewHTTP1(&cfg.Shared, h)
+		h.conns[u] = 0
+		u.Attach(cfg.Loop.Dial(h.dialTo(), u))
+		return
+	}
+	u := upstream.NewHTTP2(&cfg.Shared, h)
+	h.conns[u] = 0
+	switch {
+	case h.target.Kind == H2C:
+		u.Attach(cfg.Loop.Dial(h.dialTo(), u))
+	case h.spare != nil:
+		c := h.spare.leave()
+		u.Attach(c)
+		c.SetHandler(u)
+		u.Opened()
+	default:
+		u.Attach(cfg.Mesh(&h.target, h.timeout, u))
+	}
+}
 
-// Conns answers how many connections the pool has, blanks included.
-func (p *Pool) Conns() int { return 0 }
+func (h *host) dialTo() loop.Dial {
+	return loop.Dial{Address: h.target.Address, Source: h.target.Source, Socket: h.pool.cfg.Socket, Timeout: h.timeout}
+}
+
+// serve gives connections to those who wait, first come first served.
+func (h *host) serve() {
+	for h.head != nil {
+		c := h.take()
+		if c == nil {
+			return
+		}
+		w := h.head
+		h.leave(w)
+		w.Owner.Connected(c)
+		if !h.multiplexed() && c.Free() { // it was not wanted after all
+			h.keep(c)
+		}
+	}
+}
+
+// keep puts an HTTP/1.1 connection without a request among the idle ones, or closes it.
+func (h *host) keep(c upstream.Conn) {
+	if h.pool.draining || len(h.idle) >= h.pool.cfg.MaxIdle {
+		c.Retire()
+		return
+	}
+	h.idle = append(h.idle, c)
+}
+
+// Up implements upstream.Owner.
+func (h *host) Up(c upstream.Conn) {
+	h.dialing--
+	if h.multiplexed() {
+		h.shared = append(h.shared, c)
+	} else {
+		h.idle = append(h.idle, c)
+	}
+	h.serve()
+	h.connect()
+	if h.pool.draining {
+		h.retireIdle()
+	}
+}
+
+// Freed implements upstream.Owner.
+func (h *host) Freed(c upstream.Conn) {
+	if !h.multiplexed() {
+		h.keep(c)
+	}
+	if h.head != nil {
+		h.serve()
+	}
+	if h.pool.draining {
+		h.retireIdle()
+	}
+}
+
+// Ending implements upstream.Owner.
+func (h *host) Ending(c upstream.Conn) {
+	h.shared = without(h.shared, c)
+	h.idle = without(h.idle, c)
+	h.connect()
+}
+
+// Down implements upstream.Owner. Who waits for a connection that could not be made is told why: of HTTP/1.1
+// one waiter, because each started its own; of HTTP/2 all, if nothing else is being tried.
+func (h *host) Down(c upstream.Conn, f *failure.Failure) {
+	if _, known := h.conns[c]; !known {
+		return
+	}
+	delete(h.conns, c)
+	h.shared = without(h.shared, c)
+	h.idle = without(h.idle, c)
+	if f != nil {
+		h.dialing--
+		h.refuse(f)
+	} else {
+		h.connect()
+	}
+	h.pool.forget(h)
+}
+
+// refuse tells those who wait that no connection could be made.
+func (h *host) refuse(f *failure.Failure) {
+	n := 1
+	if h.multiplexed() {
+		n = h.waiting
+	}
+	if len(h.shared) > 0 { // they are served by the ones that stand
+		return
+	}
+	for ; n > 0 && h.head != nil; n-- {
+		w := h.head
+		h.leave(w)
+		w.Owner.Unconnected(f)
+	}
+}
+
+func (h *host) sweepEvery() time.Duration {
+	if h.target.Kind == Mesh {
+		return h.pool.cfg.MeshIdle / 2
+	}
+	return h.pool.cfg.IdleTimeout / 2
+}
+
+// expire ends connections that had no request since the last sweep but one.
+func (h *host) expire() {
+	for c, before := range h.conns {
+		switch now := c.Served(); {
+		case now != before:
+			h.conns[c] = now
+		case c.Idle() && c.Free():
+			c.Retire()
+		}
+	}
+	if len(h.conns) > 0 {
+		h.pool.cfg.Loop.Arm(&h.sweep, h.sweepEvery())
+	}
+}
+
+// retireIdle ends the connections that have no request.
+func (h *host) retireIdle() {
+	for c := range h.conns {
+		if c.Idle() && c.Free() {
+			c.Retire()
+		}
+	}
+}
+
+// retire ends all connections, those with requests when these are done.
+func (h *host) retire() {
+	for c := range h.conns {
+		c.Retire()
+	}
+	if h.spare != nil {
+		h.spare.leave().Close()
+	}
+}
+
+func without(list []upstream.Conn, c upstream.Conn) []upstream.Conn {
+	for i := range list {
+		if list[i] == c {
+			copy(list[i:], list[i+1:])
+			list[len(list)-1] = nil
+			return list[:len(list)-1]
+		}
+	}
+	return list
+}

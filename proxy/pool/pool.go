@@ -8,6 +8,7 @@
 package pool
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
@@ -77,3 +78,142 @@ type Waiter struct {
 
 // Waiting reports whether w is in a queue.
 func (w *Waiter) Waiting() bool { return w.at != nil }
+
+// Pool is described in the package comment.
+type Pool struct {
+	cfg      Config
+	hosts    map[Target]*host
+	last     *host // of the latest Get
+	draining bool
+}
+
+// New makes a pool.
+func New(cfg Config) *Pool {
+	duration := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	count := func(n *int, def int) {
+		if *n <= 0 {
+			*n = def
+		}
+	}
+	duration(&cfg.ConnectTimeout, 5*time.Second)
+	duration(&cfg.IdleTimeout, time.Minute)
+	duration(&cfg.MeshIdle, 10*time.Minute)
+	duration(&cfg.SpareTimeout, 30*time.Second)
+	count(&cfg.MaxIdle, 128)
+	count(&cfg.MaxConns, 4096)
+	count(&cfg.MaxWaiters, 4096)
+	return &Pool{cfg: cfg, hosts: map[Target]*host{}}
+}
+
+// Get answers a connection to t that is Free, for the caller to open its request on at once. If there is none it
+// answers nil, starts one, and w.Owner is told later, within timeout (0: the pool's) — unless the queue is full
+// (failure Overload). Nothing of w.Owner is called inside.
+func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, *failure.Failure) {
+	h := p.host(t)
+	if h.head == nil {
+		if c := h.take(); c != nil {
+			return c, nil
+		}
+	}
+	if h.waiting >= p.cfg.MaxWaiters {
+		return nil, &failure.Failure{Reason: failure.Overload, Cause: errQueue}
+	}
+	h.timeout = p.timeout(timeout)
+	h.join(w)
+	return nil, nil
+}
+
+var errQueue = errors.New("too many requests wait for a connection to one endpoint")
+
+// Leave takes w out of its queue. It does nothing if w does not wait.
+func (p *Pool) Leave(w *Waiter) {
+	if w.at != nil {
+		w.at.leave(w)
+	}
+}
+
+// host answers what goes to t.
+func (p *Pool) host(t *Target) *host {
+	if p.last != nil && p.last.target == *t {
+		return p.last
+	}
+	h := p.hosts[*t]
+	if h == nil {
+		h = &host{pool: p, target: *t, conns: map[upstream.Conn]uint64{}, timeout: p.cfg.ConnectTimeout}
+		h.sweep.Expired = h.expire
+		p.hosts[*t] = h
+	}
+	p.last = h
+	return h
+}
+
+// forget drops h when there is nothing left of it.
+func (p *Pool) forget(h *host) {
+	if len(h.conns) > 0 || h.waiting > 0 || h.blanks > 0 {
+		return
+	}
+	p.cfg.Loop.Disarm(&h.sweep)
+	if p.hosts[h.target] == h {
+		delete(p.hosts, h.target)
+	}
+	if p.last == h {
+		p.last = nil
+	}
+}
+
+func (p *Pool) timeout(d time.Duration) time.Duration {
+	if d <= 0 {
+		return p.cfg.ConnectTimeout
+	}
+	return d
+}
+
+// Retire ends the connections to every target for which gone answers true: idle ones at once, others when their
+// requests are done. A later Get makes new ones.
+func (p *Pool) Retire(gone func(t *Target) bool) {
+	for t, h := range p.hosts {
+		if gone(&t) {
+			h.retire()
+		}
+	}
+}
+
+// Drain ends idle connections now and every other one as soon as it is idle.
+func (p *Pool) Drain() {
+	p.draining = true
+	for _, h := range p.hosts {
+		h.retireIdle()
+		if h.spare != nil {
+			h.spare.leave().Close()
+		}
+	}
+}
+
+// Close ends every connection at once; requests on them fail.
+func (p *Pool) Close() {
+	p.draining = true
+	for _, h := range p.hosts {
+		for c := range h.conns {
+			c.Close()
+		}
+		if h.spare != nil {
+			h.spare.leave().Reset()
+		}
+	}
+}
+
+// Conns answers how many connections the pool has, blanks included.
+func (p *Pool) Conns() int {
+	n := 0
+	for _, h := range p.hosts {
+		n += len(h.conns) + h.blanks
+	}
+	return n
+}
+
+// upstreamFailure translates why a connection could not be made.
+func upstreamFailure(err error) *failure.Failure { return upstream.DialFailure(err) }

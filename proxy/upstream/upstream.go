@@ -68,7 +68,7 @@ type Owner interface {
 	Freed(c Conn)
 	// Ending: the connection takes no new requests any more, its open ones go on.
 	Ending(c Conn)
-	// Down: the connection is gone, or could not be made (then Up was not called). Called exactly once.
+	// Down: the connection is gone. f says why it could not be made; nil if Up was called. Called exactly once.
 	Down(c Conn, f *failure.Failure)
 }
 
@@ -92,8 +92,8 @@ func (s *Shared) window() int {
 	return s.Window
 }
 
-// dialFailure translates why a connection could not be made.
-func dialFailure(err error) *failure.Failure {
+// DialFailure translates why a connection could not be made.
+func DialFailure(err error) *failure.Failure {
 	r := failure.ConnectFailed
 	var f *failure.Failure
 	switch {
