@@ -1,0 +1,9 @@
+# Everything here calls the go command; nothing else is needed to build, test or try Tulle.
+.PHONY: build test unit lint bench demo generate
+build: ; go build -o bin/tulle ./cmd/tulle
+demo: ; go run ./cmd/tulle demo
+test: ; go run ./tools/check
+unit: ; go test ./...
+lint: ; go run ./tools/check -only format,vet,staticcheck
+bench: build ; go run ./bench
+generate: ; go generate ./...

@@ -1,0 +1,232 @@
+// Command check passes every test of the repository, or says which did not pass: go run ./tools/check. It does its own
+// set-up: as root on Debian it installs the packages that the end-to-end tests need; elsewhere it names what is
+// missing, and the tests that need it fail. It stops at the first step that fails.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// step is one part of the check.
+type step struct {
+	name string
+	run  func() error
+}
+
+func main() {
+	only := flag.String("only", "", "run only the steps with these names, separated by commas")
+	fuzz := flag.Duration("fuzz", 3*time.Second, "how long each fuzz test looks for new inputs")
+	flag.Parse()
+	steps := []step{
+		{"setup", setup},
+		{"format", format},
+		{"vet", vet},
+		{"staticcheck", func() error { return command("go", "tool", "staticcheck", "./...") }},
+		{"build", build},
+		{"test", func() error { return command("go", "test", "-timeout", "10m", packages()) }},
+		{"fuzz", func() error { return fuzzAll(*fuzz) }},
+		{"e2e", endToEnd},
+		{"e2e-user", endToEndUser},
+	}
+	for _, s := range steps {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
+			continue
+		}
+		start := time.Now()
+		fmt.Printf("== %s\n", s.name)
+		if err := s.run(); err != nil {
+			fmt.Fprintf(os.Stderr, "== %s FAILED after %s: %v\n", s.name, time.Since(start).Round(time.Second), err)
+			os.Exit(1)
+		}
+		fmt.Printf("== %s ok (%s)\n", s.name, time.Since(start).Round(time.Second))
+	}
+}
+
+// packages is what `go test` runs in the step "test": everything; the end-to-end tests have the build tag e2e.
+func packages() string { return "./..." }
+
+// needed are the programs of the end-to-end tests and the Debian packages that bring them.
+var needed = []struct{ program, pkg string }{
+	{"curl", "curl"}, {"nc", "netcat-openbsd"}, {"redis-server", "redis-server"}, {"redis-cli", "redis-tools"},
+	{"mariadbd", "mariadb-server"}, {"mariadb", "mariadb-client"}, {"psql", "postgresql-client"}, {"pg_lsclusters", "postgresql"},
+	{"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"protoc", "protobuf-compiler"},
+}
+
+func setup() error {
+	var missing []string
+	for _, n := range needed {
+		if !installed(n.program) {
+			missing = append(missing, n.pkg)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil || os.Getuid() != 0 {
+		fmt.Printf("missing, and not installed because that needs root on Debian: %s\nthe tests that need them will fail\n", strings.Join(missing, " "))
+		return nil
+	}
+	os.Setenv("DEBIAN_FRONTEND", "noninteractive")
+	// Nothing that is installed here needs to run as a service of the machine.
+	if !exists("/usr/sbin/policy-rc.d") {
+		if err := os.WriteFile("/usr/sbin/policy-rc.d", []byte("#!/bin/sh\nexit 101\n"), 0o755); err != nil {
+			return err
+		}
+		defer os.Remove("/usr/sbin/policy-rc.d")
+	}
+	if err := command("apt-get", "-qq", "update"); err != nil {
+		return err
+	}
+	return command("apt-get", append([]string{"-qq", "-y", "--no-install-recommends", "install"}, missing...)...)
+}
+
+// installed looks also where Debian keeps what only root calls.
+func installed(program string) bool {
+	if _, err := exec.LookPath(program); err == nil {
+		return true
+	}
+	return exists("/usr/sbin/" + program)
+}
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+
+func format() error {
+	out, err := exec.Command("gofmt", "-l", ".").Output()
+	if err != nil {
+		return err
+	}
+	if len(out) > 0 {
+		return fmt.Errorf("not formatted, run gofmt -w on:\n%s", out)
+	}
+	return nil
+}
+
+func vet() error {
+	tool, err := exec.Command("go", "tool", "-n", "govet").Output()
+	if err != nil {
+		return err
+	}
+	if err := command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "./..."); err != nil {
+		return err
+	}
+	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e", "./test/...")
+}
+
+// build makes what the end-to-end tests run: the binary, and real applications at pinned versions.
+func build() error {
+	if err := command("go", "build", "-o", "bin/tulle", "./cmd/tulle"); err != nil {
+		return err
+	}
+	for group, pkg := range map[string]string{
+		"httpbin": "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin",
+		"podinfo": "github.com/stefanprodan/podinfo/cmd/podinfo",
+	} {
+		c := exec.Command("go", "build", "-o", "../../../bin/", pkg)
+		c.Dir, c.Stdout, c.Stderr = filepath.Join("test/tools", group), os.Stdout, os.Stderr
+		if err := c.Run(); err != nil {
+			return fmt.Errorf("%s: %w", pkg, err)
+		}
+	}
+	return nil
+}
+
+// fuzzAll runs every fuzz test for a while.
+func fuzzAll(each time.Duration) error {
+	files, err := filepath.Glob("*/*_test.go")
+	if err != nil {
+		return err
+	}
+	for _, pattern := range []string{"*/*/*_test.go", "*/*/*/*_test.go"} {
+		more, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		files = append(files, more...)
+	}
+	count := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			name, ok := strings.CutPrefix(line, "func Fuzz")
+			if !ok {
+				continue
+			}
+			name, _, _ = strings.Cut(name, "(")
+			count++
+			if err := command("go", "test", "-run", "^$", "-fuzz", "^Fuzz"+name+"$", "-fuzztime", each.String(), "./"+filepath.Dir(file)); err != nil {
+				return fmt.Errorf("%s: Fuzz%s: %w", file, name, err)
+			}
+		}
+	}
+	if count == 0 {
+		return errors.New("no fuzz test was found")
+	}
+	fmt.Printf("%d fuzz tests passed\n", count)
+	return nil
+}
+
+const e2eBinary = "bin/e2e.test"
+
+func endToEnd() error {
+	if err := command("go", "test", "-c", "-tags", "e2e", "-o", e2eBinary, "./test/e2e"); err != nil {
+		return err
+	}
+	return runEndToEnd()
+}
+
+// endToEndUser runs the same tests as an ordinary user. Root becomes one for that; who is one already has just run them.
+func endToEndUser() error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	// The user's own copy: it has to be able to read everything, whatever the modes of the checkout's parents are.
+	dir, err := os.MkdirTemp("", "tulle-user-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := command("cp", "-a", "bin", dir); err != nil {
+		return err
+	}
+	if err := command("chown", "-R", "65534:65534", dir); err != nil {
+		return err
+	}
+	return runEndToEnd("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir, "TULLE_BIN="+filepath.Join(dir, "bin"))
+}
+
+func runEndToEnd(prefix ...string) error {
+	bin, err := filepath.Abs(e2eBinary)
+	if err != nil {
+		return err
+	}
+	dir := "test/e2e"
+	for _, p := range prefix {
+		if d, ok := strings.CutPrefix(p, "TULLE_BIN="); ok {
+			bin, dir = filepath.Join(d, "e2e.test"), d
+		}
+	}
+	args := append(prefix, bin, "-test.v", "-test.timeout", "12m")
+	c := exec.Command(args[0], args[1:]...)
+	c.Dir, c.Stdout, c.Stderr = dir, os.Stdout, os.Stderr
+	return c.Run()
+}
+
+func command(name string, args ...string) error {
+	c := exec.Command(name, args...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return nil
+}
