@@ -1,0 +1,94 @@
+// Package observe is what the proxy remembers of exchanges and connections: metrics, edges and the access log,
+// all views of the decision record. Each loop counts in its own Recorder without locks and without allocating
+// for what it has seen before; a scrape adds the recorders up. The number of series is bounded; what is over
+// the budget is counted under "other". It measures nothing itself. Start reading at Recorder.
+package observe
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tulle-mesh/tulle/telemetry"
+)
+
+// Config of an Observer; everything has a default.
+type Config struct {
+	Budget    int         // series at most; default 2000. A histogram counts as one
+	AccessLog io.Writer   // where lines go, each in one Write, from one goroutine; nil: nowhere
+	LogOn     bool        // whether the access log begins switched on
+	LogQueue  int         // lines that wait for the writer at most; default 1024
+	Connected func() bool // whether the control plane is reachable; nil: not told
+}
+
+// Observer is the sum of its recorders. All methods are safe for concurrent use.
+type Observer struct {
+	cfg   Config
+	began time.Time
+	log   *accessLog
+
+	recorders atomic.Pointer[[]*Recorder]
+	overflow  atomic.Uint64
+
+	mu     sync.Mutex // only for what was never seen before
+	series map[any]struct{}
+}
+
+// New makes an Observer. Close ends it.
+func New(cfg Config) *Observer {
+	if cfg.Budget <= 0 {
+		cfg.Budget = 2000
+	}
+	if cfg.LogQueue <= 0 {
+		cfg.LogQueue = 1024
+	}
+	o := &Observer{cfg: cfg, began: time.Now(), series: map[any]struct{}{}}
+	o.recorders.Store(&[]*Recorder{})
+	o.log = newAccessLog(cfg.AccessLog, cfg.LogQueue, cfg.LogOn)
+	return o
+}
+
+// Recorder makes a recorder for one loop.
+func (o *Observer) Recorder() *Recorder {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := &Recorder{o: o, edges: map[edgeKey]*edge{}}
+	all := append(append([]*Recorder{}, *o.recorders.Load()...), r)
+	o.recorders.Store(&all)
+	return r
+}
+
+// AccessLog switches the access log on or off.
+func (o *Observer) AccessLog(on bool) { o.log.on.Store(on && o.log.w != nil) }
+
+// AccessLogOn reports whether the access log is on.
+func (o *Observer) AccessLogOn() bool { return o.log.on.Load() }
+
+// Close writes the lines that wait and ends the access log's goroutine.
+func (o *Observer) Close() { o.log.close() }
+
+// Edges answers what was seen on every edge since the beginning, sorted by key.
+func (o *Observer) Edges() []telemetry.Edge {
+	var all []telemetry.Edge
+	for _, r := range *o.recorders.Load() {
+		for e := r.head.Load(); e != nil; e = e.next {
+			all = append(all, e.snapshot())
+		}
+	}
+	return telemetry.MergeEdges(all, nil)
+}
+
+// admit reports whether a new series fits into the budget. One that another recorder has already fits.
+func (o *Observer) admit(key any) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, known := o.series[key]; known {
+		return true
+	}
+	if len(o.series) >= o.cfg.Budget {
+		return false
+	}
+	o.series[key] = struct{}{}
+	return true
+}

@@ -1,0 +1,110 @@
+package observe
+
+import (
+	"sync/atomic"
+
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+)
+
+// Recorder counts for one loop. Its methods are called on that loop only.
+type Recorder struct {
+	o       *Observer
+	edges   map[edgeKey]*edge
+	head    atomic.Pointer[edge] // of the list of all edges, newest first, for whoever reads
+	last    *edge
+	refused [maxReasons]atomic.Uint64
+}
+
+const maxReasons = 64
+
+// Flow is one relayed connection that is being counted. The zero value is ready for Opened.
+type Flow struct {
+	e                 *edge
+	request, response int64 // bytes counted so far
+}
+
+// Done counts what ended: an exchange, or a whole TCP connection (r.TCP) for which Opened was not called. r is
+// not kept.
+func (c *Recorder) Done(r *record.Record) {
+	if r.TCP {
+		var f Flow
+		c.Opened(r, &f)
+		c.Closed(r, &f)
+		return
+	}
+	c.edge(r).done(r)
+	if c.o.log.on.Load() {
+		c.o.log.put(r)
+	}
+}
+
+// Opened counts a relayed connection that begins. r names the edge: directions, names, protocol, mTLS.
+func (c *Recorder) Opened(r *record.Record, f *Flow) {
+	f.e = c.edge(r)
+	add(&f.e.opened, 1)
+}
+
+// Moved counts bytes of a connection that goes on: how many have gone either way since it began.
+func (f *Flow) Moved(request, response int64) {
+	if request > f.request {
+		add(&f.e.sent, uint64(request-f.request))
+		f.request = request
+	}
+	if response > f.response {
+		add(&f.e.received, uint64(response-f.response))
+		f.response = response
+	}
+}
+
+// Closed counts the end of a connection, with the bytes of r that Moved has not counted.
+func (c *Recorder) Closed(r *record.Record, f *Flow) {
+	if f.e == nil {
+		c.Opened(r, f)
+	}
+	f.Moved(r.RequestBytes, r.ResponseBytes)
+	add(&f.e.closed, 1)
+	add(&f.e.outcome(0, -1, r.Reason).n, 1)
+	if failed(r) {
+		add(&f.e.failures, 1)
+	}
+	if c.o.log.on.Load() {
+		c.o.log.put(r)
+	}
+}
+
+// Refused counts a connection that was refused before there was a record of it.
+func (c *Recorder) Refused(why failure.Reason) { add(&c.refused[int(why)%maxReasons], 1) }
+
+// edge answers the edge that r belongs to.
+func (c *Recorder) edge(r *record.Record) *edge {
+	k := keyOf(r)
+	if c.last != nil && c.last.key == k {
+		return c.last
+	}
+	e := c.edges[k]
+	if e == nil {
+		e = c.discover(k)
+	}
+	c.last = e
+	return e
+}
+
+// discover makes the edge of k, or answers the one that stands for all others.
+func (c *Recorder) discover(k edgeKey) *edge {
+	if !c.o.admit(k) {
+		c.o.overflow.Add(1)
+		k = k.other()
+		if e := c.edges[k]; e != nil {
+			return e
+		}
+	}
+	e := &edge{key: k, owner: c, next: c.head.Load()}
+	c.edges[k] = e
+	c.head.Store(e)
+	return e
+}
+
+// add adds to a counter that only this goroutine writes: a plain store that readers see whole, cheaper than
+// an atomic addition.
+func add(c *atomic.Uint64, n uint64) { c.Store(c.Load() + n) }

@@ -1,0 +1,123 @@
+// Package telemetry is the name and meaning of everything that Tulle measures and logs: metrics, labels and
+// fields of the access log, in one table that the reference page docs/reference/metrics.md is generated from.
+// It also holds what both planes must understand alike: the edge of the service graph and its latency
+// histogram. Nothing here measures anything. Start reading at Metrics and Edge.
+package telemetry
+
+// Values of labels that name no service.
+const (
+	Outside = "outside" // not in the mesh
+	Other   = "other"   // over the series budget
+)
+
+// Names of metrics.
+const (
+	RequestsTotal       = "tulle_requests_total"
+	RequestDuration     = "tulle_request_duration_seconds"
+	TCPOpened           = "tulle_tcp_connections_opened_total"
+	TCPClosed           = "tulle_tcp_connections_closed_total"
+	TCPSent             = "tulle_tcp_sent_bytes_total"
+	TCPReceived         = "tulle_tcp_received_bytes_total"
+	RefusedTotal        = "tulle_refused_total"
+	SeriesOverflow      = "tulle_series_overflow_total"
+	AccessLogDropped    = "tulle_access_log_dropped_total"
+	ControlConnected    = "tulle_control_plane_connected"
+	ProcessCPU          = "process_cpu_seconds_total"
+	ProcessMemory       = "process_resident_memory_bytes"
+	ProcessPrivate      = "tulle_process_private_memory_bytes"
+	ProcessOpenFiles    = "process_open_fds"
+	ProcessStart        = "process_start_time_seconds"
+	GoGoroutines        = "go_goroutines"
+	GoHeap              = "go_memory_heap_objects_bytes"
+	GoGarbageCollection = "go_gc_cycles_total"
+)
+
+// Label is one label of a metric.
+type Label struct{ Name, Meaning string }
+
+// Labels is the closed list of labels.
+var Labels = [...]Label{
+	{"direction", "`outbound`: seen by the caller's proxy; `inbound`: seen by the server's"},
+	{"source", "the caller, `name.namespace` (inbound: from its proven identity); `outside` if it is not in the mesh"},
+	{"destination", "the service called, `name.namespace`; `outside` for passthrough"},
+	{"port", "port of the destination"},
+	{"route", "the route that matched, `HTTPRoute/namespace/name`; empty inbound and where none matched"},
+	{"protocol", "what was spoken: `http`, `grpc`, `tcp`, `tls`, `unknown`"},
+	{"mtls", "`true` if both proxies proved their identities to each other"},
+	{"code", "HTTP status; `0` if none was sent"},
+	{"grpc_status", "gRPC status, a number; empty if the response had none"},
+	{"reason", "why it failed (docs/reference/failures.md); empty if it did not"},
+	{"le", "upper bound of a histogram bucket, in seconds"},
+}
+
+// Metric is one metric of a proxy.
+type Metric struct {
+	Name    string
+	Type    string // counter, gauge, histogram
+	Meaning string
+	Labels  []string
+}
+
+func edgeLabels(more ...string) []string {
+	return append([]string{"direction", "source", "destination", "port", "route", "protocol", "mtls"}, more...)
+}
+
+// Metrics answers every metric that a proxy has.
+func Metrics() []Metric {
+	return []Metric{
+		{RequestsTotal, "counter", "Exchanges that ended.", edgeLabels("code", "grpc_status", "reason")},
+		{RequestDuration, "histogram", "Time from the complete head of the request to the end of the response.", edgeLabels("le")},
+		{TCPOpened, "counter", "Relayed TCP connections that began.", edgeLabels()},
+		{TCPClosed, "counter", "Relayed TCP connections that ended.", edgeLabels("reason")},
+		{TCPSent, "counter", "Bytes relayed from the caller to the server.", edgeLabels()},
+		{TCPReceived, "counter", "Bytes relayed from the server to the caller.", edgeLabels()},
+		{RefusedTotal, "counter", "Connections refused before anything was known of an exchange.", []string{"reason"}},
+		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},
+		{AccessLogDropped, "counter", "Lines of the access log dropped because its queue was full.", nil},
+		{ControlConnected, "gauge", "1 while the control plane is reachable.", nil},
+		{ProcessCPU, "counter", "CPU time of the proxy, user and system, in seconds.", nil},
+		{ProcessMemory, "gauge", "Resident memory, shared file pages included, in bytes.", nil},
+		{ProcessPrivate, "gauge", "Resident private memory (RssAnon), in bytes: what one more sidecar costs.", nil},
+		{ProcessOpenFiles, "gauge", "Open file descriptors.", nil},
+		{ProcessStart, "gauge", "When the process began, in seconds since 1970.", nil},
+		{GoGoroutines, "gauge", "Goroutines.", nil},
+		{GoHeap, "gauge", "Bytes of the heap in use by objects.", nil},
+		{GoGarbageCollection, "counter", "Completed cycles of the garbage collector.", nil},
+	}
+}
+
+// DurationBounds are the upper bounds of the classic buckets of RequestDuration, in seconds.
+var DurationBounds = [...]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+
+// Field is one field of the JSON access log.
+type Field struct{ Name, Meaning string }
+
+// LogFields is every field of the access log, in order. Fields without a value are left out.
+var LogFields = [...]Field{
+	{"time", "when it began, RFC 3339 with microseconds, UTC"},
+	{"direction", "as the label"},
+	{"source", "as the label"},
+	{"source_id", "SPIFFE ID of the caller"},
+	{"destination", "as the label"},
+	{"destination_id", "SPIFFE ID that the server proved"},
+	{"port", "port of the destination"},
+	{"wanted", "address that the program asked for"},
+	{"protocol", "as the label"},
+	{"mtls", "true or false"},
+	{"method", "of the request"},
+	{"authority", "Host or :authority"},
+	{"path", "with its query"},
+	{"status", "HTTP status"},
+	{"grpc_status", "gRPC status"},
+	{"reason", "why it failed"},
+	{"route", "as the label"},
+	{"rule", "index of the rule in its route"},
+	{"backend", "the cluster chosen, `name.namespace:port`"},
+	{"duration_ms", "from the complete head of the request to the end of the response"},
+	{"head_ms", "likewise to the response's head"},
+	{"request_bytes", "of the body; TCP: from the caller to the server"},
+	{"response_bytes", "of the body; TCP: from the server to the caller"},
+	{"attempts", "list: workload, address, from (out of how many it was picked), reason, ms"},
+	{"more_attempts", "how many further attempts are not in the list"},
+	{"request_id", "x-request-id"},
+}

@@ -1,0 +1,34 @@
+package telemetry
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reference answers the reference page, in Markdown.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString("# Metrics and access log\n\nGenerated from package `telemetry` by `go test ./telemetry -update`; do not edit.\n\n")
+	b.WriteString("Every proxy serves its metrics in Prometheus text format at `/metrics`. Labels come from a closed list, and a proxy makes at\n" +
+		"most 2000 combinations of them: what is over that budget is counted under `other`, never lost.\n\n## Metrics\n\n| name | type | meaning | labels |\n|---|---|---|---|\n")
+	for _, m := range Metrics() {
+		labels := ""
+		for i, l := range m.Labels {
+			if i > 0 {
+				labels += ", "
+			}
+			labels += "`" + l + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, m.Meaning, labels)
+	}
+	b.WriteString("\n## Labels\n\n| name | meaning |\n|---|---|\n")
+	for _, l := range Labels {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", l.Name, l.Meaning)
+	}
+	b.WriteString("\n## Access log\n\nOne JSON object per line when it is on (`tulle logs --access on`, or `/accesslog?on=true` of the proxy's admin socket).\n" +
+		"A line is written when the exchange or connection has ended. Lines that cannot be written in time are dropped and counted.\n\n| field | meaning |\n|---|---|\n")
+	for _, f := range LogFields {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Meaning)
+	}
+	return b.String()
+}
