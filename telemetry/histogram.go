@@ -65,7 +65,9 @@ func (h *Histogram) Total() uint64 {
 }
 
 // Merge adds the observations of o.
-func (h *Histogram) Merge(o Histogram) { h.combine(o, func(a, b uint64) uint64 { return a + b }, o.Sum) }
+func (h *Histogram) Merge(o Histogram) {
+	h.combine(o, func(a, b uint64) uint64 { return a + b }, o.Sum)
+}
 
 // Sub takes away the observations of an earlier snapshot of the same histogram. Where the earlier one has
 // more, because the proxy began again, what is there stays.
