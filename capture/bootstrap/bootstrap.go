@@ -47,9 +47,10 @@ type Bootstrap struct {
 	Workers    int    // event loops; 0: min(2, CPUs)
 	ResolvConf string // the machine's /etc/resolv.conf, for names outside the mesh
 
-	Supervisor int // process id of the supervisor
-	Program    int // process id of the program once it has been released, else 0 (then CmdStarted follows)
-	Starts     int // how many proxies this supervisor had started before this one: 0 the first time
+	Supervisor int  // process id of the supervisor
+	Program    int  // process id of the program once it has been released, else 0 (then CmdStarted follows)
+	Withdrawn  bool // the workload has been withdrawn and is not to be announced again
+	Starts     int  // how many proxies this supervisor had started before this one: 0 the first time
 
 	Sockets []Socket // in the order in which their descriptors travel
 }
