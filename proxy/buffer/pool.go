@@ -18,7 +18,7 @@ const (
 )
 
 // DefaultLimit is how many bytes a Pool keeps for reuse when its Limit is 0.
-const DefaultLimit = 2 << 20
+const DefaultLimit = 1 << 20
 
 // Pool keeps returned buffers for reuse. Its zero value is ready.
 type Pool struct {

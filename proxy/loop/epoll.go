@@ -1,11 +1,27 @@
 package loop
 
 import (
+	"encoding/binary"
+	"fmt"
 	"log/slog"
-	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tulle-mesh/tulle/proxy/buffer"
+)
+
+// Bounds of a turn.
+const (
+	eventsPerTurn  = 256
+	readsPerTurn   = 4  // scratch fulls from one connection, then the others have their turn
+	acceptsPerTurn = 32 // from one listener
+	trimAfter      = 2 * time.Second
+	lingerTime     = 5 * time.Second
+	longest        = wheelMax * Tick / 2
 )
 
 // Config configures an Epoll.
@@ -26,49 +42,321 @@ type Ender interface {
 // Flusher is called at the end of a turn; see Ender.
 type Flusher interface{ Flush() }
 
-// Epoll is the real Loop.
-type Epoll struct{ wheel Wheel }
+// Epoll is the real Loop. Everything that is not said to be for any goroutine belongs to the goroutine in Run.
+type Epoll struct {
+	cfg    Config
+	epfd   int
+	wakefd int // eventfd, edge-triggered and never read: every write is an event
+
+	start   time.Time
+	now     time.Duration
+	wallAt  time.Duration // when wall was taken
+	wall    time.Time
+	wheel   Wheel
+	pool    buffer.Pool
+	scratch []byte
+	events  [eventsPerTurn]unix.EpollEvent
+
+	slots  []slot
+	vacant []int32
+	ready  []*conn // have something to deliver that epoll will not tell
+	dirty  []*conn // have something to flush
+	gone   []*conn // handlers are to be told
+	enders []Flusher
+	spare  struct { // the other halves of the lists above, swapped while one is walked
+		ready, dirty, gone []*conn
+		enders             []Flusher
+		posts              []func()
+	}
+
+	load  atomic.Int64
+	tid   atomic.Int64 // thread of Run
+	state atomic.Int32 // new, running, ended
+	over  bool         // Close was asked for
+	done  chan struct{}
+
+	mu     sync.Mutex
+	posts  []func()
+	closed bool        // Post answers false
+	asleep atomic.Bool // blocked in epoll, or about to
+}
+
+// slot is one registration with epoll. The generation tells an event of a descriptor that was closed in the
+// same turn from one of its successor.
+type slot struct {
+	conn     *conn
+	listener *Listener
+	gen      int32
+}
+
+const wakeSlot = -1
+
+// wakeUp is 1 as an eventfd takes it; never changed.
+var wakeUp = func() (b [8]byte) { binary.NativeEndian.PutUint64(b[:], 1); return b }()
+
+const (
+	stateNew = iota
+	stateRunning
+	stateEnded
+)
 
 // New makes a loop; its owner then runs it in a goroutine of its own and closes it at the end.
-func New(cfg Config) (*Epoll, error) { return &Epoll{}, nil }
+func New(cfg Config) (*Epoll, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("%s: epoll: %w; raise the limit of open files", cfg.Name, err)
+	}
+	wakefd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err == nil {
+		err = control(epfd, unix.EPOLL_CTL_ADD, wakefd, unix.EPOLLIN|unix.EPOLLET, wakeSlot, 0)
+	}
+	if err != nil {
+		closeFD(epfd)
+		return nil, fmt.Errorf("%s: eventfd: %w; raise the limit of open files", cfg.Name, err)
+	}
+	return &Epoll{
+		cfg: cfg, epfd: epfd, wakefd: wakefd, start: time.Now(), wall: time.Now(),
+		scratch: make([]byte, ScratchSize), done: make(chan struct{}),
+	}, nil
+}
 
-// Run locks the OS thread and runs the loop until Close.
-func (e *Epoll) Run() {}
+// Run locks the OS thread and runs the loop until Close. It may be called once.
+func (e *Epoll) Run() {
+	if !e.state.CompareAndSwap(stateNew, stateRunning) {
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	e.tid.Store(int64(unix.Gettid()))
+	for !e.over {
+		e.turn()
+	}
+	e.end()
+}
 
-// Close ends the loop and waits for it. Every connection's handler gets Closed with ErrLoopEnded. From any goroutine but
-// the loop's own.
-func (e *Epoll) Close() {}
+// Close ends the loop and waits for it. Every connection's handler gets Closed with ErrLoopEnded. From any
+// goroutine but the loop's own.
+func (e *Epoll) Close() {
+	if e.state.CompareAndSwap(stateNew, stateEnded) {
+		e.end()
+		return
+	}
+	e.Post(func() { e.over = true })
+	<-e.done
+}
 
-// Listen accepts connections from fd, a socket that listens already and does not block. fd stays the caller's: to
-// end without losing the queue, close the Listener and hand fd on. accept is called on the loop. Listen may be
-// called from any goroutine.
-func (e *Epoll) Listen(fd int, accept func(Incoming)) (*Listener, error) { return &Listener{}, nil }
+// turn is one round of the loop; see the package comment.
+func (e *Epoll) turn() {
+	n := poll(e.epfd, e.events[:])
+	if n == 0 && len(e.ready) == 0 && len(e.dirty) == 0 && len(e.gone) == 0 && len(e.enders) == 0 {
+		n = e.sleep()
+	}
+	e.now = time.Since(e.start)
+	for i := range e.events[:n] {
+		e.dispatch(&e.events[i])
+	}
+	e.runPosts()
+	e.wheel.Advance(e.now)
+	e.serveReady()
+	e.finish()
+}
 
-// Adopt takes over fd, a connected stream socket. Callable on the loop only.
-func (e *Epoll) Adopt(fd int, serve func(Conn) Handler) Conn { return nil }
+// sleep blocks until there is an event, a post or a timer.
+func (e *Epoll) sleep() int {
+	e.asleep.Store(true)
+	e.mu.Lock()
+	posted := len(e.posts) > 0
+	e.mu.Unlock()
+	if posted {
+		e.asleep.Store(false)
+		return 0
+	}
+	wait := -1
+	now := time.Since(e.start)
+	if at, ok := e.wheel.Next(); ok {
+		wait = int(max(0, at-now+Tick-1) / Tick)
+	}
+	if e.pool.Kept() > 0 && (wait < 0 || wait > int(trimAfter/Tick)) {
+		wait = int(trimAfter / Tick)
+	}
+	n, err := unix.EpollWait(e.epfd, e.events[:], wait)
+	e.asleep.Store(false)
+	if n == 0 && time.Since(e.start)-now >= trimAfter {
+		e.pool.Trim()
+	}
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
-// Listener is a socket that accepts for one loop.
-type Listener struct{}
+func (e *Epoll) dispatch(ev *unix.EpollEvent) {
+	if ev.Fd == wakeSlot {
+		return
+	}
+	s := &e.slots[ev.Fd]
+	if s.gen != ev.Pad {
+		return
+	}
+	if s.conn != nil {
+		s.conn.event(ev.Events)
+	} else if s.listener != nil {
+		s.listener.acceptSome()
+	}
+}
 
-// Close stops accepting; the socket and its queue stay. From any goroutine; it returns when no further accept
-// will be called, unless it is called on the loop.
-func (l *Listener) Close() {}
+// serveReady gives each connection that asked for it what it has already. Those that ask again come next turn.
+func (e *Epoll) serveReady() {
+	list := e.ready
+	e.ready = e.spare.ready[:0]
+	for i, c := range list {
+		list[i] = nil
+		c.serve()
+	}
+	e.spare.ready = list
+}
 
-// Pause stops accepting until Resume; the queue grows meanwhile. On the loop only.
-func (l *Listener) Pause() {}
+func (e *Epoll) runPosts() {
+	e.mu.Lock()
+	list := e.posts
+	if len(list) == 0 {
+		e.mu.Unlock()
+		return
+	}
+	e.posts = e.spare.posts[:0]
+	e.mu.Unlock()
+	for i, f := range list {
+		list[i] = nil
+		f()
+	}
+	e.spare.posts = list
+}
 
-// Resume undoes Pause. On the loop only.
-func (l *Listener) Resume() {}
+// finish ends a turn: collected output goes to the connections, from there to the kernel, and handlers are told
+// what closed. What the handlers do then is finished in a second round, and what follows from that next turn.
+func (e *Epoll) finish() {
+	for range 2 {
+		ends := e.enders
+		e.enders = e.spare.enders[:0]
+		for i, f := range ends {
+			ends[i] = nil
+			f.Flush()
+		}
+		e.spare.enders = ends
 
-func (e *Epoll) Now() time.Duration            { return 0 }
-func (e *Epoll) Wall() time.Time               { return time.Time{} }
-func (e *Epoll) Post(f func()) bool            { return false }
-func (e *Epoll) Arm(t *Timer, d time.Duration) {}
-func (e *Epoll) Disarm(t *Timer)               {}
-func (e *Epoll) Dial(d Dial, h Handler) Conn   { return nil }
-func (e *Epoll) Load() int64                   { return 0 }
-func (e *Epoll) AtEnd(f Flusher)               {}
-func (e *Epoll) Buffers() *buffer.Pool         { return nil }
+		dirty := e.dirty
+		e.dirty = e.spare.dirty[:0]
+		for i, c := range dirty {
+			dirty[i] = nil
+			c.flush()
+		}
+		e.spare.dirty = dirty
 
-var _ = netip.AddrPort{}
-var _ Loop = (*Epoll)(nil)
+		gone := e.gone
+		e.gone = e.spare.gone[:0]
+		for i, c := range gone {
+			gone[i] = nil
+			c.tellClosed()
+		}
+		e.spare.gone = gone
+		if len(e.enders) == 0 && len(e.dirty) == 0 && len(e.gone) == 0 {
+			return
+		}
+	}
+}
+
+// end runs what was posted, closes everything and tells the handlers.
+func (e *Epoll) end() {
+	e.state.Store(stateEnded)
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.runPosts()
+	e.finish()
+	for i := range e.slots {
+		if c := e.slots[i].conn; c != nil {
+			c.fail(ErrLoopEnded)
+		}
+	}
+	// A handler that dials now gets a connection that fails; one that dials for ever would keep us here.
+	for range 1000 {
+		if len(e.gone) == 0 && len(e.dirty) == 0 && len(e.enders) == 0 {
+			break
+		}
+		e.finish()
+	}
+	closeFD(e.wakefd)
+	closeFD(e.epfd)
+	close(e.done)
+}
+
+// claim takes a slot.
+func (e *Epoll) claim(c *conn, l *Listener) (index, gen int32) {
+	if n := len(e.vacant); n > 0 {
+		index = e.vacant[n-1]
+		e.vacant = e.vacant[:n-1]
+	} else {
+		index = int32(len(e.slots))
+		e.slots = append(e.slots, slot{})
+	}
+	s := &e.slots[index]
+	s.conn, s.listener = c, l
+	return index, s.gen
+}
+
+func (e *Epoll) release(index int32) {
+	e.slots[index] = slot{gen: e.slots[index].gen + 1}
+	e.vacant = append(e.vacant, index)
+}
+
+// Now answers the time of this turn since the loop was made.
+func (e *Epoll) Now() time.Duration { return e.now }
+
+// Wall answers the wall-clock time of this turn; a clock that is set is noticed within a second.
+func (e *Epoll) Wall() time.Time {
+	if e.now-e.wallAt > time.Second || e.wallAt == 0 {
+		e.wall, e.wallAt = time.Now().Round(0), e.now
+	}
+	return e.wall.Add(e.now - e.wallAt)
+}
+
+// Post runs f on the loop; see Loop.
+func (e *Epoll) Post(f func()) bool {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return false
+	}
+	e.posts = append(e.posts, f)
+	if e.asleep.CompareAndSwap(true, false) {
+		_, _ = unix.Write(e.wakefd, wakeUp[:]) // inside the lock: end closes the descriptor after it has had the lock
+	}
+	e.mu.Unlock()
+	return true
+}
+
+// Arm makes t expire after d; see Loop.
+func (e *Epoll) Arm(t *Timer, d time.Duration) { e.wheel.Arm(t, e.now+min(d, longest)) }
+
+// Disarm stops t.
+func (e *Epoll) Disarm(t *Timer) { e.wheel.Disarm(t) }
+
+// Load answers how many connections the loop has. From any goroutine.
+func (e *Epoll) Load() int64 { return e.load.Load() }
+
+// AtEnd calls f.Flush once at the end of this turn; see Ender.
+func (e *Epoll) AtEnd(f Flusher) { e.enders = append(e.enders, f) }
+
+// Buffers answers the loop's pool.
+func (e *Epoll) Buffers() *buffer.Pool { return &e.pool }
+
+// onLoop reports whether the caller runs on the loop.
+func (e *Epoll) onLoop() bool { return e.tid.Load() == int64(unix.Gettid()) }
+
+var (
+	_ Loop  = (*Epoll)(nil)
+	_ Ender = (*Epoll)(nil)
+)

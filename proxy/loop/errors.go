@@ -6,4 +6,5 @@ import "errors"
 var (
 	ErrConnectTimeout = errors.New("connect timeout")
 	ErrLoopEnded      = errors.New("event loop ended")
+	ErrNotConsumed    = errors.New("a full read buffer and nothing of it consumed")
 )

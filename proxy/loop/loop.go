@@ -19,7 +19,8 @@ const (
 	LowWater  = 64 << 10
 )
 
-// ScratchSize is the loop's read buffer, and the most that Data is ever given at once, in bytes.
+// ScratchSize is the loop's read buffer, and the most that Data is ever given at once, in bytes. A handler that is
+// given that much, consumes nothing and does not pause gets its connection reset with ErrNotConsumed.
 const ScratchSize = 64 << 10
 
 // Loop is one event loop. Every method but Post, Load and the package's documentation says otherwise must be
@@ -68,7 +69,8 @@ type Handler interface {
 	// were consumed. The rest is given again together with what arrives next, after Resume, and at once to the
 	// new handler after SetHandler. p is valid only during the call.
 	Data(p []byte) (consumed int)
-	// EOF: the peer has ended its direction; what was not consumed before stays so.
+	// EOF: the peer has ended its direction; what was not consumed before stays so. A new handler is told again.
+	// Once both directions have ended the connection closes by itself.
 	EOF()
 	// Writable: see LowWater.
 	Writable()
@@ -110,7 +112,8 @@ type Incoming interface {
 	// Local if it was not turned.
 	Wanted() netip.AddrPort
 	// Adopt gives the connection to l, which may be another loop than the one that accepted it. serve is called
-	// on l and answers the handler.
+	// on l and answers the handler, or nil after it has called SetHandler. What has arrived by then is delivered
+	// right after Opened, in the same turn.
 	Adopt(l Loop, serve func(Conn) Handler)
 	// Refuse ends the connection with RST.
 	Refuse()

@@ -14,7 +14,7 @@ const (
 	wheelBits   = 6
 	wheelSlots  = 1 << wheelBits
 	wheelLevels = 6
-	wheelMax    = 1<<(wheelBits*wheelLevels) - 1 // two years; longer timers expire then
+	wheelMax    = 1<<(wheelBits*wheelLevels-1) - 1 // ticks: a year; a longer timer expires then. Half the wheel, so that no slot has two meanings
 )
 
 type timerState struct {

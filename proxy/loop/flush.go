@@ -1,0 +1,114 @@
+package loop
+
+import "golang.org/x/sys/unix"
+
+// directWrite is from which size on a Write goes to the kernel at once, in bytes: a copy then costs more than
+// the system call that collecting might have saved.
+const directWrite = 16 << 10
+
+// writeThrough sends p at once and answers what the kernel did not take.
+func (c *conn) writeThrough(p []byte) []byte {
+	n, errno := send(c.fd, p)
+	switch {
+	case errno == 0:
+		c.blocked = n < len(p)
+	case errno == unix.EAGAIN:
+		c.blocked = true
+	default:
+		c.sendFailed(errno)
+		return nil
+	}
+	return p[n:]
+}
+
+// flush sends what was written, then does what had to wait for that.
+func (c *conn) flush() {
+	c.dirty = false
+	if c.gone || c.connecting {
+		return
+	}
+	for c.sent < len(c.out) && !c.blocked {
+		n, errno := send(c.fd, c.out[c.sent:])
+		switch {
+		case errno == 0:
+			c.sent += n
+			c.blocked = c.sent < len(c.out)
+		case errno == unix.EAGAIN:
+			c.blocked = true
+		default:
+			c.sendFailed(errno)
+			return
+		}
+	}
+	if c.sent == len(c.out) {
+		if c.out != nil {
+			c.e.pool.Put(c.out)
+			c.out, c.sent = nil, 0
+		}
+		switch {
+		case c.closing:
+			c.closeFlushed()
+			return
+		case c.shut && !c.shutDone:
+			c.shutDone = true
+			shutdown(c.fd, unix.SHUT_WR)
+			c.over()
+		}
+	} else if c.closing && !c.timer.Armed() {
+		c.e.Arm(&c.timer, lingerTime)
+	}
+	if c.above && len(c.out)-c.sent < LowWater && !c.stopped() {
+		c.above = false
+		c.h.Writable()
+	}
+}
+
+// sendFailed: the peer is gone, but what it said before is still worth reading.
+func (c *conn) sendFailed(err error) {
+	c.out, c.sent = c.out[:0], 0
+	if c.paused || c.eof || c.closing {
+		c.fail(err)
+		return
+	}
+	c.broken, c.err = true, err
+	c.more, c.hup = true, true
+	c.wake()
+}
+
+// closeFlushed closes the socket. If it holds bytes that nobody read, the kernel would send RST, which may take
+// what we just sent away from the peer: then our direction is ended first, and the peer's awaited for a while.
+func (c *conn) closeFlushed() {
+	if c.eof {
+		c.drop(nil)
+		return
+	}
+	n, errno := recv(c.fd, c.e.scratch)
+	if errno != 0 || n == 0 {
+		c.drop(nil)
+		return
+	}
+	if !c.shutDone {
+		c.shutDone = true
+		shutdown(c.fd, unix.SHUT_WR)
+	}
+	c.draining = true
+	if !c.timer.Armed() {
+		c.e.Arm(&c.timer, lingerTime)
+	}
+	c.wake()
+}
+
+// drain reads and forgets until the peer has ended.
+func (c *conn) drain() {
+	for range readsPerTurn {
+		n, errno := recv(c.fd, c.e.scratch)
+		if errno == unix.EAGAIN {
+			return
+		}
+		if errno != 0 || n == 0 {
+			c.drop(nil)
+			return
+		}
+	}
+	c.wake()
+}
