@@ -1,0 +1,100 @@
+package relay
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/pool"
+)
+
+// Blanks is where blank mesh connections come from; *pool.Pool is one.
+type Blanks interface {
+	Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func())
+	Return(t *pool.Target, c loop.Conn)
+}
+
+// maxAttempts is to how many endpoints a connection is tried.
+const maxAttempts = 5
+
+// Search looks for a blank connection to an endpoint of a cluster, and goes on to another endpoint when one
+// cannot be reached: nothing has been sent, so nothing can be doubled. It belongs to one loop.
+type Search struct {
+	loop    loop.Loop
+	blanks  Blanks
+	cluster *cluster.Cluster
+	rnd     *rand.Rand
+	rec     *record.Record
+	then    func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)
+	tried   []*cluster.Endpoint
+	last    *failure.Failure
+	cancel  func()
+	done    bool
+}
+
+// Find starts a search; then is called once, perhaps inside Find, with a connection (then must call SetHandler)
+// or with why there is none. Attempts are noted in rec.
+func Find(l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
+	then func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)) *Search {
+	s := &Search{loop: l, blanks: b, cluster: c, rnd: rnd, rec: rec, then: then}
+	s.try()
+	return s
+}
+
+// Cancel ends the search; then is not called any more. What is under way becomes a spare.
+func (s *Search) Cancel() {
+	if !s.done {
+		s.done = true
+		if s.cancel != nil {
+			s.cancel()
+		}
+	}
+}
+
+func (s *Search) try() {
+	ep, from, why := s.cluster.Pick(s.loop.Now(), s.rnd.Uint64(), s.tried)
+	if ep == nil || len(s.tried) == maxAttempts {
+		s.done = true
+		if s.last == nil {
+			s.last = &failure.Failure{Reason: why}
+		}
+		s.then(nil, nil, s.last)
+		return
+	}
+	s.tried = append(s.tried, ep)
+	s.rec.Backend = s.cluster.Name()
+	note := &record.Attempt{}
+	if s.rec.NAttempts < record.MaxAttempts {
+		note = &s.rec.Attempts[s.rec.NAttempts]
+	}
+	s.rec.NAttempts++
+	*note = record.Attempt{Workload: ep.Workload(), Address: ep.Address(), From: from, Start: s.loop.Now()}
+	target := pool.MeshTarget(ep.Model())
+	cancel := s.blanks.Blank(&target, s.cluster.ConnectTimeout(), func(c loop.Conn, f *failure.Failure) {
+		note.End = s.loop.Now()
+		if f != nil {
+			note.Reason = f.Reason.Label()
+			s.failed(ep, f)
+			return
+		}
+		ep.Connected()
+		s.rec.DestinationID = ep.Identity()
+		s.done = true
+		s.then(c, ep, nil)
+	})
+	if len(s.tried) > 0 && s.tried[len(s.tried)-1] == ep { // else a later attempt has set it from inside
+		s.cancel = cancel
+	}
+}
+
+func (s *Search) failed(ep *cluster.Endpoint, f *failure.Failure) {
+	if s.done {
+		return
+	}
+	s.last = f
+	ep.ConnectFailed(s.loop.Now())
+	s.try()
+}

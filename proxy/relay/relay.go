@@ -1,0 +1,284 @@
+// Package relay carries bytes between two connections: a program's and another proxy's, a program's and the
+// outside's. It passes on ends of one direction (FIN) and resets, stops a writer whose reader is slow, and
+// remembers how much went each way. It looks at no byte; what it relays has been decided before (package sniff).
+//
+// Between two proxies a relay has its own mesh connection, which begins with an OPEN frame (open.go). Everything
+// belongs to one loop. Start reading at Relays.Start.
+package relay
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+)
+
+// Observer takes the record of every relayed or refused connection that ended, exactly once. The record is
+// reused after Observe has returned. It is called on the loop.
+type Observer interface {
+	Observe(r *record.Record)
+}
+
+// Config of the relays of one loop. Loop and Observer are required.
+type Config struct {
+	Loop     loop.Loop
+	Observer Observer
+	Idle     time.Duration // without a byte either way; 0: for ever, as without a mesh
+	HalfIdle time.Duration // likewise once one direction has ended; default 1 h
+	Max      int           // at once; default 16384
+}
+
+// Relays is what the relays of one loop share.
+type Relays struct {
+	cfg  Config
+	live map[*relay]struct{}
+	free *relay
+}
+
+// New makes a Relays.
+func New(cfg Config) *Relays {
+	if cfg.HalfIdle <= 0 {
+		cfg.HalfIdle = time.Hour
+	}
+	if cfg.Max <= 0 {
+		cfg.Max = 16384
+	}
+	return &Relays{cfg: cfg, live: map[*relay]struct{}{}}
+}
+
+// Options of one relay. All are optional.
+type Options struct {
+	Endpoint *cluster.Endpoint // counted as in use until the relay ends
+	// First is called once, when the first byte passes, with who spoke. It must not touch the connections.
+	First func(server bool)
+	// Marker: the client's bytes begin with GoByte or CancelByte (the server's side of a silent OPEN).
+	Marker bool
+	// Ended is called when the relay is over, after the Observer.
+	Ended func()
+}
+
+// Len answers how many relays run.
+func (rs *Relays) Len() int { return len(rs.live) }
+
+// Full reports whether Start would refuse.
+func (rs *Relays) Full() bool { return len(rs.live) >= rs.cfg.Max }
+
+// Close resets every relay.
+func (rs *Relays) Close() {
+	for r := range rs.live {
+		r.down.conn.Reset()
+		r.up.conn.Reset()
+	}
+}
+
+// Start takes over two connections that stand: down is the client's side, up the server's. Bytes that either has
+// not consumed go first, and ends of a direction that were told before are told again, as SetHandler promises.
+// rec has what is known already and is copied; the relay fills the rest.
+func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
+	r := rs.free
+	if r == nil {
+		r = &relay{set: rs}
+		r.down.relay, r.up.relay = r, r
+		r.down.peer, r.up.peer = &r.up, &r.down
+		r.timer.Expired = r.expire
+	} else {
+		rs.free = r.next
+		r.next = nil
+	}
+	rs.live[r] = struct{}{}
+	r.opt, r.rec, r.moved = o, *rec, rs.cfg.Loop.Now()
+	r.rec.TCP = true
+	if r.rec.Start == 0 {
+		r.rec.Start, r.rec.Wall = r.moved, rs.cfg.Loop.Wall()
+	}
+	if o.Endpoint != nil {
+		o.Endpoint.Begin()
+	}
+	r.down.conn, r.up.conn = down, up
+	down.SetHandler(&r.down)
+	up.SetHandler(&r.up)
+	down.Resume()
+	up.Resume()
+	if rs.cfg.Idle > 0 {
+		rs.cfg.Loop.Arm(&r.timer, rs.cfg.Idle)
+	}
+}
+
+// relay is one pair of connections.
+type relay struct {
+	set      *Relays
+	down, up side
+	opt      Options
+	rec      record.Record
+	timer    loop.Timer
+	moved    time.Duration // when the last byte was
+	passed   bool          // a byte was
+	canceled bool          // nothing was relayed after all; no record
+	reason   failure.Reason
+	next     *relay
+}
+
+// side is the handler of one of the two connections.
+type side struct {
+	relay  *relay
+	peer   *side
+	conn   loop.Conn
+	eof    bool
+	closed bool
+}
+
+// Opened implements loop.Handler; the connection has stood before.
+func (s *side) Opened() {}
+
+// Data implements loop.Handler.
+func (s *side) Data(p []byte) int {
+	r, n := s.relay, len(p)
+	if s == &r.down && r.opt.Marker {
+		if p[0] != GoByte {
+			r.cancel()
+			return n
+		}
+		r.opt.Marker = false
+		if p = p[1:]; len(p) == 0 {
+			return n
+		}
+	}
+	if s.peer.closed {
+		return n
+	}
+	r.moved = r.set.cfg.Loop.Now()
+	if !r.passed {
+		r.passed = true
+		if r.opt.First != nil {
+			r.opt.First(s == &r.up)
+		}
+	}
+	if s == &r.down {
+		r.rec.RequestBytes += int64(len(p))
+	} else {
+		r.rec.ResponseBytes += int64(len(p))
+	}
+	s.peer.conn.Write(p)
+	if s.peer.conn.Buffered() > loop.HighWater {
+		s.conn.Pause() // until the peer's Writable
+	}
+	return n
+}
+
+// cancel: the client turned out to speak HTTP; the program sees a connection that ends without a byte.
+func (r *relay) cancel() {
+	r.canceled = true
+	r.up.conn.Close()
+	r.down.conn.Close()
+}
+
+// EOF implements loop.Handler.
+func (s *side) EOF() {
+	r := s.relay
+	s.eof = true
+	r.moved = r.set.cfg.Loop.Now()
+	if !s.peer.closed {
+		s.peer.conn.CloseWrite()
+	}
+	if s.peer.eof {
+		r.settle()
+	} else if !r.timer.Armed() {
+		r.set.cfg.Loop.Arm(&r.timer, r.set.cfg.HalfIdle)
+	}
+}
+
+// settle closes what has nothing more to say or to hear. What is still written to a slow reader keeps its time:
+// Conn.Close would cut it off after a few seconds.
+func (r *relay) settle() {
+	for _, s := range [...]*side{&r.down, &r.up} {
+		if !s.closed && s.conn.Buffered() == 0 {
+			s.conn.Close()
+		}
+	}
+	r.set.cfg.Loop.Arm(&r.timer, settleEvery)
+}
+
+const settleEvery = 500 * time.Millisecond
+
+// Writable implements loop.Handler.
+func (s *side) Writable() {
+	if !s.peer.closed {
+		s.peer.conn.Resume()
+	}
+}
+
+// Closed implements loop.Handler. What broke one side breaks the other; what ended in order ends the other.
+func (s *side) Closed(err error) {
+	r := s.relay
+	s.closed = true
+	if s.peer.closed {
+		r.end()
+		return
+	}
+	if err == nil {
+		if !s.eof || !s.peer.eof || s.peer.conn.Buffered() == 0 {
+			s.peer.conn.Close()
+		}
+		return
+	}
+	if r.reason == failure.None {
+		r.reason = failure.UpstreamReset
+		if s == &r.down {
+			r.reason = failure.DownstreamGone
+		}
+		if errors.Is(err, loop.ErrLoopEnded) {
+			r.reason = failure.Draining
+		}
+	}
+	s.peer.conn.Reset()
+}
+
+// expire: nothing may have moved for too long.
+func (r *relay) expire() {
+	limit := r.set.cfg.Idle
+	if half := r.set.cfg.HalfIdle; (r.down.eof || r.up.eof) && (limit == 0 || half < limit) {
+		limit = half
+	}
+	if limit == 0 {
+		return
+	}
+	if left := r.moved + limit - r.set.cfg.Loop.Now(); left > 0 {
+		if r.down.eof && r.up.eof {
+			r.settle()
+			return
+		}
+		r.set.cfg.Loop.Arm(&r.timer, left)
+		return
+	}
+	r.reason = failure.IdleTimeout
+	r.down.conn.Reset()
+	r.up.conn.Reset()
+}
+
+// end: both connections are gone.
+func (r *relay) end() {
+	rs := r.set
+	rs.cfg.Loop.Disarm(&r.timer)
+	delete(rs.live, r)
+	if r.opt.Endpoint != nil {
+		r.opt.Endpoint.End()
+	}
+	r.rec.End = rs.cfg.Loop.Now()
+	if r.rec.Reason == "" {
+		r.rec.Reason = r.reason.Label()
+	}
+	ended := r.opt.Ended
+	if !r.canceled {
+		rs.cfg.Observer.Observe(&r.rec)
+	}
+	r.opt, r.passed, r.canceled, r.reason = Options{}, false, false, failure.None
+	r.down.conn, r.down.eof, r.down.closed = nil, false, false
+	r.up.conn, r.up.eof, r.up.closed = nil, false, false
+	r.next, rs.free = rs.free, r
+	if ended != nil {
+		ended()
+	}
+}

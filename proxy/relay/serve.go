@@ -1,0 +1,161 @@
+package relay
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+)
+
+// openTimeout is how long the rest of an OPEN frame may take.
+const openTimeout = 5 * time.Second
+
+// Server is the server's side of relays between proxies: it reads OPEN and connects to the program. One per loop.
+type Server struct {
+	Relays *Relays
+	// Dial says how to reach the program's port. False: there is no such port.
+	Dial func(port uint16, o *Open) (loop.Dial, bool)
+	// Learn is told what a connection to the port turned out to be (sniff.Learner.Saw). May be nil.
+	Learn func(port uint16, p model.Protocol)
+}
+
+// Serve answers the handler for c, a mesh connection whose first byte is OpenByte. rec has what is known of the
+// peer; rec.Port is the port that the connection was authorized for, and no other is opened.
+func (s *Server) Serve(c loop.Conn, rec *record.Record) loop.Handler {
+	o := &opening{server: s, down: c, rec: *rec}
+	o.rec.Start, o.rec.Wall = c.Loop().Now(), c.Loop().Wall()
+	o.timer.Expired = func() { o.fail(failure.BadRequest) }
+	c.Loop().Arm(&o.timer, openTimeout)
+	return o
+}
+
+// opening is a mesh connection between its first byte and the connection to the program.
+type opening struct {
+	server *Server
+	down   loop.Conn
+	up     loop.Conn
+	rec    record.Record
+	timer  loop.Timer
+	silent bool
+	over   bool
+}
+
+// Opened implements loop.Handler.
+func (o *opening) Opened() {}
+
+// Data implements loop.Handler.
+func (o *opening) Data(p []byte) int {
+	if o.up != nil || o.over {
+		return 0
+	}
+	f, n, err := ParseOpen(p)
+	switch {
+	case err != nil || n > 0 && f.Port != o.rec.Port:
+		o.fail(failure.BadRequest)
+	case n > 0:
+		o.dial(&f)
+	}
+	return n
+}
+
+func (o *opening) dial(f *Open) {
+	l := o.down.Loop()
+	l.Disarm(&o.timer)
+	o.silent, o.rec.Wanted = f.Silent, f.Wanted
+	d, ok := o.server.Dial(f.Port, f)
+	switch {
+	case !ok:
+		o.fail(failure.UnknownPort)
+	case o.server.Relays.Full():
+		o.fail(failure.Overload)
+	default:
+		o.down.Pause()
+		o.up = l.Dial(d, (*program)(o))
+	}
+}
+
+// EOF implements loop.Handler: the frame will not be complete any more. (While the program is dialed the
+// connection is paused, and tells its end to the relay.)
+func (o *opening) EOF() {
+	if o.up == nil {
+		o.fail(failure.BadRequest)
+	}
+}
+
+// Writable implements loop.Handler.
+func (o *opening) Writable() {}
+
+// Closed implements loop.Handler.
+func (o *opening) Closed(error) {
+	if o.up != nil {
+		o.up.Reset()
+	}
+	o.end(failure.DownstreamGone)
+}
+
+// fail resets the caller: it was never connected.
+func (o *opening) fail(why failure.Reason) {
+	o.end(why)
+	o.down.Reset()
+}
+
+func (o *opening) end(why failure.Reason) {
+	if o.over {
+		return
+	}
+	o.over = true
+	l := o.down.Loop()
+	l.Disarm(&o.timer)
+	o.rec.TCP, o.rec.Reason, o.rec.End = true, why.Label(), l.Now()
+	o.server.Relays.cfg.Observer.Observe(&o.rec)
+}
+
+func (o *opening) first(server bool) {
+	if o.server.Learn == nil {
+		return
+	}
+	p := model.LearnedClientFirst
+	if server {
+		p = model.LearnedServerFirst
+	}
+	o.server.Learn(o.rec.Port, p)
+}
+
+// program is the handler of the connection to the program until it stands.
+type program opening
+
+// Opened implements loop.Handler.
+func (p *program) Opened() {
+	o := (*opening)(p)
+	if o.over {
+		return
+	}
+	o.over = true
+	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Marker: o.silent})
+}
+
+// Data implements loop.Handler.
+func (p *program) Data([]byte) int { return 0 }
+
+// EOF implements loop.Handler.
+func (p *program) EOF() {}
+
+// Writable implements loop.Handler.
+func (p *program) Writable() {}
+
+// Closed implements loop.Handler.
+func (p *program) Closed(err error) {
+	o := (*opening)(p)
+	if o.over {
+		return
+	}
+	o.up = nil
+	why := failure.ConnectFailed
+	if errors.Is(err, loop.ErrConnectTimeout) {
+		why = failure.ConnectTimeout
+	}
+	o.fail(why)
+}
