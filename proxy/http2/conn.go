@@ -6,10 +6,12 @@
 // and a steady state allocates nothing. It never does I/O, reads no clock, starts no goroutine and is not safe
 // for concurrent use. Methods of Conn may be called from inside Events, except Feed.
 //
-// Start reading at Conn.Feed (feed.go), then request.go (what a head must be), stream.go (states), write.go.
+// Start reading at Conn.Feed (feed.go); then head.go and classify.go (what a head has to be), stream.go (states),
+// flow.go (credit), write.go, budget.go (floods), drain.go.
 package http2
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/hpack"
@@ -44,7 +46,7 @@ type Events interface {
 	Data(s *Stream, p []byte, end bool)
 	// Trailers: the trailer section, which ends the peer's side.
 	Trailers(s *Stream, h *message.Head)
-	// Reset: the stream is over, by the peer's RST_STREAM, or because the peer broke the protocol on it, or by a
+	// Reset: the stream is over before its end, by the peer's RST_STREAM, or because the peer broke the protocol on it, or by a
 	// GOAWAY that leaves it out (code RefusedStream: the peer has not looked at it; safe to retry). Not called
 	// for the owner's own Reset.
 	Reset(s *Stream, code ErrCode)
@@ -62,75 +64,181 @@ type Conn struct {
 	events Events
 	pong   interface{ Pong([8]byte) }
 	large  interface{ HeadTooLarge(*Stream) }
+	err    *ConnError // it has ended
 
-	dec hpack.Decoder
-	enc hpack.Encoder
-	out []byte
+	// Reading.
+	prefaced int  // bytes of the client's preface seen (server)
+	settled  bool // the peer's first SETTINGS has come
+	dec      hpack.Decoder
+	pending  block        // a head whose CONTINUATION frames are still to come
+	head     message.Head // what Events is shown
+	cookie   []byte       // crumbs put together
+	peer     settings
+	acked    bool // the peer has acknowledged our settings
+
+	// Writing.
+	enc   hpack.Encoder
+	out   []byte
+	slack uint8 // flushes in a row that used little of a large out
+	lower []byte
+	digit [20]byte
+
+	// Flow control of the connection; see flow.go.
+	sendWindow int64
+	recvWindow int64
+	owed       uint32
+	blocked    queue
+
+	// Streams; see stream.go.
+	streams streams
+	free    *Stream
+	spare   int
+	nextID  uint32 // client: of the next request
+	lastID  uint32 // server: the highest the client has used
+	past    past
+
+	leaving leaving // see drain.go
+	budget  budget
 }
 
-// New makes a connection; its preface and SETTINGS are in Output at once.
-func New(cfg Config) *Conn { panic("not yet") }
+// settings are the peer's.
+type settings struct {
+	maxFrame   uint32
+	window     uint32
+	maxStreams uint32
+	connect    bool
+}
 
-// Feed takes bytes of the peer and answers how many it has used; the rest has to be given again together with
-// what arrives next. An error is a *ConnError: GOAWAY is in Output already; flush, then close the connection.
-func (c *Conn) Feed(p []byte) (n int, err error) { panic("not yet") }
+// Settings of the protocol (RFC 9113 section 6.5.2, RFC 8441 section 3).
+const (
+	setTableSize  = 1
+	setEnablePush = 2
+	setMaxStreams = 3
+	setWindow     = 4
+	setMaxFrame   = 5
+	setMaxHead    = 6
+	setConnect    = 8
+)
+
+const (
+	defaultWindow = 65535
+	maxWindow     = 1<<31 - 1
+	minFrame      = 16384
+	preface       = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+)
+
+// New makes a connection; its preface and SETTINGS are in Output at once.
+func New(cfg Config) *Conn {
+	cfg.fill()
+	c := &Conn{cfg: cfg, events: cfg.Events, nextID: 1, sendWindow: defaultWindow, recvWindow: int64(cfg.ConnWindow)}
+	c.pong, _ = cfg.Events.(interface{ Pong([8]byte) })
+	c.large, _ = cfg.Events.(interface{ HeadTooLarge(*Stream) })
+	c.peer = settings{maxFrame: minFrame, window: defaultWindow, maxStreams: 100} // the last until it says otherwise
+	c.dec.Init(hpack.DefaultTable, cfg.MaxHead, classify)
+	c.enc.Huffman = cfg.Huffman
+	c.enc.Init(hpack.DefaultTable)
+	c.budget = budget{left: int64(cfg.Budget), full: int64(cfg.Budget)}
+	c.start()
+	return c
+}
+
+func (cfg *Config) fill() {
+	def := func(v *uint32, d uint32) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&cfg.MaxConcurrent, 250)
+	def(&cfg.InitialWindow, defaultWindow)
+	def(&cfg.ConnWindow, 1<<20)
+	def(&cfg.MaxFrame, minFrame)
+	def(&cfg.MaxHead, 64<<10)
+	def(&cfg.Budget, 1000)
+	cfg.InitialWindow = min(cfg.InitialWindow, maxWindow)
+	cfg.ConnWindow = min(max(cfg.ConnWindow, defaultWindow), maxWindow)
+	cfg.MaxFrame = min(max(cfg.MaxFrame, minFrame), 1<<24-1)
+	cfg.MaxHead = min(cfg.MaxHead, 1<<24)
+}
+
+// start writes what has to come first (RFC 9113 section 3.4).
+func (c *Conn) start() {
+	if !c.cfg.Server {
+		c.out = append(c.out, preface...)
+	}
+	at := len(c.out)
+	c.out = appendFrame(c.out, 0, frameSettings, 0, 0)
+	set := func(id uint16, v uint32) {
+		c.out = binary.BigEndian.AppendUint16(c.out, id)
+		c.out = binary.BigEndian.AppendUint32(c.out, v)
+	}
+	if c.cfg.Server {
+		set(setMaxStreams, c.cfg.MaxConcurrent)
+		if c.cfg.EnableConnect {
+			set(setConnect, 1)
+		}
+	} else {
+		set(setEnablePush, 0)
+	}
+	if c.cfg.InitialWindow != defaultWindow {
+		set(setWindow, c.cfg.InitialWindow)
+	}
+	if c.cfg.MaxFrame != minFrame {
+		set(setMaxFrame, c.cfg.MaxFrame)
+	}
+	set(setMaxHead, c.cfg.MaxHead)
+	setLength(c.out[at:])
+	if c.cfg.ConnWindow > defaultWindow {
+		c.writeWindow(0, c.cfg.ConnWindow-defaultWindow)
+	}
+}
 
 // Output answers what has to be written to the peer; valid until Flushed or the next call.
 func (c *Conn) Output() []byte { return c.out }
 
-// Flushed says that Output has been copied away.
-func (c *Conn) Flushed() {}
-
-// Tick tells the time, on any monotonic clock, so that the flood bounds can be rates. Optional and cheap: call
-// it before Feed where a time is at hand. Without it only useful work gives budget back.
-func (c *Conn) Tick(now time.Duration) {}
-
-// Open starts a request (client). ErrNoStreams: the peer's MAX_CONCURRENT_STREAMS or a GOAWAY forbids;
-// ErrNoConnect: h has Upgrade and the peer has not announced RFC 8441. end: no body and no trailers follow.
-func (c *Conn) Open(h *message.Head, end bool) (*Stream, error) { panic("not yet") }
-
-// Head sends a response head (server), or an interim one if h.Status is 1xx (other than 101).
-func (c *Conn) Head(s *Stream, h *message.Head, end bool) {}
-
-// Data sends body bytes and answers how many were taken: as many as flow control permits. If fewer than
-// len(p), give the rest again after Events.Writable. end counts once all of p has been taken.
-func (c *Conn) Data(s *Stream, p []byte, end bool) (n int) { return 0 }
-
-// Trailers sends a trailer section and ends our side; all of the body must have been taken before.
-func (c *Conn) Trailers(s *Stream, h *message.Head) {}
-
-// Reset ends s at once.
-func (c *Conn) Reset(s *Stream, code ErrCode) {}
-
-// Release gives s back for reuse: the owner keeps no reference to it and has cleared its own. A stream that is
-// still open is reset (a server that has answered in full: NoError, else Cancel). A stream that is never
-// released is left to the garbage collector.
-func (c *Conn) Release(s *Stream) {}
-
-// Consumed gives n bytes that Events.Data was given back to the peer as credit. After the end of s it does nothing.
-func (c *Conn) Consumed(s *Stream, n int) {}
-
-// GoAway tells the peer that no stream after the ones seen will be served; the ones that are open go on.
-func (c *Conn) GoAway(code ErrCode) {}
-
-// Drain ends the connection gracefully: a server announces it, waits one round trip, then takes no more
-// streams; a client opens none. See Drained.
-func (c *Conn) Drain() {}
-
-// Drained reports whether a drain has come to its end: nothing is open and nothing new will be.
-func (c *Conn) Drained() bool { return false }
-
-// End says that the connection is gone: Events.Reset is called for every stream that is open.
-func (c *Conn) End(code ErrCode) {}
-
-// Ping asks the peer for a sign of life; see Events about Pong.
-func (c *Conn) Ping(data [8]byte) {}
+// Flushed says that Output has been copied away. A buffer that has grown large and is hardly used goes.
+func (c *Conn) Flushed() {
+	if cap(c.out) > 32<<10 && len(c.out) < cap(c.out)/4 {
+		if c.slack++; c.slack == 32 {
+			c.out, c.slack = nil, 0
+		}
+	} else {
+		c.slack = 0
+	}
+	c.out = c.out[:0]
+}
 
 // Streams answers how many streams are open.
-func (c *Conn) Streams() int { return 0 }
+func (c *Conn) Streams() int { return c.streams.n }
 
 // Available answers how many more streams Open would start now.
-func (c *Conn) Available() int { return 0 }
+func (c *Conn) Available() int {
+	if c.cfg.Server || c.err != nil || c.leaving.gone() || c.nextID > maxWindow {
+		return 0
+	}
+	return int(max(0, int64(c.peer.maxStreams)-int64(c.streams.n)))
+}
 
 // PeerConnect reports whether the peer has announced extended CONNECT (RFC 8441).
-func (c *Conn) PeerConnect() bool { return false }
+func (c *Conn) PeerConnect() bool { return c.peer.connect }
+
+// fail ends the connection because of what the peer did.
+func (c *Conn) fail(code ErrCode, msg string) {
+	if c.err != nil {
+		return
+	}
+	c.writeGoAway(c.lastID, code)
+	c.err = &ConnError{Code: code, Msg: msg}
+}
+
+// End says that the connection is gone: Events.Reset is called for every stream that is open.
+func (c *Conn) End(code ErrCode) {
+	if c.err == nil {
+		c.err = &ConnError{Code: code, Msg: "the connection has ended"}
+	}
+	for _, s := range c.streams.all() {
+		if !s.closed {
+			c.close(s, wePast)
+			c.events.Reset(s, code)
+		}
+	}
+}

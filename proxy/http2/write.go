@@ -1,0 +1,367 @@
+package http2
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// appendFrame appends a frame's first nine bytes.
+func appendFrame(dst []byte, length int, typ, flags byte, id uint32) []byte {
+	return append(dst, byte(length>>16), byte(length>>8), byte(length), typ, flags,
+		byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+}
+
+// setLength writes the length of the frame that p consists of.
+func setLength(p []byte) {
+	n := len(p) - frameHead
+	p[0], p[1], p[2] = byte(n>>16), byte(n>>8), byte(n)
+}
+
+func (c *Conn) writeWindow(id, n uint32) {
+	c.out = appendFrame(c.out, 4, frameWindow, 0, id)
+	c.out = binary.BigEndian.AppendUint32(c.out, n)
+}
+
+func (c *Conn) writeReset(id uint32, code ErrCode) {
+	c.out = appendFrame(c.out, 4, frameReset, 0, id)
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
+}
+
+func (c *Conn) writePing(flags byte, data [8]byte) {
+	c.out = appendFrame(c.out, 8, framePing, flags, 0)
+	c.out = append(c.out, data[:]...)
+}
+
+func (c *Conn) writeGoAway(last uint32, code ErrCode) {
+	c.out = appendFrame(c.out, 8, frameGoAway, 0, 0)
+	c.out = binary.BigEndian.AppendUint32(c.out, last)
+	c.out = binary.BigEndian.AppendUint32(c.out, uint32(code))
+}
+
+// Open starts a request (client). ErrNoStreams: the peer's MAX_CONCURRENT_STREAMS or a GOAWAY forbids;
+// ErrNoConnect: h has Upgrade and the peer has not announced RFC 8441. end: no body and no trailers follow.
+func (c *Conn) Open(h *message.Head, end bool) (*Stream, error) {
+	if c.Available() == 0 {
+		return nil, ErrNoStreams
+	}
+	extended := len(h.Upgrade) > 0
+	if extended && !c.peer.connect {
+		return nil, ErrNoConnect
+	}
+	s := c.take(c.nextID)
+	c.nextID += 2
+	s.known, s.sentHead, s.sentEnd, s.extended = true, true, end, extended
+	s.headMethod = string(h.Method) == "HEAD"
+	s.connect = extended || string(h.Method) == "CONNECT"
+	if extended {
+		s.protocol = append([]byte(nil), h.Upgrade...)
+	}
+	at := c.beginHead(s.id)
+	c.writeRequest(h, s)
+	c.endHead(at, s.id, end)
+	return s, nil
+}
+
+// Head sends a response head (server), or an interim one if h.Status is 1xx (other than 101). The answer to
+// HEAD and one with status 204 or 304 ends our side whatever end says; body bytes that follow are dropped.
+func (c *Conn) Head(s *Stream, h *message.Head, end bool) {
+	if s.closed || s.sentHead || c.err != nil || !c.cfg.Server {
+		return
+	}
+	status := h.Status
+	if status == 101 {
+		if !s.extended {
+			c.Reset(s, InternalError) // there is no such thing in HTTP/2
+			return
+		}
+		status = 200
+	}
+	interim := status < 200
+	if interim {
+		end = false
+	} else {
+		end = end || s.headMethod || status == 204 || status == 304
+	}
+	at := c.beginHead(s.id)
+	c.writeStatus(status)
+	if h.ContentLength >= 0 && !interim && status != 204 && !(s.connect && status < 300) {
+		c.writeLength(h.ContentLength)
+	}
+	c.writeFields(h.Fields)
+	c.endHead(at, s.id, end)
+	s.sentHead = !interim
+	s.sentEnd = end
+	c.ended(s)
+}
+
+// Trailers sends a trailer section and ends our side; all of the body must have been taken before.
+func (c *Conn) Trailers(s *Stream, h *message.Head) {
+	if s.closed || s.sentEnd || !s.sentHead || c.err != nil {
+		return
+	}
+	at := c.beginHead(s.id)
+	c.writeFields(h.Fields)
+	if len(c.out) == at+frameHead {
+		c.out = c.out[:at]
+		c.Data(s, nil, true)
+		return
+	}
+	c.endHead(at, s.id, true)
+	s.sentEnd = true
+	c.ended(s)
+}
+
+// Data sends body bytes and answers how many were taken: as many as flow control permits. If fewer than
+// len(p), give the rest again after Events.Writable. end counts once all of p has been taken. What can no longer
+// be sent, because the stream is over, is taken and dropped.
+func (c *Conn) Data(s *Stream, p []byte, end bool) (n int) {
+	if s.closed || s.sentEnd || !s.sentHead || c.err != nil {
+		return len(p)
+	}
+	for n < len(p) {
+		k := min(int64(len(p)-n), s.sendWindow, c.sendWindow, int64(c.peer.maxFrame))
+		if k <= 0 {
+			s.wants = true
+			if s.sendWindow > 0 {
+				c.blocked.push(s)
+			}
+			return n
+		}
+		var flags byte
+		if end && n+int(k) == len(p) {
+			flags = flagEndStream
+		}
+		c.out = appendFrame(c.out, int(k), frameData, flags, s.id)
+		c.out = append(c.out, p[n:n+int(k)]...)
+		s.sendWindow -= k
+		c.sendWindow -= k
+		n += int(k)
+	}
+	s.wants = false
+	c.blocked.remove(s)
+	if n > 0 {
+		c.budget.earn()
+	} else if end {
+		c.out = appendFrame(c.out, 0, frameData, flagEndStream, s.id)
+	}
+	if end {
+		s.sentEnd = true
+		c.ended(s)
+	}
+	return n
+}
+
+// beginHead starts a HEADERS frame and answers where.
+func (c *Conn) beginHead(id uint32) int {
+	at := len(c.out)
+	c.out = c.enc.Begin(appendFrame(c.out, 0, frameHeaders, flagEndHeaders, id))
+	return at
+}
+
+// endHead completes the HEADERS frame at at, in several frames if it is too long for one.
+func (c *Conn) endHead(at int, id uint32, end bool) {
+	if end {
+		c.out[at+4] |= flagEndStream
+	}
+	most := int(c.peer.maxFrame)
+	if len(c.out)-at-frameHead <= most {
+		setLength(c.out[at:])
+		return
+	}
+	rest := append([]byte(nil), c.out[at+frameHead+most:]...)
+	c.out = c.out[:at+frameHead+most]
+	c.out[at+4] &^= flagEndHeaders
+	setLength(c.out[at:])
+	for len(rest) > 0 {
+		k := min(len(rest), most)
+		var flags byte
+		if k == len(rest) {
+			flags = flagEndHeaders
+		}
+		c.out = append(appendFrame(c.out, k, frameContinuation, flags, id), rest[:k]...)
+		rest = rest[k:]
+	}
+}
+
+// Names of fields that this package writes by itself.
+var (
+	nameMethod    = []byte(":method")
+	nameScheme    = []byte(":scheme")
+	nameAuthority = []byte(":authority")
+	namePath      = []byte(":path")
+	nameProtocol  = []byte(":protocol")
+	nameStatus    = []byte(":status")
+	nameLength    = []byte("content-length")
+	nameTE        = []byte("te")
+	nameExpect    = []byte("expect")
+	valueConnect  = []byte("CONNECT")
+	valueTrailers = []byte("trailers")
+	valueContinue = []byte("100-continue")
+)
+
+// Indexes of the static table.
+const (
+	indexGET    = 2
+	indexPOST   = 3
+	indexRoot   = 4
+	indexHTTP   = 6
+	indexHTTPS  = 7
+	indexStatus = 8
+)
+
+func (c *Conn) writeRequest(h *message.Head, s *Stream) {
+	switch {
+	case s.connect:
+		c.put(nameMethod, valueConnect)
+	case string(h.Method) == "GET":
+		c.out = c.enc.AppendStatic(c.out, indexGET)
+	case string(h.Method) == "POST":
+		c.out = c.enc.AppendStatic(c.out, indexPOST)
+	default:
+		c.put(nameMethod, h.Method)
+	}
+	if !s.connect || s.extended {
+		switch string(h.Scheme) {
+		case "", "http":
+			c.out = c.enc.AppendStatic(c.out, indexHTTP)
+		case "https":
+			c.out = c.enc.AppendStatic(c.out, indexHTTPS)
+		default:
+			c.put(nameScheme, h.Scheme)
+		}
+		if len(h.Target) <= 1 && string(h.Target) != "*" {
+			c.out = c.enc.AppendStatic(c.out, indexRoot)
+		} else {
+			c.put(namePath, h.Target)
+		}
+	}
+	if len(h.Authority) > 0 {
+		c.put(nameAuthority, h.Authority)
+	}
+	if s.extended {
+		c.put(nameProtocol, h.Upgrade)
+	}
+	if h.ContentLength >= 0 && !s.connect {
+		c.writeLength(h.ContentLength)
+	}
+	if h.Trailers {
+		c.put(nameTE, valueTrailers)
+	}
+	if h.Continue {
+		c.put(nameExpect, valueContinue)
+	}
+	c.writeFields(h.Fields)
+}
+
+func (c *Conn) put(name, value []byte) { c.out = c.enc.Append(c.out, name, value, false) }
+
+// staticStatus answers the static table's index of a status, 0 if it has none.
+func staticStatus(status int) uint8 {
+	switch status {
+	case 200:
+		return indexStatus
+	case 204:
+		return indexStatus + 1
+	case 206:
+		return indexStatus + 2
+	case 304:
+		return indexStatus + 3
+	case 400:
+		return indexStatus + 4
+	case 404:
+		return indexStatus + 5
+	case 500:
+		return indexStatus + 6
+	}
+	return 0
+}
+
+func (c *Conn) writeStatus(status int) {
+	if i := staticStatus(status); i != 0 {
+		c.out = c.enc.AppendStatic(c.out, i)
+		return
+	}
+	if status < 100 || status > 999 {
+		status = 500
+	}
+	c.put(nameStatus, strconv.AppendInt(c.digit[:0], int64(status), 10))
+}
+
+func (c *Conn) writeLength(n int64) {
+	c.put(nameLength, strconv.AppendInt(c.digit[:0], n, 10))
+}
+
+// writeFields writes fields as HTTP/2 has them: names in lower case, nothing that belongs to one hop.
+func (c *Conn) writeFields(fields []message.Field) {
+	for i := range fields {
+		f := &fields[i]
+		skip, secret := outgoing(f.Name, f.Value)
+		if skip {
+			continue
+		}
+		name := f.Name
+		if hasUpper(name) {
+			c.lower = c.lower[:0]
+			for _, b := range name {
+				if b >= 'A' && b <= 'Z' {
+					b += 'a' - 'A'
+				}
+				c.lower = append(c.lower, b)
+			}
+			name = c.lower
+		}
+		c.out = c.enc.Append(c.out, name, trim(f.Value), f.Sensitive || secret)
+	}
+}
+
+func hasUpper(b []byte) bool {
+	for _, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			return true
+		}
+	}
+	return false
+}
+
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// outgoing reports whether a field is left out (it belongs to one hop, or Head has it elsewhere) and whether it
+// is a secret that must not enter a compression table shared with others (RFC 7541 section 7.1.3).
+func outgoing(name, value []byte) (skip, secret bool) {
+	switch len(name) {
+	case 0:
+		return true, false
+	case 2:
+		skip = message.EqualFold(name, "te")
+	case 4:
+		skip = message.EqualFold(name, "host")
+	case 6:
+		skip = message.EqualFold(name, "expect") && message.EqualFold(value, "100-continue")
+		secret = len(value) < 20 && message.EqualFold(name, "cookie")
+	case 7:
+		skip = message.EqualFold(name, "upgrade")
+	case 10:
+		skip = message.EqualFold(name, "connection") || message.EqualFold(name, "keep-alive")
+	case 13:
+		secret = message.EqualFold(name, "authorization")
+	case 14:
+		skip = message.EqualFold(name, "content-length") || message.EqualFold(name, "http2-settings")
+	case 16:
+		skip = message.EqualFold(name, "proxy-connection")
+	case 17:
+		skip = message.EqualFold(name, "transfer-encoding")
+	case 19:
+		secret = message.EqualFold(name, "proxy-authorization")
+	}
+	return skip || name[0] == ':', secret
+}
