@@ -41,4 +41,25 @@ type Drainer interface {
 
 // Serve answers the handler that serves requests on c. The caller hands bytes it has peeked at by leaving them
 // unconsumed: the loop gives them again after SetHandler.
-func Serve(c loop.Conn, ctx Context) loop.Handler { return nil }
+func Serve(c loop.Conn, ctx Context) loop.Handler {
+	var cfg Config
+	if ctx.Config != nil {
+		cfg = *ctx.Config
+	}
+	if cfg.HeaderTimeout <= 0 {
+		cfg.HeaderTimeout = 15 * time.Second
+	}
+	if cfg.IdleTimeout <= 0 {
+		cfg.IdleTimeout = 10 * time.Minute
+	}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = 1024
+	}
+	if cfg.Window <= 0 {
+		cfg.Window = 64 << 10
+	}
+	if ctx.HTTP2 {
+		return newConn2(c, ctx, cfg)
+	}
+	return newConn1(c, ctx, cfg)
+}

@@ -45,28 +45,22 @@ type Origin struct {
 	BindSource bool
 }
 
-// Observer takes the record of every exchange that ended, exactly once. The record is reused after Observe has
-// returned.
+// Observer takes the record of every exchange that ended, exactly once (observe.Recorder). The record is reused
+// after Done has returned.
 type Observer interface {
-	Observe(r *record.Record)
+	Done(r *record.Record)
 }
 
 // Config of a Worker. Loop, Pool and Observer are required.
 type Config struct {
 	Loop     loop.Loop
 	Pool     *pool.Pool
-	Observer Observer
-	Seed     uint64 // of the loop's pseudo-random choices
+	Observer Observer // this loop's
+	Seed     uint64   // of the loop's pseudo-random choices
 	// Attempts is how many attempts one exchange may make at most; default 5.
 	Attempts int
 	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
 	Replay int
-}
-
-// Worker is what all exchanges of one loop share. It belongs to its loop.
-type Worker struct {
-	cfg  Config
-	free []*Exchange
 }
 
 // Client is the downstream side of an exchange: one stream of a connection.

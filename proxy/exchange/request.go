@@ -1,33 +1,185 @@
 package exchange
 
 import (
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/filter"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/router"
+	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
-// Exchange is described in the package comment.
+// Exchange is described in the package comment. Its methods are called by the downstream's stream, on the loop.
 type Exchange struct {
-	w *Worker
+	w      *Worker
+	origin *Origin
+	client Client
+	rec    record.Record
+
+	head     message.Head // the request's, our own copy, as it goes upstream
+	arena    []byte       // memory of head
+	trailers message.Head // the request's
+	tarena   []byte
+	ending   message.Head // trailers of the response that wait for its body
+	earena   []byte
+	id       [36]byte // x-request-id that was made here
+	body     []byte   // request bytes that may have to be sent, or sent again
+	held     []byte   // response bytes that the client has not taken
+
+	request
+	response
+	attempts
+	result
+
+	wait         pool.Waiter
+	target       pool.Target
+	requestTimer loop.Timer
+	attemptTimer loop.Timer
+	busy         int // calls that are inside
+	next         *Exchange
 }
 
-// NewWorker makes the worker of one loop.
-func NewWorker(cfg Config) *Worker { return &Worker{cfg: cfg} }
+// request is the state of the request's body.
+type request struct {
+	version     message.Version // that the client spoke, perhaps one proxy earlier
+	upgrade     bool            // Upgrade or CONNECT: what would be the body goes through only after the switch
+	ended       bool            // all of it is here
+	hasTrailers bool
+	endSent     bool  // the current stream has all of it
+	sent        int   // bytes of body that the current stream has taken
+	dropped     int64 // bytes before body, gone: the request cannot be sent again
+	credited    int64 // bytes that the client was given credit for
+}
 
-// Begin starts an exchange for the request h (copied) of client; end says that no body follows. It may call
-// client back before it returns, even with Finished; the answer is nil then.
-func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exchange { return nil }
+// response is the state of the response.
+type response struct {
+	begun      bool // its final head has gone to the client
+	over       bool // all of it is here
+	heldEnds   bool // held is the end of the response
+	heldTrails bool // ending is, after held
+	tunnel     bool // the connection has been switched
+}
 
-// Data gives body bytes of the request. All are taken; Client.Consumed says when they have been passed on.
-func (x *Exchange) Data(p []byte, end bool) {}
+// attempts is what was tried.
+type attempts struct {
+	route   *router.Route
+	backend *model.Backend
+	cluster *cluster.Cluster
+	ep      *cluster.Endpoint
+	stream  upstream.Stream
+	tried   [maxAttempts]*cluster.Endpoint
+	ntried  int
+	count   int
+}
 
-// Trailers ends the request.
-func (x *Exchange) Trailers(h *message.Head) {}
+// result is how it ends.
+type result struct {
+	finished bool
+	reason   failure.Reason
+}
 
-// Writable: Client.Data takes more.
-func (x *Exchange) Writable() {}
+// Begin starts an exchange for the request h (copied) of client; end says that no body follows (an offer to
+// upgrade and CONNECT have no end). It may call client back before it returns; if that was with Finished the
+// answer is nil.
+//
+// It is the story of a request: what is ours is taken out, the route is found, and attempts are made
+// until one answers or none is left (attempt.go); bodies flow (body.go), the response returns (response.go), and
+// what happened is remembered (end.go).
+func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exchange {
+	x := w.get()
+	x.busy++
+	x.take(o, client, h, end)
+	x.cleanse()
+	if reason := x.findRoute(); reason != failure.None {
+		x.answer(reason)
+	} else {
+		x.limitTime()
+		x.attempt()
+	}
+	return x.leave()
+}
 
-// Gone: the downstream's stream is broken; nothing of the client is called any more but Finished, inside.
-func (x *Exchange) Gone(cause error) {}
+// take copies what the request is and starts its record.
+func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
+	x.origin, x.client = o, client
+	x.arena = h.CloneInto(&x.head, x.arena)
+	x.version, x.ended = h.Version, end
+	x.upgrade = h.Upgrade != nil || string(h.Method) == "CONNECT"
+	x.head.Close = false
+	l := x.w.cfg.Loop
+	x.rec.Reset()
+	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
+	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID
+	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
+	x.rec.Method = method(h.Method)
+	x.rec.Path, x.rec.Authority = x.head.Target, x.head.Authority
+}
 
-// Refuse answers a request that never became an exchange (it could not be parsed) and records it.
-func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason, cause error) {}
+// findRoute decides which rule and which backend serve the request, and applies their filters. A request to the
+// program beside us has no route.
+func (x *Exchange) findRoute() failure.Reason {
+	if x.origin.Destination == nil {
+		return failure.None
+	}
+	table := x.origin.Destination.Routes()
+	if table == nil {
+		return failure.Unavailable
+	}
+	r := table.Match(&x.head)
+	if r == nil {
+		return failure.NoRoute
+	}
+	x.route = r
+	x.rec.Route, x.rec.Rule = r.Name, r.Rule
+	filter.Request(r.Filters, &x.head)
+	b := r.Choose(uint32(x.w.random.Uint64() >> 32))
+	if b == nil || b.Invalid {
+		return failure.NoBackend
+	}
+	filter.Request(b.Filters, &x.head)
+	x.backend, x.rec.Backend = b, b.Cluster
+	x.rec.Destination, x.rec.Port = b.Cluster.Service, b.Cluster.Port
+	if x.cluster = x.origin.Destination.Cluster(b.Cluster); x.cluster == nil {
+		return failure.Unavailable
+	}
+	return failure.None
+}
+
+// limitTime arms the route's request timeout.
+func (x *Exchange) limitTime() {
+	if x.route != nil && x.route.Timeouts.Request > 0 {
+		x.w.cfg.Loop.Arm(&x.requestTimer, x.route.Timeouts.Request)
+	}
+}
+
+func (x *Exchange) requestTimeout() {
+	x.busy++
+	if x.tunnel {
+		x.fail(failure.IdleTimeout)
+	} else {
+		x.fail(failure.RequestTimeout)
+	}
+	x.leave()
+}
+
+// leave ends a call from outside. An exchange that is over is reused only when nobody is inside: a call that ends
+// one may have come from deep within another of its methods. It answers nil if x is over.
+func (x *Exchange) leave() *Exchange {
+	x.busy--
+	if !x.finished {
+		return x
+	}
+	if x.busy == 0 {
+		x.w.put(x)
+	}
+	return nil
+}
+
+// tunnelLinger is how long one direction of a tunnel may stay open after the other has ended.
+const tunnelLinger = 5 * time.Minute

@@ -1,0 +1,299 @@
+package downstream
+
+import (
+	"time"
+
+	"github.com/tulle-mesh/tulle/proxy/exchange"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/http2"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// conn2 is an HTTP/2 connection, from a program or from another proxy.
+type conn2 struct {
+	c       loop.Conn
+	ctx     Context
+	cfg     Config
+	h2      *http2.Conn
+	free    *stream2
+	stalled []*stream2 // wait for the connection's output to drain
+	timer   loop.Timer
+	active  time.Duration // when the last stream ended
+	feeding bool          // Output is written once, at the end of Feed
+	eof     bool
+	closed  bool
+}
+
+// stream2 is one request on a conn2, and its exchange's Client. It is recycled by its connection.
+type stream2 struct {
+	conn    *conn2
+	s       *http2.Stream
+	x       *exchange.Exchange
+	begun   bool // inside Worker.Begin
+	over    bool // the exchange ended inside Worker.Begin
+	broken  bool // the stream is: nothing can be sent
+	waiting bool // in conn.stalled
+	next    *stream2
+}
+
+func newConn2(c loop.Conn, ctx Context, cfg Config) *conn2 {
+	u := &conn2{c: c, ctx: ctx, cfg: cfg}
+	u.h2 = http2.New(http2.Config{
+		Server:        true,
+		MaxConcurrent: cfg.MaxStreams,
+		InitialWindow: uint32(max(cfg.Window, 64<<10-1)),
+		MaxHead:       uint32(cfg.Limits.Head),
+		EnableConnect: true,
+		Events:        (*events2)(u),
+	})
+	u.timer.Expired = u.expired
+	u.active = c.Loop().Now()
+	c.Loop().Arm(&u.timer, cfg.IdleTimeout)
+	u.flush()
+	return u
+}
+
+// flush gives what HTTP/2 has produced to the connection, which writes it once at the end of the turn.
+func (u *conn2) flush() {
+	if u.feeding || u.closed {
+		return
+	}
+	if out := u.h2.Output(); len(out) > 0 {
+		u.c.Write(out)
+		u.h2.Flushed()
+	}
+}
+
+// Opened implements loop.Handler.
+func (u *conn2) Opened() {}
+
+// Data implements loop.Handler.
+func (u *conn2) Data(p []byte) int {
+	if u.closed {
+		return len(p)
+	}
+	u.h2.Tick(u.c.Loop().Now())
+	u.feeding = true
+	n, err := u.h2.Feed(p)
+	u.feeding = false
+	u.flush()
+	if err != nil {
+		u.close()
+		u.h2.End(http2.ProtocolError)
+		return len(p)
+	}
+	u.closeIfDrained()
+	return n
+}
+
+func (u *conn2) close() {
+	if !u.closed {
+		u.closed = true
+		u.c.Close()
+	}
+}
+
+func (u *conn2) closeIfDrained() {
+	if !u.feeding && u.h2.Drained() || u.eof && u.h2.Streams() == 0 {
+		u.flush()
+		u.close()
+	}
+}
+
+// Drain implements Drainer.
+func (u *conn2) Drain() {
+	u.h2.Drain()
+	u.flush()
+	u.closeIfDrained()
+}
+
+// expired drains a connection that had no stream for too long.
+func (u *conn2) expired() {
+	l := u.c.Loop()
+	if u.closed {
+		return
+	}
+	if u.h2.Streams() > 0 {
+		u.active = l.Now()
+	}
+	if wait := u.active + u.cfg.IdleTimeout - l.Now(); wait > 0 {
+		l.Arm(&u.timer, wait)
+		return
+	}
+	u.h2.GoAway(http2.NoError)
+	u.flush()
+	u.close()
+}
+
+// EOF implements loop.Handler. Requests that are complete are still answered.
+func (u *conn2) EOF() {
+	u.eof = true
+	u.closeIfDrained()
+}
+
+// Writable implements loop.Handler.
+func (u *conn2) Writable() {
+	list := u.stalled
+	u.stalled = nil
+	for _, t := range list {
+		if t.waiting {
+			t.waiting = false
+			if t.x != nil {
+				t.x.Writable()
+			}
+		}
+	}
+	if u.stalled == nil {
+		u.stalled = list[:0]
+	}
+}
+
+// Closed implements loop.Handler.
+func (u *conn2) Closed(err error) {
+	u.closed = true
+	u.c.Loop().Disarm(&u.timer)
+	u.h2.End(http2.Cancel)
+	if u.ctx.Ended != nil {
+		u.ctx.Ended()
+	}
+}
+
+// events2 is conn2 as its codec sees it.
+type events2 conn2
+
+func (e *events2) Head(s *http2.Stream, h *message.Head, end bool) {
+	u := (*conn2)(e)
+	t := u.free
+	if t == nil {
+		t = &stream2{conn: u}
+	} else {
+		u.free = t.next
+	}
+	*t = stream2{conn: u, s: s, begun: true}
+	s.User = t
+	t.x = u.ctx.Worker.Begin(u.ctx.Origin, t, h, end)
+	t.begun = false
+	if t.over {
+		t.recycle()
+	}
+}
+
+func (e *events2) Data(s *http2.Stream, p []byte, end bool) {
+	t, _ := s.User.(*stream2)
+	if t == nil || t.x == nil {
+		e.h2.Consumed(s, len(p))
+		return
+	}
+	t.x.Data(p, end)
+}
+
+func (e *events2) Trailers(s *http2.Stream, h *message.Head) {
+	if t, _ := s.User.(*stream2); t != nil && t.x != nil {
+		t.x.Trailers(h)
+	}
+}
+
+func (e *events2) Reset(s *http2.Stream, code http2.ErrCode) {
+	if t, _ := s.User.(*stream2); t != nil && t.x != nil {
+		t.broken = true
+		t.x.Gone()
+	}
+}
+
+func (e *events2) Writable(s *http2.Stream) {
+	if t, _ := s.User.(*stream2); t != nil && t.x != nil {
+		t.x.Writable()
+	}
+}
+
+func (e *events2) GoAway(uint32, http2.ErrCode) {}
+func (e *events2) Settings()                    {}
+
+// HeadTooLarge answers a request whose head is over the limit.
+func (e *events2) HeadTooLarge(s *http2.Stream) {
+	t := &stream2{conn: (*conn2)(e), s: s, begun: true}
+	s.User = t
+	e.ctx.Worker.Refuse(e.ctx.Origin, t, failure.HeadTooLarge)
+	t.recycle()
+}
+
+// Head implements exchange.Client.
+func (t *stream2) Head(h *message.Head, end bool) {
+	if t.broken {
+		return
+	}
+	t.conn.h2.Head(t.s, h, end)
+	t.conn.flush()
+}
+
+// Data implements exchange.Client. A client may open windows wider than we want to hold, so the connection's
+// watermark counts as well.
+func (t *stream2) Data(p []byte, end bool) int {
+	u := t.conn
+	if t.broken {
+		return len(p)
+	}
+	if len(p) > 0 && u.c.Buffered() > loop.HighWater {
+		if !t.waiting {
+			t.waiting = true
+			u.stalled = append(u.stalled, t)
+		}
+		return 0
+	}
+	n := u.h2.Data(t.s, p, end)
+	u.flush()
+	return n
+}
+
+// Trailers implements exchange.Client.
+func (t *stream2) Trailers(h *message.Head) {
+	if t.broken {
+		return
+	}
+	t.conn.h2.Trailers(t.s, h)
+	t.conn.flush()
+}
+
+// Consumed implements exchange.Client.
+func (t *stream2) Consumed(n int) {
+	if t.broken {
+		return
+	}
+	t.conn.h2.Consumed(t.s, n)
+	t.conn.flush()
+}
+
+// Abort implements exchange.Client.
+func (t *stream2) Abort(reason failure.Reason) {
+	if t.broken {
+		return
+	}
+	t.conn.h2.Reset(t.s, http2.InternalError)
+	t.conn.flush()
+}
+
+// Finished implements exchange.Client.
+func (t *stream2) Finished() {
+	t.x = nil
+	if t.begun {
+		t.over = true
+		return
+	}
+	t.recycle()
+}
+
+// recycle gives the stream back; one that is still open is reset by that.
+func (t *stream2) recycle() {
+	u := t.conn
+	s := t.s
+	t.s, t.x, t.waiting = nil, nil, false
+	s.User = nil
+	u.h2.Release(s)
+	u.active = u.c.Loop().Now()
+	t.next, u.free = u.free, t
+	if !u.closed {
+		u.flush()
+		u.closeIfDrained()
+	}
+}

@@ -1,0 +1,182 @@
+package exchange
+
+import (
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/upstream"
+)
+
+// attempt tries once: an endpoint is picked and a connection to it asked for. It goes on in open, at once or when
+// the connection stands.
+func (x *Exchange) attempt() {
+	from, why := x.pick()
+	if why != failure.None {
+		x.answer(why)
+		return
+	}
+	x.remember(from)
+	if x.route != nil && x.route.Timeouts.Attempt > 0 {
+		x.w.cfg.Loop.Arm(&x.attemptTimer, x.route.Timeouts.Attempt)
+	}
+	timeout := x.origin.ConnectTimeout
+	if x.cluster != nil {
+		timeout = x.cluster.ConnectTimeout()
+	}
+	c, f := x.w.cfg.Pool.Get(&x.target, timeout, &x.wait)
+	switch {
+	case f != nil:
+		x.attemptFailed(f.Reason)
+	case c != nil:
+		x.open(c)
+	}
+}
+
+// pick chooses where this attempt goes, and out of how many: the program beside us, or an endpoint that has not
+// failed this exchange while there is another.
+func (x *Exchange) pick() (from int, why failure.Reason) {
+	if x.cluster == nil {
+		x.target = pool.Target{Kind: pool.HTTP1, Address: x.origin.Program}
+		if x.version == message.HTTP2 {
+			x.target.Kind = pool.H2C
+		}
+		if x.origin.BindSource {
+			x.target.Source = x.origin.Remote.Addr()
+		}
+		return 1, failure.None
+	}
+	now := x.w.cfg.Loop.Now()
+	ep, from, why := x.cluster.Pick(now, x.w.random.Uint64(), x.tried[:x.ntried])
+	if ep == nil && from > 0 && !x.unreachable() {
+		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
+		ep, from, why = x.cluster.Pick(now, x.w.random.Uint64(), nil)
+	}
+	if ep == nil {
+		if from > 0 && x.reason != failure.None {
+			why = x.reason
+		}
+		return from, why
+	}
+	x.ep = ep
+	ep.Begin()
+	x.tried[x.ntried] = ep
+	x.ntried++
+	x.target = meshTarget(ep.Model())
+	x.rec.DestinationID = x.target.Identity
+	return from, failure.None
+}
+
+func meshTarget(e *model.Endpoint) pool.Target { return pool.MeshTarget(e) }
+
+// unreachable reports whether the last attempt could not even connect.
+func (x *Exchange) unreachable() bool {
+	switch x.reason {
+	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed, failure.PeerIdentity:
+		return true
+	}
+	return false
+}
+
+// remember notes the attempt in the record.
+func (x *Exchange) remember(from int) {
+	if x.count < record.MaxAttempts {
+		a := &x.rec.Attempts[x.count]
+		*a = record.Attempt{Workload: x.target.Workload, Address: x.target.Address, From: from, Start: x.w.cfg.Loop.Now()}
+	}
+	x.count++
+	x.rec.NAttempts = x.count
+}
+
+// waiting is Exchange as the pool sees it.
+type waiting Exchange
+
+// Connected implements the owner of a pool.Waiter.
+func (t *waiting) Connected(c upstream.Conn) {
+	x := (*Exchange)(t)
+	x.busy++
+	if x.ep != nil {
+		x.ep.Connected()
+	}
+	x.open(c)
+	x.leave()
+}
+
+// Unconnected implements the owner of a pool.Waiter.
+func (t *waiting) Unconnected(f *failure.Failure) {
+	x := (*Exchange)(t)
+	x.busy++
+	if x.ep != nil {
+		x.ep.ConnectFailed(x.w.cfg.Loop.Now())
+	}
+	x.attemptFailed(f.Reason)
+	x.leave()
+}
+
+// open sends the request's head on c and as much of its body as is here.
+func (x *Exchange) open(c upstream.Conn) {
+	x.sent, x.endSent = 0, false
+	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
+	s, err := c.Open(&x.head, end, (*receiver)(x))
+	if err != nil {
+		reason := failure.RefusedStream
+		if f, ok := err.(*failure.Failure); ok {
+			reason = f.Reason
+		}
+		x.attemptFailed(reason)
+		return
+	}
+	x.stream, x.endSent = s, end
+	x.pump()
+}
+
+// attemptFailed ends the attempt and makes another if that is safe and there is one left.
+func (x *Exchange) attemptFailed(reason failure.Reason) {
+	x.endAttempt(reason)
+	x.reason = reason
+	if x.mayRetry(reason) {
+		x.attempt()
+		return
+	}
+	x.fail(reason)
+}
+
+// mayRetry reports whether the request may be sent again: nothing of the response has gone out, all of the
+// request is still here, and the upstream has not acted on it or acting twice does no harm (RFC 9110 section
+// 9.2.2).
+func (x *Exchange) mayRetry(reason failure.Reason) bool {
+	switch {
+	case x.begun || x.dropped > 0 || x.count >= x.w.cfg.Attempts:
+		return false
+	case x.cluster == nil && x.unreachable(): // there is one program; the caller's proxy knows other ones
+		return false
+	case reason.Untouched():
+		return true
+	}
+	return reason.Retryable() && idempotent(x.rec.Method)
+}
+
+// endAttempt lets go of what the attempt holds.
+func (x *Exchange) endAttempt(reason failure.Reason) {
+	x.w.cfg.Pool.Leave(&x.wait)
+	x.w.cfg.Loop.Disarm(&x.attemptTimer)
+	if s := x.stream; s != nil {
+		x.stream = nil
+		s.Done()
+	}
+	if x.ep != nil {
+		x.ep.End()
+		x.ep = nil
+	}
+	if n := x.count - 1; n >= 0 && n < record.MaxAttempts && x.rec.Attempts[n].End == 0 {
+		x.rec.Attempts[n].Reason, x.rec.Attempts[n].End = reason.Label(), x.w.cfg.Loop.Now()
+	}
+}
+
+func (x *Exchange) attemptTimeout() {
+	x.busy++
+	x.attemptFailed(failure.AttemptTimeout)
+	x.leave()
+}

@@ -1,0 +1,106 @@
+package exchange
+
+import "github.com/tulle-mesh/tulle/proxy/message"
+
+// Request bodies. What has come from the client is in x.body, behind x.dropped bytes that are gone; the current
+// stream has taken x.sent of it. As long as the body fits into Config.Replay and no response has begun, all of it is
+// kept for another attempt; afterwards bytes pass by. The client gets credit for bytes only when a stream
+// has taken them, so what is held is bounded by the downstream's window.
+
+// Data gives bytes of the request's body. All are taken; Client.Consumed says when they have been passed on.
+func (x *Exchange) Data(p []byte, end bool) {
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.rec.RequestBytes += int64(len(p))
+	x.ended = end
+	if x.begun || len(x.body)+len(p) > x.w.cfg.Replay {
+		x.forget()
+	}
+	if len(x.body) == 0 && x.stream != nil && (x.begun || x.dropped > 0) && !x.shut() {
+		p = x.passBy(p)
+	}
+	if len(p) > 0 {
+		x.body = x.w.buffers.Append(x.body, p)
+	}
+	x.pump()
+	x.leave()
+}
+
+// passBy gives p to the stream without keeping it and answers what it did not take.
+func (x *Exchange) passBy(p []byte) []byte {
+	n := x.stream.Data(p, x.ended)
+	x.dropped += int64(n)
+	if n == len(p) {
+		x.endSent = x.ended
+	}
+	x.credit()
+	return p[n:]
+}
+
+// Trailers ends the request with trailers.
+func (x *Exchange) Trailers(h *message.Head) {
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.tarena = h.CloneInto(&x.trailers, x.tarena)
+	x.ended, x.hasTrailers = true, true
+	x.pump()
+	x.leave()
+}
+
+// forget drops what the current stream has taken; the request cannot be sent again then.
+func (x *Exchange) forget() {
+	if x.sent == 0 {
+		return
+	}
+	x.dropped += int64(x.sent)
+	x.body = x.body[:copy(x.body, x.body[x.sent:])]
+	x.sent = 0
+	if len(x.body) == 0 {
+		x.w.buffers.Put(x.body)
+		x.body = nil
+	}
+}
+
+// shut reports whether the bytes have to wait: what follows an offer to switch protocols goes through only after the switch.
+func (x *Exchange) shut() bool { return x.upgrade && !x.tunnel }
+
+// pump gives the stream what it takes of the request.
+func (x *Exchange) pump() {
+	if x.stream == nil || x.endSent || x.shut() {
+		return
+	}
+	for x.sent < len(x.body) {
+		n := x.stream.Data(x.body[x.sent:], x.ended && !x.hasTrailers)
+		x.sent += n
+		if n == 0 {
+			x.credit()
+			return
+		}
+		x.endSent = x.sent == len(x.body) && x.ended && !x.hasTrailers
+	}
+	if x.ended && !x.endSent {
+		x.endSent = true
+		if x.hasTrailers {
+			x.stream.Trailers(&x.trailers)
+		} else {
+			x.stream.Data(nil, true)
+		}
+	}
+	x.credit()
+	if x.begun {
+		x.forget()
+	}
+	x.settle()
+}
+
+// credit tells the client what has been passed on.
+func (x *Exchange) credit() {
+	if n := x.dropped + int64(x.sent) - x.credited; n > 0 {
+		x.credited += n
+		x.client.Consumed(int(n))
+	}
+}

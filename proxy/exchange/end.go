@@ -1,0 +1,118 @@
+package exchange
+
+import (
+	"strconv"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// Gone: the downstream's stream is broken. Nothing of the client is called any more but Finished, inside.
+func (x *Exchange) Gone() {
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.reason = failure.DownstreamGone
+	if x.rec.Status == 0 {
+		x.rec.Status = failure.DownstreamGone.Status()
+	}
+	x.endAttempt(failure.DownstreamGone)
+	x.finish()
+	x.leave()
+}
+
+// fail ends an exchange that cannot succeed: with an answer of our own, or, when a response has begun, by breaking
+// it off so that the client sees it is not complete.
+func (x *Exchange) fail(reason failure.Reason) {
+	if x.finished {
+		return
+	}
+	x.endAttempt(reason)
+	if !x.begun {
+		x.answer(reason)
+		return
+	}
+	x.reason = reason
+	x.client.Abort(reason)
+	x.finish()
+}
+
+// answer ends the exchange with a response made here, as the one table says.
+func (x *Exchange) answer(reason failure.Reason) {
+	x.endAttempt(reason)
+	x.reason, x.begun, x.over = reason, true, true
+	grpc := x.rec.Protocol == model.ProtocolGRPC
+	if grpc {
+		x.rec.GRPC = reason.GRPC()
+	}
+	x.rec.Status = x.w.reply.reply(x.client, reason, x.rec.RequestID, grpc, x.rec.Method == "HEAD")
+	x.finish()
+}
+
+// reply is an answer made by the proxy, kept for reuse.
+type reply struct {
+	head message.Head
+	text []byte
+}
+
+// reply sends the answer and tells its HTTP status.
+func (r *reply) reply(c Client, reason failure.Reason, id []byte, grpc, head bool) (status int) {
+	h := &r.head
+	h.Reset()
+	h.Version = message.HTTP11
+	if grpc {
+		h.Status = 200
+		h.Add([]byte("content-type"), []byte("application/grpc"))
+		h.Add([]byte("grpc-status"), strconv.AppendInt(nil, int64(reason.GRPC()), 10))
+		h.Add([]byte("grpc-message"), []byte("tulle: "+reason.Log()))
+	} else {
+		h.Status = reason.Status()
+		h.Add([]byte("content-type"), []byte("text/plain; charset=utf-8"))
+	}
+	h.Add(nameReason, []byte(reason.Label()))
+	if len(id) > 0 {
+		h.Add(nameRequest, id)
+	}
+	if grpc {
+		c.Head(h, true)
+		return h.Status
+	}
+	r.text = append(append(append(append(r.text[:0], "tulle: "...), reason.Log()...), " ("+reason.Label()+")"...), '\n')
+	h.ContentLength = int64(len(r.text))
+	c.Head(h, head)
+	if !head {
+		c.Data(r.text, true)
+	}
+	return h.Status
+}
+
+// finish ends the exchange: what it held is given back and the record handed on.
+func (x *Exchange) finish() {
+	if x.finished {
+		return
+	}
+	x.finished = true
+	x.endAttempt(x.reason)
+	x.w.cfg.Loop.Disarm(&x.requestTimer)
+	x.rec.End = x.w.cfg.Loop.Now()
+	x.rec.Reason = x.reason.Label()
+	x.w.cfg.Observer.Done(&x.rec)
+	x.client.Finished()
+}
+
+// Refuse answers what never became an exchange, because it could not be read, and records it.
+func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason) {
+	x := w.get()
+	x.busy++
+	l := w.cfg.Loop
+	x.origin, x.client = o, client
+	x.rec.Reset()
+	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
+	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID
+	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
+	x.rec.Protocol, x.rec.RequestID = model.ProtocolHTTP, x.newID()
+	x.answer(reason)
+	x.leave()
+}

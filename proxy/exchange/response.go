@@ -1,0 +1,206 @@
+package exchange
+
+import (
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/filter"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// receiver is Exchange as the upstream's stream sees it.
+type receiver Exchange
+
+// Head implements upstream.Receiver.
+func (t *receiver) Head(h *message.Head, end bool) {
+	x := (*Exchange)(t)
+	if x.finished {
+		return
+	}
+	x.busy++
+	defer x.leave()
+	h.Close = false
+	if h.Status < 200 && h.Status != 101 {
+		x.client.Head(h, false)
+		return
+	}
+	x.stripResponse(h)
+	if x.againElsewhere(h) {
+		return
+	}
+	x.begin(h, end)
+}
+
+// againElsewhere makes another attempt when the proxy in front of the endpoint, and not the program, has
+// answered, and that makes sense: its program does not accept, or it is about to end.
+func (x *Exchange) againElsewhere(h *message.Head) bool {
+	if x.cluster == nil {
+		return false
+	}
+	label := h.Get(fieldReason)
+	if label == nil {
+		return false
+	}
+	reason, known := failure.ParseReason(string(label))
+	if !known {
+		return false
+	}
+	x.reason = reason
+	if !x.mayRetry(reason) {
+		return false
+	}
+	x.attemptFailed(reason)
+	return true
+}
+
+// begin sends the response's final head on. From here on nothing is tried again.
+func (x *Exchange) begin(h *message.Head, end bool) {
+	x.w.cfg.Loop.Disarm(&x.attemptTimer)
+	x.begun, x.over = true, end
+	x.tunnel = x.upgrade && (h.Status == 101 || h.Status/100 == 2 && x.rec.Method == "CONNECT")
+	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
+	x.noteGRPC(h)
+	if x.backend != nil {
+		filter.Response(x.backend.Filters, h)
+		filter.Response(x.route.Filters, h)
+	}
+	if x.upgrade && !x.tunnel {
+		x.declined(h)
+	}
+	if x.tunnel {
+		x.w.cfg.Loop.Disarm(&x.requestTimer)
+	}
+	x.client.Head(h, end)
+	if x.finished {
+		return
+	}
+	if x.tunnel || x.upgrade {
+		x.pump()
+	} else {
+		x.forget()
+	}
+	x.settle()
+}
+
+// declined: the upstream answers an offer to switch with an ordinary response, so no more of a request follows.
+func (x *Exchange) declined(h *message.Head) {
+	x.upgrade, x.ended = false, true
+	x.w.buffers.Put(x.body)
+	x.body, x.sent = nil, 0
+	x.markDeclined(h)
+}
+
+// Data implements upstream.Receiver.
+func (t *receiver) Data(p []byte, end bool) {
+	x := (*Exchange)(t)
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.rec.ResponseBytes += int64(len(p))
+	x.over = end
+	n := 0
+	if len(x.held) == 0 {
+		n = x.client.Data(p, end)
+	}
+	switch {
+	case x.finished:
+	case n < len(p):
+		x.held = x.w.buffers.Append(x.held, p[n:])
+		x.heldEnds = end
+		x.passed(n)
+	default:
+		x.passed(n)
+		x.settle()
+	}
+	x.leave()
+}
+
+// passed gives the upstream credit for what the client has taken.
+func (x *Exchange) passed(n int) {
+	if n > 0 && x.stream != nil && !x.over {
+		x.stream.Consumed(n)
+	}
+}
+
+// Trailers implements upstream.Receiver.
+func (t *receiver) Trailers(h *message.Head) {
+	x := (*Exchange)(t)
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.over = true
+	x.noteGRPC(h)
+	if len(x.held) > 0 {
+		x.earena = h.CloneInto(&x.ending, x.earena)
+		x.heldTrails = true
+	} else {
+		x.client.Trailers(h)
+	}
+	x.settle()
+	x.leave()
+}
+
+// Failed implements upstream.Receiver.
+func (t *receiver) Failed(reason failure.Reason, cause error) {
+	x := (*Exchange)(t)
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.attemptFailed(reason)
+	x.leave()
+}
+
+// Writable implements upstream.Receiver.
+func (t *receiver) Writable() {
+	x := (*Exchange)(t)
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.pump()
+	x.leave()
+}
+
+// Writable: Client.Data takes more.
+func (x *Exchange) Writable() {
+	if x.finished || len(x.held) == 0 {
+		return
+	}
+	x.busy++
+	n := x.client.Data(x.held, x.heldEnds)
+	if !x.finished && n > 0 {
+		x.held = x.held[:copy(x.held, x.held[n:])]
+		x.passed(n)
+		if len(x.held) == 0 {
+			x.w.buffers.Put(x.held)
+			x.held = nil
+			if x.heldTrails {
+				x.heldTrails = false
+				x.client.Trailers(&x.ending)
+			}
+			x.settle()
+		}
+	}
+	x.leave()
+}
+
+// settle ends what is complete: the attempt, once its response is here and its request has gone out, so that its connection
+// can serve another; the exchange, once the client has the response. A tunnel needs both directions.
+func (x *Exchange) settle() {
+	if x.finished || !x.begun || !x.over {
+		return
+	}
+	if x.tunnel && !x.endSent {
+		if !x.requestTimer.Armed() {
+			x.w.cfg.Loop.Arm(&x.requestTimer, tunnelLinger)
+		}
+		return
+	}
+	if x.endSent && x.stream != nil {
+		x.endAttempt(failure.None)
+	}
+	if len(x.held) == 0 {
+		x.finish()
+	}
+}

@@ -1,0 +1,70 @@
+package exchange
+
+import (
+	"math/rand/v2"
+
+	"github.com/tulle-mesh/tulle/proxy/buffer"
+)
+
+// maxAttempts bounds Config.Attempts, so that what an exchange has tried fits into it.
+const maxAttempts = 8
+
+// Worker is what all exchanges of one loop share. It belongs to its loop.
+type Worker struct {
+	cfg     Config
+	free    *Exchange
+	buffers buffer.Pool
+	random  *rand.PCG
+	reply   reply
+	open    int
+}
+
+// NewWorker makes the worker of one loop.
+func NewWorker(cfg Config) *Worker {
+	if cfg.Attempts <= 0 {
+		cfg.Attempts = 5
+	}
+	cfg.Attempts = min(cfg.Attempts, maxAttempts)
+	if cfg.Replay <= 0 {
+		cfg.Replay = 64 << 10
+	}
+	return &Worker{cfg: cfg, random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
+}
+
+// Open answers how many exchanges are under way.
+func (w *Worker) Open() int { return w.open }
+
+// get answers an exchange in its first state.
+func (w *Worker) get() *Exchange {
+	w.open++
+	x := w.free
+	if x == nil {
+		x = &Exchange{w: w}
+		x.wait.Owner = (*waiting)(x)
+		x.requestTimer.Expired = x.requestTimeout
+		x.attemptTimer.Expired = x.attemptTimeout
+		return x
+	}
+	w.free = x.next
+	x.next = nil
+	return x
+}
+
+// put takes back an exchange that is over and that nobody is inside any more.
+func (w *Worker) put(x *Exchange) {
+	w.open--
+	w.buffers.Put(x.body)
+	w.buffers.Put(x.held)
+	x.body, x.held = nil, nil
+	x.origin, x.client = nil, nil
+	x.request, x.response, x.result = request{}, response{}, result{}
+	x.attempts = attempts{}
+	if cap(x.arena) > maxArena {
+		x.arena = nil
+	}
+	x.next = w.free
+	w.free = x
+}
+
+// maxArena is the largest memory for a request head that an idle Exchange keeps, in bytes.
+const maxArena = 8 << 10

@@ -1,0 +1,409 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/http1"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// HTTP1 is a connection that carries one exchange at a time. It is its own Stream.
+type HTTP1 struct {
+	shared *Shared
+	owner  Owner
+	c      loop.Conn
+	head   message.Head // of responses, reused
+	body   http1.Body
+	method []byte // of the request; belongs to the receiver until Done
+	r      Receiver
+	served uint64
+
+	state   state1
+	chunked bool // the request's body
+	sent    bool // the request is complete
+	close   bool // not to be used again
+	retire  bool
+	offer   bool // the request offers to switch, so its body is what goes through the tunnel
+	up      bool
+	down    bool
+	paused  bool
+	stalled bool // Data took nothing
+	unread  int  // response bytes given and not consumed
+	line    [20]byte
+}
+
+// state1 is what the next bytes are.
+type state1 uint8
+
+const (
+	idle    state1 = iota // nothing is expected
+	waiting               // a response head
+	inBody
+	inTunnel
+	complete // the response is; Done has not been called
+)
+
+// NewHTTP1 makes a connection; give it to loop.Dial and call Attach with what that answers.
+func NewHTTP1(shared *Shared, owner Owner) *HTTP1 { return &HTTP1{shared: shared, owner: owner} }
+
+// Attach says which connection carries u.
+func (u *HTTP1) Attach(c loop.Conn) { u.c = c }
+
+// Open implements Conn.
+func (u *HTTP1) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
+	if !u.Free() {
+		return nil, ErrFull
+	}
+	u.served++
+	u.r, u.method, u.state = r, h.Method, waiting
+	u.sent, u.chunked, u.offer, u.stalled, u.unread = end, false, false, false, 0
+	f := http1.Framing{Kind: http1.BodyNone}
+	upgrade := h.Upgrade != nil || bytes.Equal(h.Method, connect)
+	switch {
+	case end:
+	case upgrade && h.ContentLength <= 0:
+		u.close, u.offer = true, true // what follows goes through only after the switch
+	case h.ContentLength >= 0:
+		f = http1.Framing{Kind: http1.BodyLength, Length: h.ContentLength}
+	default:
+		f = http1.Framing{Kind: http1.BodyChunked}
+		u.chunked = true
+	}
+	s := http1.AppendRequest(u.shared.scratch[:0], h, f)
+	u.shared.scratch = s
+	if len(s) == 0 {
+		u.sent, u.state, u.r = true, idle, nil
+		return nil, &failure.Failure{Reason: failure.BadRequest, Cause: errUnwritable}
+	}
+	u.c.Write(s)
+	return (*stream1)(u), nil
+}
+
+var connect = []byte("CONNECT")
+
+// Free implements Conn.
+func (u *HTTP1) Free() bool {
+	return u.up && !u.down && !u.close && !u.retire && u.r == nil && u.state == idle
+}
+
+// Idle implements Conn.
+func (u *HTTP1) Idle() bool { return u.r == nil }
+
+// Served implements Conn.
+func (u *HTTP1) Served() uint64 { return u.served }
+
+// Retire implements Conn.
+func (u *HTTP1) Retire() {
+	if u.retire || u.down {
+		return
+	}
+	u.retire = true
+	u.owner.Ending(u)
+	if u.r == nil {
+		u.c.Close()
+	}
+}
+
+// Close implements Conn.
+func (u *HTTP1) Close() {
+	if u.down {
+		return
+	}
+	u.retire = true
+	u.c.Reset()
+	u.fail(failure.UpstreamReset, nil)
+}
+
+// Opened implements loop.Handler.
+func (u *HTTP1) Opened() {
+	u.up = true
+	u.owner.Up(u)
+}
+
+// Data implements loop.Handler.
+func (u *HTTP1) Data(p []byte) int {
+	used := 0
+	for !u.down {
+		before, state := used, u.state
+		switch u.state {
+		case waiting:
+			used += u.readHead(p[used:])
+		case inBody:
+			used += u.readBody(p[used:])
+		case inTunnel:
+			if used < len(p) {
+				used = len(p)
+				u.give(p[before:], false)
+			}
+		default: // idle or complete: nobody asked for these bytes
+			if used < len(p) {
+				u.discard()
+			}
+			return len(p)
+		}
+		if used == before && u.state == state {
+			break
+		}
+	}
+	return used
+}
+
+// discard ends a connection whose bytes make no sense any more.
+func (u *HTTP1) discard() {
+	u.close = true
+	if u.r == nil && !u.retire {
+		u.retire = true
+		u.owner.Ending(u)
+		u.c.Close()
+	}
+}
+
+// readHead reads one response head and answers how many bytes it had.
+func (u *HTTP1) readHead(p []byte) int {
+	n, f, err := http1.ParseResponse(p, u.method, &u.head, u.shared.Limits)
+	if err != nil {
+		u.refuse(err)
+		return len(p)
+	}
+	if n == 0 {
+		return 0
+	}
+	h := &u.head
+	switch {
+	case h.Status == 101 || h.Status/100 == 2 && bytes.Equal(u.method, connect):
+		if h.Status == 101 && !u.offer { // nobody asked to switch
+			u.refuse(errSwitched)
+			return len(p)
+		}
+		u.state = inTunnel
+		u.r.Head(h, false)
+		return n
+	case h.Status < 200:
+		u.r.Head(h, false)
+		return n
+	}
+	if h.Close || h.Version == message.HTTP10 || f.Kind == http1.BodyUntilClose {
+		u.close = true
+	}
+	if f.Kind == http1.BodyNone || f.Kind == http1.BodyLength && f.Length == 0 {
+		u.finish(len(p) > n)
+		u.r.Head(h, true)
+		return n
+	}
+	u.state = inBody
+	u.body.Reset(f)
+	u.r.Head(h, false)
+	return n
+}
+
+// readBody gives one piece of the body and answers how many bytes it had on the wire.
+func (u *HTTP1) readBody(p []byte) int {
+	data, n, done, err := u.body.Next(p)
+	if err != nil {
+		u.refuse(err)
+		return len(p)
+	}
+	if !done {
+		if len(data) > 0 {
+			u.give(data, false)
+		}
+		return n
+	}
+	u.finish(len(p) > n)
+	if t := u.body.Trailers(); t != nil && len(t.Fields) > 0 {
+		r := u.r
+		if len(data) > 0 {
+			u.give(data, false)
+		}
+		if u.r == r && r != nil {
+			r.Trailers(t)
+		}
+		return n
+	}
+	u.give(data, true)
+	return n
+}
+
+// give hands body bytes on and stops reading when too many are under way.
+func (u *HTTP1) give(data []byte, end bool) {
+	u.unread += len(data)
+	if !end && u.unread >= u.shared.window() && !u.paused {
+		u.paused = true
+		u.c.Pause()
+	}
+	u.r.Data(data, end)
+}
+
+// finish notes that the response is complete; surplus says that more bytes follow, which nobody asked for.
+func (u *HTTP1) finish(surplus bool) {
+	u.state = complete
+	if surplus {
+		u.close = true
+	}
+}
+
+// refuse fails the exchange because the upstream breaks HTTP.
+func (u *HTTP1) refuse(err error) {
+	u.c.Close()
+	u.fail(failure.UpstreamProtocol, err)
+}
+
+// fail ends the exchange that is under way, if there is one that has not ended.
+func (u *HTTP1) fail(reason failure.Reason, cause error) {
+	u.close = true
+	if u.r != nil && u.state != complete {
+		u.state = complete
+		u.r.Failed(reason, cause)
+	}
+}
+
+// EOF implements loop.Handler.
+func (u *HTTP1) EOF() {
+	switch {
+	case u.state == inTunnel:
+		u.state = complete
+		u.r.Data(nil, true)
+	case u.state == inBody && u.body.End() == nil:
+		u.finish(false)
+		u.r.Data(nil, true)
+	case u.r == nil:
+		u.discard()
+	case u.state != complete:
+		u.c.Close()
+		u.fail(failure.UpstreamReset, errClosed)
+	default:
+		u.close = true
+	}
+}
+
+// Writable implements loop.Handler.
+func (u *HTTP1) Writable() {
+	if u.stalled && u.r != nil {
+		u.stalled = false
+		u.r.Writable()
+	}
+}
+
+// Closed implements loop.Handler.
+func (u *HTTP1) Closed(err error) {
+	if err == nil {
+		err = errClosed
+	}
+	u.down = true
+	u.fail(failure.UpstreamReset, err)
+	var f *failure.Failure
+	if !u.up {
+		f = DialFailure(err)
+	}
+	u.owner.Down(u, f)
+}
+
+// stream1 is HTTP1 as the stream of the exchange that is on it.
+type stream1 HTTP1
+
+// Data implements Stream, of the request's body or of a tunnel.
+func (t *stream1) Data(p []byte, end bool) int {
+	u := (*HTTP1)(t)
+	if u.sent || u.down {
+		return len(p)
+	}
+	if len(p) > 0 && u.c.Buffered() > loop.HighWater {
+		u.stalled = true
+		return 0
+	}
+	if u.chunked {
+		u.writeChunk(p, end)
+	} else if len(p) > 0 {
+		u.c.Write(p)
+	}
+	if end {
+		u.sent = true
+		if u.offer {
+			u.c.CloseWrite()
+		}
+	}
+	return len(p)
+}
+
+// writeChunk writes p as one chunk without copying it twice.
+func (u *HTTP1) writeChunk(p []byte, end bool) {
+	if len(p) > 0 {
+		line := strconv.AppendUint(u.line[:0], uint64(len(p)), 16)
+		u.c.Write(append(line, "\r\n"...))
+		u.c.Write(p)
+	}
+	switch {
+	case end && len(p) > 0:
+		u.c.Write(chunkEndLast)
+	case end:
+		u.c.Write(chunkLast)
+	case len(p) > 0:
+		u.c.Write(chunkEnd)
+	}
+}
+
+var (
+	chunkEnd     = []byte("\r\n")
+	chunkLast    = []byte("0\r\n\r\n")
+	chunkEndLast = []byte("\r\n0\r\n\r\n")
+)
+
+// Trailers implements Stream. A body with a stated length has no place for them.
+func (t *stream1) Trailers(h *message.Head) {
+	u := (*HTTP1)(t)
+	if u.sent || u.down {
+		return
+	}
+	u.sent = true
+	if u.chunked {
+		u.shared.scratch = http1.AppendLastChunk(u.shared.scratch[:0], h)
+		u.c.Write(u.shared.scratch)
+	}
+}
+
+// Consumed implements Stream.
+func (t *stream1) Consumed(n int) {
+	t.unread -= n
+	if t.paused && t.unread < t.shared.window()/2 {
+		t.paused = false
+		t.c.Resume()
+	}
+}
+
+// Done implements Stream.
+func (t *stream1) Done() {
+	u := (*HTTP1)(t)
+	whole := u.state == complete && u.sent
+	u.r, u.method, u.stalled = nil, nil, false
+	if u.down {
+		return
+	}
+	if whole && !u.close && !u.retire {
+		u.state = idle
+		if u.paused {
+			u.paused = false
+			u.c.Resume()
+		}
+		u.owner.Freed(u)
+		return
+	}
+	if whole {
+		u.c.Close()
+	} else {
+		u.c.Reset()
+	}
+	u.state = complete
+	if !u.retire {
+		u.retire = true
+		u.owner.Ending(u)
+	}
+}
+
+var (
+	errSwitched   = errors.New("101 although no switch was offered")
+	errUnwritable = errors.New("the request cannot be written as HTTP/1.1")
+)

@@ -1,0 +1,324 @@
+package upstream
+
+import (
+	"errors"
+
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/http2"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// HTTP2 is a multiplexed connection.
+type HTTP2 struct {
+	shared *Shared
+	owner  Owner
+	c      loop.Conn
+	h2     *http2.Conn
+	free   *stream2
+	open   int
+	served uint64
+
+	up, ending, down bool
+	feeding          bool // Output is written once, at the end of Feed
+	cause            error
+	stalled          []*stream2 // wait for the connection's output to drain
+}
+
+// stream2 is one request on an HTTP2. It is recycled by its connection.
+type stream2 struct {
+	conn *HTTP2
+	s    *http2.Stream
+	r    Receiver // nil once given up
+	over bool     // the response has ended, or failed
+	wait bool     // in conn.stalled
+	next *stream2
+}
+
+// NewHTTP2 makes a connection; give it to loop.Dial, or to SetHandler of a blank connection that stands and then
+// call Opened. With's the argument of both is the same: call Attach before anything else happens on c.
+func NewHTTP2(shared *Shared, owner Owner) *HTTP2 {
+	u := &HTTP2{shared: shared, owner: owner}
+	w := uint32(shared.window())
+	u.h2 = http2.New(http2.Config{InitialWindow: max(w, 64<<10-1), Events: (*events2)(u)})
+	return u
+}
+
+// Attach says which connection carries u.
+func (u *HTTP2) Attach(c loop.Conn) { u.c = c }
+
+// Open implements Conn.
+func (u *HTTP2) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
+	if !u.Free() {
+		return nil, ErrFull
+	}
+	s, err := u.h2.Open(h, end)
+	if err != nil {
+		if errors.Is(err, http2.ErrNoStreams) {
+			return nil, ErrFull
+		}
+		return nil, err
+	}
+	t := u.free
+	if t == nil {
+		t = &stream2{conn: u}
+	} else {
+		u.free = t.next
+	}
+	t.s, t.r, t.over, t.next = s, r, false, nil
+	s.User = t
+	u.open++
+	u.served++
+	u.flush()
+	return t, nil
+}
+
+// Free implements Conn.
+func (u *HTTP2) Free() bool { return u.up && !u.ending && !u.down && u.h2.Available() > 0 }
+
+// Idle implements Conn.
+func (u *HTTP2) Idle() bool { return u.open == 0 }
+
+// Served implements Conn.
+func (u *HTTP2) Served() uint64 { return u.served }
+
+// Retire implements Conn.
+func (u *HTTP2) Retire() {
+	if u.ending || u.down {
+		return
+	}
+	u.ending = true
+	u.h2.Drain()
+	u.flush()
+	u.owner.Ending(u)
+	u.closeIfDone()
+}
+
+// Close implements Conn.
+func (u *HTTP2) Close() {
+	if u.down || u.c == nil {
+		return
+	}
+	u.ending = true
+	u.h2.GoAway(http2.NoError)
+	u.flush()
+	u.c.Close()
+	u.h2.End(http2.Cancel)
+}
+
+// closeIfDone closes a connection that takes no more requests and has none.
+func (u *HTTP2) closeIfDone() {
+	if u.ending && u.open == 0 && !u.down {
+		u.flush()
+		u.c.Close()
+	}
+}
+
+// flush gives what HTTP/2 has produced to the connection, which writes it once at the end of the turn.
+func (u *HTTP2) flush() {
+	if u.feeding || u.down {
+		return
+	}
+	if out := u.h2.Output(); len(out) > 0 {
+		u.c.Write(out)
+		u.h2.Flushed()
+	}
+}
+
+// Opened implements loop.Handler.
+func (u *HTTP2) Opened() { u.flush() }
+
+// Data implements loop.Handler.
+func (u *HTTP2) Data(p []byte) int {
+	u.h2.Tick(u.c.Loop().Now())
+	u.feeding = true
+	n, err := u.h2.Feed(p)
+	u.feeding = false
+	u.flush()
+	if err != nil {
+		u.fail(err)
+		return len(p)
+	}
+	u.closeIfDone()
+	return n
+}
+
+// fail ends a connection on which the peer broke the protocol.
+func (u *HTTP2) fail(err error) {
+	if u.cause == nil {
+		u.cause = &failure.Failure{Reason: failure.UpstreamProtocol, Cause: err}
+	}
+	u.stop()
+	u.c.Close()
+}
+
+// stop takes the connection out of use.
+func (u *HTTP2) stop() {
+	if !u.ending {
+		u.ending = true
+		if u.up {
+			u.owner.Ending(u)
+		}
+	}
+}
+
+// EOF implements loop.Handler: a peer that ends its direction will answer nothing more.
+func (u *HTTP2) EOF() {
+	u.stop()
+	u.c.Close()
+	u.h2.End(http2.InternalError)
+}
+
+// Writable implements loop.Handler.
+func (u *HTTP2) Writable() {
+	list := u.stalled
+	u.stalled = nil
+	for _, t := range list {
+		if t.wait {
+			t.wait = false
+			if t.r != nil {
+				t.r.Writable()
+			}
+		}
+	}
+	if u.stalled == nil {
+		u.stalled = list[:0]
+	}
+}
+
+// Closed implements loop.Handler.
+func (u *HTTP2) Closed(err error) {
+	if err == nil {
+		err = u.cause
+	}
+	if err == nil {
+		err = errClosed
+	}
+	u.down = true
+	u.cause = err
+	u.h2.End(http2.InternalError)
+	var f *failure.Failure
+	if !u.up {
+		f = DialFailure(err)
+	}
+	u.owner.Down(u, f)
+}
+
+// events2 is HTTP2 as its codec sees it.
+type events2 HTTP2
+
+func (e *events2) Head(s *http2.Stream, h *message.Head, end bool) {
+	t, _ := s.User.(*stream2)
+	if t == nil || t.r == nil {
+		return
+	}
+	t.over = end
+	t.r.Head(h, end)
+}
+
+func (e *events2) Data(s *http2.Stream, p []byte, end bool) {
+	t, _ := s.User.(*stream2)
+	if t == nil || t.r == nil {
+		e.h2.Consumed(s, len(p))
+		return
+	}
+	t.over = end
+	t.r.Data(p, end)
+}
+
+func (e *events2) Trailers(s *http2.Stream, h *message.Head) {
+	t, _ := s.User.(*stream2)
+	if t == nil || t.r == nil {
+		return
+	}
+	t.over = true
+	t.r.Trailers(h)
+}
+
+func (e *events2) Reset(s *http2.Stream, code http2.ErrCode) {
+	t, _ := s.User.(*stream2)
+	if t == nil || t.r == nil || t.over {
+		return
+	}
+	t.over = true
+	switch code {
+	case http2.RefusedStream:
+		t.r.Failed(failure.RefusedStream, nil)
+	case http2.ProtocolError:
+		t.r.Failed(failure.UpstreamProtocol, nil)
+	default:
+		t.r.Failed(failure.UpstreamReset, e.cause)
+	}
+}
+
+func (e *events2) Writable(s *http2.Stream) {
+	if t, _ := s.User.(*stream2); t != nil && t.r != nil {
+		t.r.Writable()
+	}
+}
+
+func (e *events2) GoAway(last uint32, code http2.ErrCode) { (*HTTP2)(e).stop() }
+
+// Settings: the connection counts as up only now, because before it nobody knows how many streams it takes and
+// whether it takes extended CONNECT.
+func (e *events2) Settings() {
+	u := (*HTTP2)(e)
+	switch {
+	case u.ending || u.down:
+	case !u.up:
+		u.up = true
+		u.owner.Up(u)
+	default:
+		u.owner.Freed(u)
+	}
+}
+
+// Data implements Stream. A peer may open windows wider than we want to hold, so the connection's watermark counts
+// as well.
+func (t *stream2) Data(p []byte, end bool) int {
+	u := t.conn
+	if len(p) > 0 && u.c.Buffered() > loop.HighWater {
+		if !t.wait {
+			t.wait = true
+			u.stalled = append(u.stalled, t)
+		}
+		return 0
+	}
+	n := u.h2.Data(t.s, p, end)
+	u.flush()
+	return n
+}
+
+// Trailers implements Stream.
+func (t *stream2) Trailers(h *message.Head) {
+	t.conn.h2.Trailers(t.s, h)
+	t.conn.flush()
+}
+
+// Consumed implements Stream.
+func (t *stream2) Consumed(n int) {
+	t.conn.h2.Consumed(t.s, n)
+	t.conn.flush()
+}
+
+// Done implements Stream.
+func (t *stream2) Done() {
+	u := t.conn
+	t.r, t.wait = nil, false
+	t.s.User = nil
+	u.h2.Release(t.s)
+	t.s = nil
+	t.next, u.free = u.free, t
+	u.open--
+	u.flush()
+	if u.down {
+		return
+	}
+	if u.ending {
+		if !u.feeding {
+			u.closeIfDone()
+		}
+		return
+	}
+	u.owner.Freed(u)
+}
