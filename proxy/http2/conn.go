@@ -12,7 +12,6 @@ package http2
 
 import (
 	"encoding/binary"
-	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/hpack"
 	"github.com/tulle-mesh/tulle/proxy/message"
