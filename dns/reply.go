@@ -29,6 +29,9 @@ func (s *Server) reply(ctx context.Context, packet []byte, tcp bool) []byte {
 			size = max(size, int(o.UDPSize()))
 		}
 	}
+	if q.IsEdns0() != nil && a.IsEdns0() == nil {
+		a.SetEdns0(4096, false)
+	}
 	a.Truncate(size)
 	if b := pack(a); b != nil {
 		return b
