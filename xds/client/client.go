@@ -2,20 +2,248 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/delta"
+	"github.com/tulle-mesh/tulle/xds/resource"
 )
 
-// Client is a proxy's connection to the control plane.
-type Client struct{ cfg Config }
+// typeURLs per Kind.
+var typeURLs = [kinds]string{resource.TypeService, resource.TypeRouteTable, resource.TypeCluster, resource.TypeEndpoints}
 
-func newClient(cfg Config) (*Client, error)             { return &Client{cfg: cfg}, nil }
-func (c *Client) start(sink Sink)                       {}
-func (c *Client) subscribe(kind Kind, name string)      {}
-func (c *Client) unsubscribe(kind Kind, name string)    {}
-func (c *Client) setReady(ready bool)                   {}
-func (c *Client) learned(port uint16, p model.Protocol) {}
-func (c *Client) report(stats []byte)                   {}
-func (c *Client) withdraw(ctx context.Context) error    { return nil }
-func (c *Client) state() State                          { return State{} }
-func (c *Client) close()                                {}
+// Client is a proxy's connection to the control plane. One goroutine owns the connection and calls the Sink;
+// what other goroutines ask for is noted under mu and the owner is woken.
+type Client struct {
+	cfg  Config
+	sink Sink
+	wake chan struct{} // holds one
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu       sync.Mutex
+	protocol *delta.Client
+	ready    bool
+	learnt   map[uint16]model.Protocol
+	stats    []byte        // the newest report that was not sent
+	gone     bool          // Withdraw was called: never announced again
+	parted   chan struct{} // closed when the control plane answered the goodbye
+	st       State
+	news     news
+}
+
+// news is what the present session has not been told yet.
+type news struct {
+	ready, goodbye bool
+	learned        []uint16
+}
+
+func newClient(cfg Config) (*Client, error) {
+	switch {
+	case cfg.Address == "":
+		return nil, errors.New("xds client: no address of the control plane")
+	case cfg.Identity == nil || cfg.Server.IsZero():
+		return nil, errors.New("xds client: no identity, neither this proxy's nor the control plane's")
+	case cfg.Workload.Name == "" || cfg.Workload.Namespace == "" || cfg.Workload.Service == "":
+		return nil, errors.New("xds client: the workload has no name, namespace or service")
+	}
+	if cfg.Workload.ServiceAccount == "" {
+		cfg.Workload.ServiceAccount = cfg.Workload.Service
+	}
+	if cfg.MinBackoff <= 0 {
+		cfg.MinBackoff = 100 * time.Millisecond
+	}
+	if cfg.MaxBackoff < cfg.MinBackoff {
+		cfg.MaxBackoff = max(3*time.Second, cfg.MinBackoff)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{
+		cfg: cfg, wake: make(chan struct{}, 1), protocol: delta.NewClient(),
+		learnt: map[uint16]model.Protocol{}, parted: make(chan struct{}),
+	}, nil
+}
+
+func (c *Client) start(sink Sink) {
+	c.sink = sink
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	c.done.Go(func() { c.run(ctx) })
+}
+
+func (c *Client) close() {
+	if c.stop != nil {
+		c.stop()
+	}
+	c.done.Wait()
+}
+
+// run connects until ctx ends.
+func (c *Client) run(ctx context.Context) {
+	wait := c.cfg.MinBackoff
+	for ctx.Err() == nil {
+		joined, err := c.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if joined {
+			wait = c.cfg.MinBackoff
+		}
+		c.cfg.Log.Warn("control plane not reachable; what is known stays in force", "address", c.cfg.Address, "error", err, "retry", wait)
+		c.mu.Lock()
+		c.st.LastError = err.Error()
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(float64(wait) * (0.7 + 0.6*rand.Float64()))):
+		}
+		wait = min(2*wait, c.cfg.MaxBackoff)
+	}
+}
+
+// connected notes and tells a change of the connection's state.
+func (c *Client) connected(up bool) {
+	c.mu.Lock()
+	changed := c.st.Connected != up
+	if changed {
+		c.st.Connected, c.st.Since = up, time.Now()
+		if up {
+			c.st.LastError = ""
+		}
+	}
+	c.mu.Unlock()
+	if changed {
+		c.sink.Connected(up)
+	}
+}
+
+func (c *Client) wakeUp() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Client) subscribe(kind Kind, name string) {
+	c.mu.Lock()
+	fresh := c.protocol.Subscribe(typeURLs[kind], name)
+	c.mu.Unlock()
+	if fresh {
+		c.wakeUp()
+	}
+}
+
+func (c *Client) unsubscribe(kind Kind, name string) {
+	c.mu.Lock()
+	had := c.protocol.Unsubscribe(typeURLs[kind], name)
+	c.mu.Unlock()
+	if had {
+		c.wakeUp()
+	}
+}
+
+func (c *Client) setReady(ready bool) {
+	c.mu.Lock()
+	c.news.ready = c.news.ready || c.ready != ready
+	c.ready = ready
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+func (c *Client) learned(port uint16, p model.Protocol) {
+	c.mu.Lock()
+	fresh := c.learnt[port] != p
+	if fresh {
+		c.learnt[port] = p
+		c.news.learned = append(c.news.learned, port)
+	}
+	c.mu.Unlock()
+	if fresh {
+		c.wakeUp()
+	}
+}
+
+func (c *Client) report(stats []byte) {
+	c.mu.Lock()
+	c.stats = stats
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+func (c *Client) withdraw(ctx context.Context) error {
+	c.mu.Lock()
+	up, parted := c.st.Connected, c.parted
+	c.gone, c.news.goodbye = true, true
+	c.mu.Unlock()
+	if !up {
+		return fmt.Errorf("the control plane at %s is not reachable; it will notice by itself that the workload is gone", c.cfg.Address)
+	}
+	c.wakeUp()
+	select {
+	case <-parted:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("withdrawing the workload: %w", ctx.Err())
+	}
+}
+
+func (c *Client) state() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.st
+}
+
+// apply hands a response to the Sink and answers the acknowledgement.
+func (c *Client) apply(r *delta.Response) *delta.Request {
+	c.mu.Lock()
+	updates := c.protocol.Receive(r)
+	c.mu.Unlock()
+	refused := map[string]error{}
+	for _, u := range updates {
+		if err := c.deliver(r.GetTypeUrl(), u); err != nil {
+			refused[u.Name] = err
+			c.cfg.Log.Error("resource refused; the one before stays in force", "type", r.GetTypeUrl(), "name", u.Name, "error", err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if rev, err := strconv.ParseUint(r.GetSystemVersionInfo(), 10, 64); err == nil && len(refused) == 0 {
+		c.st.Revision = max(c.st.Revision, rev)
+	}
+	return c.protocol.Finish(r, refused)
+}
+
+// deliver decodes one update and passes it on; a name that was unsubscribed meanwhile is passed on as well.
+func (c *Client) deliver(typ string, u delta.Update) error {
+	a := u.Resource.GetResource()
+	switch typ {
+	case resource.TypeService:
+		return pass(u, func() (*model.Service, error) { return resource.DecodeService(a) }, c.sink.Service)
+	case resource.TypeRouteTable:
+		return pass(u, func() (*model.RouteTable, error) { return resource.DecodeRouteTable(a) }, c.sink.RouteTable)
+	case resource.TypeCluster:
+		return pass(u, func() (*model.Cluster, error) { return resource.DecodeCluster(a) }, c.sink.Cluster)
+	case resource.TypeEndpoints:
+		return pass(u, func() (*model.Endpoints, error) { return resource.DecodeEndpoints(a) }, c.sink.Endpoints)
+	}
+	return fmt.Errorf("type %s was not asked for", typ)
+}
+
+func pass[M any](u delta.Update, decode func() (*M, error), to func(string, *M)) error {
+	if u.Resource == nil {
+		to(u.Name, nil)
+		return nil
+	}
+	m, err := decode()
+	if err == nil {
+		to(u.Name, m)
+	}
+	return err
+}

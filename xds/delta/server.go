@@ -236,6 +236,12 @@ func (s *Server) Refused() map[string]string {
 	return out
 }
 
+// Holds reports whether the client has acknowledged the newest form of name.
+func (s *Server) Holds(typ, name string) bool {
+	t := s.types[typ]
+	return t != nil && !t.dirty.has(name) && t.refused[name] == "" && !slices.Contains(t.carried, name)
+}
+
 // Names answers what is subscribed by name, sorted.
 func (s *Server) Names(typ string) []string {
 	if t := s.types[typ]; t != nil {

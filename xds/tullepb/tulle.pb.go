@@ -626,7 +626,6 @@ type FromProxy struct {
 	//	*FromProxy_Learned
 	//	*FromProxy_Goodbye
 	//	*FromProxy_Stats
-	//	*FromProxy_Enforced
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -714,15 +713,6 @@ func (x *FromProxy) GetStats() *Stats {
 	return nil
 }
 
-func (x *FromProxy) GetEnforced() *Enforced {
-	if x != nil {
-		if x, ok := x.What.(*FromProxy_Enforced); ok {
-			return x.Enforced
-		}
-	}
-	return nil
-}
-
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -747,10 +737,6 @@ type FromProxy_Stats struct {
 	Stats *Stats `protobuf:"bytes,5,opt,name=stats,proto3,oneof"`
 }
 
-type FromProxy_Enforced struct {
-	Enforced *Enforced `protobuf:"bytes,6,opt,name=enforced,proto3,oneof"`
-}
-
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -760,8 +746,6 @@ func (*FromProxy_Learned) isFromProxy_What() {}
 func (*FromProxy_Goodbye) isFromProxy_What() {}
 
 func (*FromProxy_Stats) isFromProxy_What() {}
-
-func (*FromProxy_Enforced) isFromProxy_What() {}
 
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1148,50 +1132,6 @@ func (x *Stats) GetJson() []byte {
 	return nil
 }
 
-type Enforced struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Enforced) Reset() {
-	*x = Enforced{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Enforced) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Enforced) ProtoMessage() {}
-
-func (x *Enforced) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Enforced.ProtoReflect.Descriptor instead.
-func (*Enforced) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *Enforced) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
-}
-
 type ToProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -1205,7 +1145,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1157,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1170,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -1282,7 +1222,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1234,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1247,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
 }
 
 type Withdrawn struct {
@@ -1319,7 +1259,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1271,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1284,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{19}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1402,14 +1342,13 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\bidentity\x18\x04 \x01(\tR\bidentity\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
 	"\x05stale\x18\x06 \x01(\bR\x05stale\x12\x18\n" +
-	"\alearned\x18\a \x01(\tR\alearned\"\x9e\x02\n" +
+	"\alearned\x18\a \x01(\tR\alearned\"\xec\x01\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
 	"\alearned\x18\x03 \x01(\v2\x11.tulle.v1.LearnedH\x00R\alearned\x12-\n" +
 	"\agoodbye\x18\x04 \x01(\v2\x11.tulle.v1.GoodbyeH\x00R\agoodbye\x12'\n" +
-	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05stats\x120\n" +
-	"\benforced\x18\x06 \x01(\v2\x12.tulle.v1.EnforcedH\x00R\benforcedB\x06\n" +
+	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05statsB\x06\n" +
 	"\x04what\"\xdb\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
@@ -1441,9 +1380,7 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\t\n" +
 	"\aGoodbye\"\x1b\n" +
 	"\x05Stats\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"&\n" +
-	"\bEnforced\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"r\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"r\n" +
 	"\aToProxy\x12*\n" +
 	"\x06joined\x18\x01 \x01(\v2\x10.tulle.v1.JoinedH\x00R\x06joined\x123\n" +
 	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawnB\x06\n" +
@@ -1466,7 +1403,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),       // 0: tulle.v1.Service
 	(*ServicePort)(nil),   // 1: tulle.v1.ServicePort
@@ -1484,11 +1421,10 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Learned)(nil),       // 13: tulle.v1.Learned
 	(*Goodbye)(nil),       // 14: tulle.v1.Goodbye
 	(*Stats)(nil),         // 15: tulle.v1.Stats
-	(*Enforced)(nil),      // 16: tulle.v1.Enforced
-	(*ToProxy)(nil),       // 17: tulle.v1.ToProxy
-	(*Joined)(nil),        // 18: tulle.v1.Joined
-	(*Withdrawn)(nil),     // 19: tulle.v1.Withdrawn
-	nil,                   // 20: tulle.v1.Hello.LabelsEntry
+	(*ToProxy)(nil),       // 16: tulle.v1.ToProxy
+	(*Joined)(nil),        // 17: tulle.v1.Joined
+	(*Withdrawn)(nil),     // 18: tulle.v1.Withdrawn
+	nil,                   // 19: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -1503,19 +1439,18 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	13, // 9: tulle.v1.FromProxy.learned:type_name -> tulle.v1.Learned
 	14, // 10: tulle.v1.FromProxy.goodbye:type_name -> tulle.v1.Goodbye
 	15, // 11: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
-	16, // 12: tulle.v1.FromProxy.enforced:type_name -> tulle.v1.Enforced
-	20, // 13: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	11, // 14: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	13, // 15: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	18, // 16: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	19, // 17: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	9,  // 18: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	17, // 19: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	19, // [19:20] is the sub-list for method output_type
-	18, // [18:19] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	19, // 12: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	11, // 13: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	13, // 14: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	17, // 15: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	18, // 16: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	9,  // 17: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	16, // 18: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1530,9 +1465,8 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Learned)(nil),
 		(*FromProxy_Goodbye)(nil),
 		(*FromProxy_Stats)(nil),
-		(*FromProxy_Enforced)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[17].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[16].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 	}
@@ -1542,7 +1476,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

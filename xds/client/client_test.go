@@ -1,0 +1,234 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/client"
+	"github.com/tulle-mesh/tulle/xds/resource"
+	"github.com/tulle-mesh/tulle/xds/server"
+	"github.com/tulle-mesh/tulle/xds/xdstest"
+)
+
+var (
+	cartID = spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: "cart"}
+	port   = model.PortName{Service: model.ServiceName{Namespace: "default", Name: "reviews"}, Port: 9080}
+)
+
+// log is a Sink that writes down what it is told, and lets a test wait for it.
+type log struct {
+	mu    sync.Mutex
+	lines []string
+	more  chan struct{}
+}
+
+func newLog() *log { return &log{more: make(chan struct{}, 1)} }
+
+func (l *log) add(format string, args ...any) {
+	l.mu.Lock()
+	l.lines = append(l.lines, fmt.Sprintf(format, args...))
+	l.mu.Unlock()
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+func (l *log) Service(n string, s *model.Service) {
+	if s == nil {
+		l.add("service %s none", n)
+		return
+	}
+	l.add("service %s %s", n, s.VIP4)
+}
+func (l *log) RouteTable(n string, t *model.RouteTable) {
+	if t == nil {
+		l.add("routes %s none", n)
+		return
+	}
+	l.add("routes %s %d", n, len(t.Routes))
+}
+func (l *log) Cluster(n string, c *model.Cluster)     { l.add("cluster %s %v", n, c != nil) }
+func (l *log) Endpoints(n string, e *model.Endpoints) { l.add("endpoints %s %v", n, e != nil) }
+func (l *log) Connected(up bool)                      { l.add("connected %v", up) }
+
+// next waits until line has been told, and forgets everything up to it.
+func (l *log) next(t *testing.T, line string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		l.mu.Lock()
+		if i := slices.Index(l.lines, line); i >= 0 {
+			l.lines = l.lines[i+1:]
+			l.mu.Unlock()
+			return
+		}
+		lines := slices.Clone(l.lines)
+		l.mu.Unlock()
+		select {
+		case <-l.more:
+		case <-deadline:
+			t.Fatalf("never told %q, but %q", line, lines)
+		}
+	}
+}
+
+func start(t *testing.T, s *xdstest.Server) (*client.Client, *log) {
+	t.Helper()
+	c, err := client.New(client.Config{
+		Address: s.Address, Identity: s.Authority.Issue(cartID), Server: xdstest.ID, MinBackoff: 10 * time.Millisecond, MaxBackoff: 50 * time.Millisecond,
+		Workload: client.Workload{Name: "cart-1", Namespace: "default", Service: "cart", Ports: []client.Port{{Port: 80, Target: 8080}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog()
+	c.Start(l)
+	t.Cleanup(c.Close)
+	return c, l
+}
+
+func service(vip string) *model.Service {
+	return &model.Service{Name: port.Service, VIP4: netip.MustParseAddr(vip), Ports: []model.ServicePort{{Port: 9080}}}
+}
+
+func TestSubscribeChangeRemoveReconnect(t *testing.T) {
+	s := xdstest.New(t, nil)
+	s.SetService("reviews.default", service("198.18.0.1"))
+	c, l := start(t, s)
+	l.next(t, "connected true")
+	c.Subscribe(client.KindService, "reviews.default")
+	l.next(t, "service reviews.default 198.18.0.1")
+	c.Subscribe(client.KindService, "nobody.default")
+	l.next(t, "service nobody.default none")
+	s.SetService("reviews.default", service("198.18.0.2"))
+	l.next(t, "service reviews.default 198.18.0.2")
+	c.Subscribe(client.KindCluster, port.String())
+	l.next(t, "cluster reviews.default:9080 false")
+
+	s.Stop()
+	l.next(t, "connected false")
+	s.SetCluster(port.String(), &model.Cluster{Name: port, ConnectTimeout: time.Second})
+	c.Subscribe(client.KindEndpoints, port.String()) // while away
+	s.SetEndpoints(port.String(), &model.Endpoints{Cluster: port})
+	s.Start()
+	want := []string{"connected true", "cluster reviews.default:9080 true", "endpoints reviews.default:9080 true"}
+	until(t, func() bool { // in whatever order: they come over two streams
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(l.lines, w) })
+	})
+	l.mu.Lock()
+	if slices.Contains(l.lines, "service reviews.default 198.18.0.2") {
+		t.Error("what had not changed was sent again after the reconnection")
+	}
+	l.mu.Unlock()
+	s.SetService("reviews.default", nil)
+	l.next(t, "service reviews.default none")
+	if st := c.State(); !st.Connected || st.Revision == 0 {
+		t.Errorf("state %+v", st)
+	}
+}
+
+func TestRefusedKeepsTheOneBefore(t *testing.T) {
+	s := xdstest.New(t, nil)
+	c, l := start(t, s)
+	s.SetRouteTable(port.String(), &model.RouteTable{Name: port, Routes: []model.Route{{Match: model.Match{Path: "/"}}}})
+	c.Subscribe(client.KindRouteTable, port.String())
+	l.next(t, "routes reviews.default:9080 1")
+	s.SetRaw(resource.TypeRouteTable, port.String(), &routev3.RouteConfiguration{Name: port.String(), InternalOnlyHeaders: []string{"x"}})
+	until(t, func() bool {
+		_, refused := s.Streams()[0].Standing()
+		return refused[resource.TypeRouteTable+" "+port.String()] == "internal_only_headers: is not run by Tulle"
+	})
+	s.SetRouteTable(port.String(), &model.RouteTable{Name: port})
+	l.next(t, "routes reviews.default:9080 0")
+	until(t, func() bool {
+		settled, refused := s.Streams()[0].Standing()
+		return settled && refused == nil
+	})
+}
+
+func until(t *testing.T, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it never came to hold")
+		}
+	}
+}
+
+// A control plane with the wrong identity is not listened to.
+func TestServerMustProveItself(t *testing.T) {
+	s := xdstest.New(t, nil)
+	other := xdstest.New(t, nil)
+	c, err := client.New(client.Config{Address: other.Address, Identity: s.Authority.Issue(cartID), Server: xdstest.ID, MinBackoff: time.Millisecond,
+		Workload: client.Workload{Name: "cart-1", Namespace: "default", Service: "cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(newLog())
+	defer c.Close()
+	until(t, func() bool { return c.State().LastError != "" })
+	if c.State().Connected {
+		t.Error("connected to a stranger")
+	}
+}
+
+// chief notes what sessions say.
+type chief struct {
+	*log
+	goodbye chan struct{}
+}
+
+func (c chief) Begin(p spiffe.ID, h server.Hello) (server.Session, error) {
+	c.add("hello %s %s/%s ready=%v %v", p, h.Namespace, h.Workload, h.Ready, h.Ports)
+	return c, nil
+}
+func (c chief) Ready(r bool)                       { c.add("ready %v", r) }
+func (c chief) Learned(p uint16, m model.Protocol) { c.add("learned %d %s", p, m) }
+func (c chief) Stats(b []byte)                     { c.add("stats %s", b) }
+func (c chief) Goodbye(ctx context.Context) int    { <-c.goodbye; return 0 }
+func (c chief) End(said bool)                      { c.add("end %v", said) }
+
+func TestSession(t *testing.T) {
+	ch := chief{newLog(), make(chan struct{})}
+	s := xdstest.New(t, ch)
+	c, l := start(t, s)
+	ch.next(t, "hello spiffe://tulle.local/ns/default/sa/cart default/cart-1 ready=false [{ 80 8080 unknown unknown}]")
+	l.next(t, "connected true")
+	c.SetReady(true)
+	ch.next(t, "ready true")
+	c.Learned(8080, model.LearnedHTTP)
+	ch.next(t, "learned 8080 learned-http")
+	c.Report([]byte("{}"))
+	ch.next(t, "stats {}")
+
+	s.Stop()
+	ch.next(t, "end false")
+	s.Start()
+	ch.next(t, "hello spiffe://tulle.local/ns/default/sa/cart default/cart-1 ready=true [{ 80 8080 unknown learned-http}]")
+	l.next(t, "connected true")
+
+	done := make(chan error)
+	go func() { done <- c.Withdraw(t.Context()) }()
+	select {
+	case err := <-done:
+		t.Fatalf("withdrawn before the callers knew: %v", err)
+	case ch.goodbye <- struct{}{}:
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	ch.next(t, "end true")
+}

@@ -1,0 +1,89 @@
+package client
+
+import (
+	"net/netip"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/tullepb"
+)
+
+// greet begins a session: everything that the control plane has to know, also when it has just been restarted
+// and knows nothing; and all subscriptions again.
+func (c *Client) greet(n *connection) error {
+	c.mu.Lock()
+	c.protocol.Restart()
+	hello := c.hello()
+	c.news = news{goodbye: c.gone}
+	c.mu.Unlock()
+	return n.session.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}})
+}
+
+func (c *Client) hello() *tullepb.Hello {
+	w := &c.cfg.Workload
+	h := &tullepb.Hello{
+		Workload: w.Name, Namespace: w.Namespace, Service: w.Service, Version: w.Version, ServiceAccount: w.ServiceAccount,
+		Labels: w.Labels, Address: text(w.Address), Metrics: text(w.Metrics), Pid: int64(w.PID), Proxy: w.Proxy,
+		Ready: c.ready && !c.gone,
+	}
+	for _, p := range w.Ports {
+		h.Ports = append(h.Ports, &tullepb.WorkloadPort{Name: p.Name, Port: uint32(p.Port), Target: uint32(p.Target), Protocol: protocolName(p.Protocol)})
+	}
+	for port, p := range c.learnt {
+		h.Learned = append(h.Learned, &tullepb.Learned{Port: uint32(port), Protocol: protocolName(p)})
+	}
+	return h
+}
+
+// due answers the messages that the session has to send now.
+func (c *Client) due() []*tullepb.FromProxy {
+	var out []*tullepb.FromProxy
+	for _, port := range c.news.learned {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Learned{
+			Learned: &tullepb.Learned{Port: uint32(port), Protocol: protocolName(c.learnt[port])}}})
+	}
+	if c.news.ready {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Ready{Ready: &tullepb.Ready{Ready: c.ready && !c.gone}}})
+	}
+	if c.stats != nil {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Stats{Stats: &tullepb.Stats{Json: c.stats}}})
+		c.stats = nil
+	}
+	if c.news.goodbye {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
+	}
+	c.news = news{}
+	return out
+}
+
+// hear takes a message of the control plane.
+func (c *Client) hear(m *tullepb.ToProxy) {
+	switch w := m.GetWhat().(type) {
+	case *tullepb.ToProxy_Joined:
+		c.connected(true)
+	case *tullepb.ToProxy_Withdrawn:
+		if n := w.Withdrawn.GetWaiting(); n > 0 {
+			c.cfg.Log.Warn("callers did not acknowledge the withdrawal in time", "proxies", n)
+		}
+		c.mu.Lock()
+		select {
+		case <-c.parted:
+		default:
+			close(c.parted)
+		}
+		c.mu.Unlock()
+	}
+}
+
+func text(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func protocolName(p model.Protocol) string {
+	if p == model.ProtocolUnknown {
+		return ""
+	}
+	return p.String()
+}

@@ -1,0 +1,200 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/netip"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/tullepb"
+)
+
+// Sessions is told what proxies say. A session is a value that New answers; calls about one session come one
+// at a time, calls about different ones concurrently.
+type Sessions interface {
+	// Begin announces a workload whose proxy proved peer. The error refuses it and is told to the proxy.
+	Begin(peer spiffe.ID, h Hello) (Session, error)
+}
+
+// Session is one announced workload.
+type Session interface {
+	Ready(ready bool)
+	Learned(port uint16, p model.Protocol) // port is the workload's own
+	Stats(json []byte)                     // kept by the callee
+	// Goodbye withdraws the workload and returns when its callers' proxies know, or when it has waited long
+	// enough or ctx has ended: then it answers how many do not.
+	Goodbye(ctx context.Context) (waiting int)
+	// End says that the session is over: said reports whether Goodbye came before.
+	End(said bool)
+}
+
+// Hello is what a proxy announces.
+type Hello struct {
+	Workload, Namespace, Service, Version, ServiceAccount string
+	Labels                                                map[string]string
+	Ports                                                 []Port
+	Address, Metrics                                      netip.AddrPort
+	PID                                                   int
+	Proxy                                                 string
+	Ready                                                 bool
+}
+
+// Port is one port of an announced workload.
+type Port struct {
+	Name              string
+	Port, Target      uint16
+	Protocol, Learned model.Protocol
+}
+
+// Bounds of an announcement.
+const (
+	maxPorts  = 64
+	maxLabels = 64
+	maxText   = 253 // bytes of any name or label
+)
+
+// Join serves one session.
+func (s *Service) Join(g tullepb.Session_JoinServer) error {
+	id, err := Peer(g.Context())
+	if err != nil {
+		return err
+	}
+	if s.cfg.Sessions == nil {
+		return status.Error(codes.Unimplemented, "this control plane takes no sessions")
+	}
+	first, err := g.Recv()
+	if err != nil {
+		return err
+	}
+	h, err := readHello(first.GetHello())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	session, err := s.cfg.Sessions.Begin(id, h)
+	if err != nil {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	said := false
+	defer func() { session.End(said) }()
+	if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Joined{Joined: &tullepb.Joined{}}}); err != nil {
+		return err
+	}
+	for {
+		m, err := g.Recv()
+		if err != nil {
+			return nil
+		}
+		if _, bye := m.GetWhat().(*tullepb.FromProxy_Goodbye); bye {
+			said = true
+			answer := &tullepb.Withdrawn{Waiting: uint32(session.Goodbye(g.Context()))}
+			if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Withdrawn{Withdrawn: answer}}); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := hear(session, m); err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+	}
+}
+
+func hear(s Session, m *tullepb.FromProxy) error {
+	switch w := m.GetWhat().(type) {
+	case *tullepb.FromProxy_Ready:
+		s.Ready(w.Ready.GetReady())
+	case *tullepb.FromProxy_Stats:
+		s.Stats(w.Stats.GetJson())
+	case *tullepb.FromProxy_Learned:
+		port, p, err := readLearned(w.Learned)
+		if err != nil {
+			return err
+		}
+		s.Learned(port, p)
+	case *tullepb.FromProxy_Hello:
+		return fmt.Errorf("a second hello")
+	}
+	return nil // a newer proxy may say what we do not know
+}
+
+func readHello(m *tullepb.Hello) (h Hello, err error) {
+	if m == nil {
+		return h, fmt.Errorf("the first message is not a hello")
+	}
+	for _, s := range []string{m.GetWorkload(), m.GetNamespace(), m.GetService(), m.GetVersion(), m.GetServiceAccount()} {
+		if len(s) > maxText {
+			return h, fmt.Errorf("name %.20q… is longer than %d bytes", s, maxText)
+		}
+	}
+	if len(m.GetPorts()) > maxPorts || len(m.GetLabels()) > maxLabels || len(m.GetLearned()) > maxPorts {
+		return h, fmt.Errorf("more than %d ports or %d labels", maxPorts, maxLabels)
+	}
+	for k, v := range m.GetLabels() {
+		if len(k) > maxText || len(v) > maxText {
+			return h, fmt.Errorf("label %.20q… is longer than %d bytes", k, maxText)
+		}
+	}
+	h = Hello{Workload: m.GetWorkload(), Namespace: m.GetNamespace(), Service: m.GetService(), Version: m.GetVersion(),
+		ServiceAccount: m.GetServiceAccount(), Labels: m.GetLabels(), PID: int(m.GetPid()), Proxy: m.GetProxy(), Ready: m.GetReady()}
+	if h.Address, err = readAddress(m.GetAddress()); err != nil {
+		return h, err
+	}
+	if h.Metrics, err = readAddress(m.GetMetrics()); err != nil {
+		return h, err
+	}
+	return h, readPorts(m, &h)
+}
+
+func readPorts(m *tullepb.Hello, h *Hello) error {
+	learned := map[uint16]model.Protocol{}
+	for _, l := range m.GetLearned() {
+		port, p, err := readLearned(l)
+		if err != nil {
+			return err
+		}
+		learned[port] = p
+	}
+	for _, p := range m.GetPorts() {
+		if bad(p.GetPort()) || bad(p.GetTarget()) || len(p.GetName()) > maxText {
+			return fmt.Errorf("port %d to %d is not valid", p.GetPort(), p.GetTarget())
+		}
+		proto := model.ProtocolUnknown
+		if p.GetProtocol() != "" {
+			proto, _ = model.ParseProtocol(p.GetProtocol())
+		}
+		h.Ports = append(h.Ports, Port{Name: p.GetName(), Port: uint16(p.GetPort()), Target: uint16(p.GetTarget()),
+			Protocol: proto, Learned: learned[uint16(p.GetTarget())]})
+	}
+	return nil
+}
+
+func bad(port uint32) bool { return port == 0 || port > math.MaxUint16 }
+
+func readLearned(m *tullepb.Learned) (uint16, model.Protocol, error) {
+	p := model.ProtocolUnknown
+	if name := m.GetProtocol(); name != "" {
+		var ok bool
+		if p, ok = model.ParseProtocol(name); !ok || p < model.LearnedHTTP {
+			return 0, 0, fmt.Errorf("protocol %.40q cannot be learned", name)
+		}
+	}
+	if bad(m.GetPort()) {
+		return 0, 0, fmt.Errorf("port %d is not valid", m.GetPort())
+	}
+	return uint16(m.GetPort()), p, nil
+}
+
+func readAddress(s string) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, nil
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return a, fmt.Errorf("address %.60q is not host:port", s)
+	}
+	return a, nil
+}
