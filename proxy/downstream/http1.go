@@ -54,7 +54,6 @@ const (
 	inWait           // request complete: the next request, which waits
 	inDiscard        // the rest of a body whose exchange is over
 	inTunnel
-	inLinger // nothing any more: read until the client has seen our end
 )
 
 // answer1 is how the response's body is framed.
@@ -70,7 +69,7 @@ const (
 
 const (
 	maxDiscard = 256 << 10       // body bytes read for nobody before the connection is given up
-	linger     = 2 * time.Second // how long the client may take to see our end
+	linger     = 2 * time.Second // how long the rest of a body that nobody wants may take
 	halfClosed = 3 * time.Second // how long a client that has ended its direction may wait without a byte
 )
 
@@ -105,8 +104,6 @@ func (s *conn1) Data(p []byte) int {
 				s.pause()
 			}
 			return used
-		case inLinger:
-			return len(p)
 		}
 		if used == before && s.state == state {
 			return used
@@ -173,11 +170,10 @@ func (s *conn1) refuse(err error) {
 		reason = failure.HeadTooLarge
 	}
 	s.last, s.old, s.isHead, s.connect, s.answer = true, false, false, false, answerNone
-	s.state = inLinger
 	s.begun = true
 	s.ctx.Worker.Refuse(s.ctx.Origin, (*client1)(s), reason)
 	s.begun = false
-	s.end()
+	s.closeNow()
 }
 
 // readBody gives one piece of the body on and answers how many bytes it had on the wire.
@@ -255,7 +251,7 @@ func (s *conn1) discard(n int, done bool) {
 		s.state = inHead
 		s.idle()
 	case s.dropped > maxDiscard:
-		s.end()
+		s.closeNow()
 	}
 }
 
@@ -268,7 +264,7 @@ func (s *conn1) over() {
 	whole := s.state == inWait
 	switch {
 	case s.state == inTunnel || s.last || s.eof || s.draining || s.expects && !whole:
-		s.end()
+		s.closeNow()
 	case !whole:
 		s.state = inDiscard
 		s.unread = 0
@@ -287,19 +283,7 @@ func (s *conn1) idle() {
 	s.dropped = 0
 }
 
-// end closes the connection so that the client gets all of the response: our direction first, then, when
-// the client has seen it, the rest.
-func (s *conn1) end() {
-	s.state = inLinger
-	if s.eof {
-		s.closeNow()
-		return
-	}
-	s.c.CloseWrite()
-	s.watch(linger)
-	s.resume()
-}
-
+// closeNow closes the connection; the loop sees to it that the client gets all that was written.
 func (s *conn1) closeNow() {
 	if !s.closed {
 		s.closed = true
@@ -320,7 +304,7 @@ func (s *conn1) expired() {
 	wait := s.since + s.cfg.IdleTimeout - l.Now()
 	switch {
 	case s.closed:
-	case s.state == inLinger || s.state == inDiscard:
+	case s.state == inDiscard:
 		s.closeNow()
 	case s.state == inHead && (s.partial || wait <= 0):
 		s.closeNow()
@@ -343,7 +327,7 @@ func (s *conn1) expired() {
 func (s *conn1) Drain() {
 	s.draining, s.last = true, true
 	if s.state == inHead && s.x == nil && !s.partial && !s.closed {
-		s.end()
+		s.closeNow()
 	}
 }
 
