@@ -14,12 +14,17 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
-// Observer takes the record of every relayed or refused connection that ended, exactly once. The record is
-// reused after Observe has returned. It is called on the loop.
+// Observer counts connections; *observe.Recorder is one. No record is kept after the call. It is called on the loop.
 type Observer interface {
-	Observe(r *record.Record)
+	// Opened and Closed frame a relay. Done stands for both where nothing was relayed.
+	Opened(r *record.Record, f *observe.Flow)
+	Closed(r *record.Record, f *observe.Flow)
+	Done(r *record.Record)
+	// Refused: a connection that was refused before anything was known of it.
+	Refused(why failure.Reason)
 }
 
 // Config of the relays of one loop. Loop and Observer are required.
@@ -54,8 +59,8 @@ type Options struct {
 	Endpoint *cluster.Endpoint // counted as in use until the relay ends
 	// First is called once, when the first byte passes, with who spoke. It must not touch the connections.
 	First func(server bool)
-	// Marker: the client's bytes begin with GoByte or CancelByte (the server's side of a silent OPEN).
-	Marker bool
+	// Silent: the client's bytes begin with GoByte or CancelByte (the server's side of a silent OPEN).
+	Silent bool
 	// Ended is called when the relay is over, after the Observer.
 	Ended func()
 }
@@ -97,6 +102,10 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 	if o.Endpoint != nil {
 		o.Endpoint.Begin()
 	}
+	r.marker = o.Silent
+	if !o.Silent {
+		rs.cfg.Observer.Opened(&r.rec, &r.flow)
+	}
 	r.down.conn, r.up.conn = down, up
 	down.SetHandler(&r.down)
 	up.SetHandler(&r.up)
@@ -113,9 +122,12 @@ type relay struct {
 	down, up side
 	opt      Options
 	rec      record.Record
+	flow     observe.Flow
+	told     time.Duration // when flow was last told how far the relay is
 	timer    loop.Timer
 	moved    time.Duration // when the last byte was
 	passed   bool          // a byte was
+	marker   bool          // GoByte or CancelByte is awaited
 	canceled bool          // nothing was relayed after all; no record
 	reason   failure.Reason
 	next     *relay
@@ -136,12 +148,12 @@ func (s *side) Opened() {}
 // Data implements loop.Handler.
 func (s *side) Data(p []byte) int {
 	r, n := s.relay, len(p)
-	if s == &r.down && r.opt.Marker {
+	if s == &r.down && r.marker {
 		if p[0] != GoByte {
 			r.cancel()
 			return n
 		}
-		r.opt.Marker = false
+		r.marker = false
 		if p = p[1:]; len(p) == 0 {
 			return n
 		}
@@ -152,6 +164,9 @@ func (s *side) Data(p []byte) int {
 	r.moved = r.set.cfg.Loop.Now()
 	if !r.passed {
 		r.passed = true
+		if r.opt.Silent {
+			r.set.cfg.Observer.Opened(&r.rec, &r.flow)
+		}
 		if r.opt.First != nil {
 			r.opt.First(s == &r.up)
 		}
@@ -160,6 +175,10 @@ func (s *side) Data(p []byte) int {
 		r.rec.RequestBytes += int64(len(p))
 	} else {
 		r.rec.ResponseBytes += int64(len(p))
+	}
+	if r.moved-r.told >= time.Second {
+		r.told = r.moved
+		r.flow.Moved(r.rec.RequestBytes, r.rec.ResponseBytes)
 	}
 	s.peer.conn.Write(p)
 	if s.peer.conn.Buffered() > loop.HighWater {
@@ -170,7 +189,7 @@ func (s *side) Data(p []byte) int {
 
 // cancel: the client turned out to speak HTTP; the program sees a connection that ends without a byte.
 func (r *relay) cancel() {
-	r.canceled = true
+	r.canceled = !r.passed
 	r.up.conn.Close()
 	r.down.conn.Close()
 }
@@ -272,8 +291,9 @@ func (r *relay) end() {
 	}
 	ended := r.opt.Ended
 	if !r.canceled {
-		rs.cfg.Observer.Observe(&r.rec)
+		rs.cfg.Observer.Closed(&r.rec, &r.flow)
 	}
+	r.flow, r.told = observe.Flow{}, 0
 	r.opt, r.passed, r.canceled, r.reason = Options{}, false, false, failure.None
 	r.down.conn, r.down.eof, r.down.closed = nil, false, false
 	r.up.conn, r.up.eof, r.up.closed = nil, false, false

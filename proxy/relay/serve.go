@@ -110,7 +110,7 @@ func (o *opening) end(why failure.Reason) {
 	l := o.down.Loop()
 	l.Disarm(&o.timer)
 	o.rec.TCP, o.rec.Reason, o.rec.End = true, why.Label(), l.Now()
-	o.server.Relays.cfg.Observer.Observe(&o.rec)
+	o.server.Relays.cfg.Observer.Done(&o.rec)
 }
 
 func (o *opening) first(server bool) {
@@ -134,7 +134,7 @@ func (p *program) Opened() {
 		return
 	}
 	o.over = true
-	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Marker: o.silent})
+	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent})
 }
 
 // Data implements loop.Handler.
