@@ -3,6 +3,7 @@ package netns_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -616,7 +617,7 @@ func serve(at string) error {
 	if strings.HasPrefix(at, "[") {
 		network = "tcp6"
 	}
-	ln, err := lc.Listen(nil, network, at)
+	ln, err := lc.Listen(context.Background(), network, at)
 	if err != nil {
 		return err
 	}
@@ -682,8 +683,8 @@ func udp(to string, connected bool) (string, error) {
 	}
 	p := make([]byte, 512)
 	n, from, err := c.ReadFromUDPAddrPort(p)
-	if err == nil && from != addr.AddrPort() {
-		return "", fmt.Errorf("answer from %s instead of %s", from, addr)
+	if want := netip.MustParseAddrPort(to); err == nil && netip.AddrPortFrom(from.Addr().Unmap(), from.Port()) != want {
+		return "", fmt.Errorf("answer from %s instead of %s", from, want)
 	}
 	return string(p[:n]), err
 }

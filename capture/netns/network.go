@@ -54,7 +54,8 @@ func network() error {
 
 func address(lo netlink.Link, a netip.Addr) error {
 	host := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
-	return netlink.AddrAdd(lo, &netlink.Addr{IPNet: host, Scope: unix.RT_SCOPE_UNIVERSE})
+	// Without NODAD an IPv6 address is tentative until a kernel worker has run, and no source for a route until then.
+	return netlink.AddrAdd(lo, &netlink.Addr{IPNet: host, Scope: unix.RT_SCOPE_UNIVERSE, Flags: unix.IFA_F_NODAD})
 }
 
 // route is `ip route add local default dev lo src OWN table local`. Without src the program's own address would be
