@@ -70,7 +70,11 @@ func (x *Exchange) shut() bool { return x.upgrade && !x.tunnel }
 
 // pump gives the stream what it takes of the request.
 func (x *Exchange) pump() {
-	if x.stream == nil || x.endSent || x.shut() {
+	if x.stream == nil || x.shut() {
+		return
+	}
+	if x.endSent {
+		x.settle()
 		return
 	}
 	for x.sent < len(x.body) {

@@ -22,13 +22,15 @@ const (
 )
 
 var (
-	nameHTTP    = []byte(fieldHTTP)
-	nameMethod  = []byte(fieldMethod)
-	nameStatus  = []byte(fieldStatus)
-	nameReason  = []byte(fieldReason)
-	nameRequest = []byte(fieldRequest)
-	version1    = []byte("1")
-	version2    = []byte("2")
+	nameHTTP      = []byte(fieldHTTP)
+	nameMethod    = []byte(fieldMethod)
+	nameStatus    = []byte(fieldStatus)
+	nameReason    = []byte(fieldReason)
+	nameRequest   = []byte(fieldRequest)
+	nameExpect    = []byte("expect")
+	valueContinue = []byte("100-continue")
+	version1      = []byte("1")
+	version2      = []byte("2")
 )
 
 // cleanse takes out of the request's head what only proxies may say, believing it if a proxy of the mesh has said it,
@@ -53,6 +55,9 @@ func (x *Exchange) cleanse() {
 		keep = append(keep, f)
 	}
 	x.head.Fields = keep
+	if x.head.Continue && x.head.Version == message.HTTP2 {
+		x.head.Add(nameExpect, valueContinue) // HTTP/2 carries it in Continue, HTTP/1 as a field
+	}
 	if len(id) == 0 {
 		id = x.newID()
 		x.head.Add(nameRequest, id)

@@ -72,11 +72,8 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	if x.finished {
 		return
 	}
-	if x.tunnel || x.upgrade {
-		x.pump()
-	} else {
-		x.forget()
-	}
+	x.forget()
+	x.pump()
 	x.settle()
 }
 
@@ -97,21 +94,22 @@ func (t *receiver) Data(p []byte, end bool) {
 	x.busy++
 	x.rec.ResponseBytes += int64(len(p))
 	x.over = end
-	n := 0
-	if len(x.held) == 0 {
-		n = x.client.Data(p, end)
-	}
-	switch {
-	case x.finished:
-	case n < len(p):
-		x.held = x.w.buffers.Append(x.held, p[n:])
-		x.heldEnds = end
+	if len(x.held) > 0 { // in order, behind what the client has not taken
+		x.hold(p, end)
+	} else if n := x.client.Data(p, end); !x.finished {
 		x.passed(n)
-	default:
-		x.passed(n)
-		x.settle()
+		if n < len(p) {
+			x.hold(p[n:], end)
+		}
 	}
+	x.settle()
 	x.leave()
+}
+
+// hold keeps what the client does not take now. It is bounded by the window of the upstream's stream.
+func (x *Exchange) hold(p []byte, end bool) {
+	x.held = x.w.buffers.Append(x.held, p)
+	x.heldEnds = end
 }
 
 // passed gives the upstream credit for what the client has taken.
