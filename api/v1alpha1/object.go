@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Aliases of the parts that all kinds share, so that only package api imports Kubernetes.
@@ -21,6 +22,8 @@ type (
 	Condition = metav1.Condition
 	// ConditionStatus is True, False or Unknown.
 	ConditionStatus = metav1.ConditionStatus
+	// UID is the unique identity of an object.
+	UID = types.UID
 	// Time is a time with the resolution of a second, as Kubernetes writes it.
 	Time = metav1.Time
 )

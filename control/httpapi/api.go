@@ -1,0 +1,190 @@
+// Package httpapi is the resource API of the control plane: what the command line and the dashboard talk to,
+// on a unix socket for the local user and on TCP for whoever has the admin token. It promises that a set of
+// files is stored as a whole or not at all, and that nothing it refuses has any effect. It decides nothing
+// about traffic. Safe for concurrent use. Start reading at New, then apply.go.
+package httpapi
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/control/token"
+	"github.com/tulle-mesh/tulle/internal/peer"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/telemetry"
+)
+
+// maxBody bounds a request.
+const maxBody = 8 << 20
+
+// Config of an API. Store, Registry, Tokens, Admin, Log and Now are needed; what is nil of the others is
+// answered with 503.
+type Config struct {
+	Store    store.Store
+	Registry registry.View
+	Tokens   *token.Tokens
+	Admin    string // bearer token of the TCP side; at least 20 bytes
+	Log      *slog.Logger
+	Now      func() time.Time
+	Info     Info
+
+	// RouteTable answers the compiled route table of a port.
+	RouteTable func(model.PortName) (*model.RouteTable, bool)
+	// RouteStatus answers what a route's author is told.
+	RouteStatus func(*v1alpha1.HTTPRoute) []v1alpha1.RouteParentStatus
+	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only.
+	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)
+	// Behind answers the workloads whose proxies do not enforce the store's revision yet.
+	Behind func(revision int64) []Straggler
+	// Proxies answers the connected proxies.
+	Proxies func() []Proxy
+}
+
+// API serves the requests of both sides.
+type API struct {
+	cfg   Config
+	mux   *http.ServeMux
+	apply chan struct{} // holds one token: applies go one after the other
+}
+
+// New makes an API; it serves through LocalServer and RemoteServer.
+func New(cfg Config) *API {
+	a := &API{cfg: cfg, mux: http.NewServeMux(), apply: make(chan struct{}, 1)}
+	for pattern, f := range map[string]func(*http.Request) (any, error){
+		"POST /v1/apply":                               a.serveApply,
+		"GET /v1/objects/{kind}":                       a.serveList,
+		"GET /v1/objects/{kind}/{namespace}/{name}":    a.serveGet,
+		"DELETE /v1/objects/{kind}/{namespace}/{name}": a.serveDelete,
+		"GET /v1/status":                               a.serveStatus,
+		"GET /v1/endpoints":                            a.serveEndpoints,
+		"GET /v1/routes":                               a.serveRoutes,
+		"GET /v1/stat":                                 a.serveStat,
+		"GET /v1/wait":                                 a.serveWait,
+		"GET /v1/tokens":                               a.serveTokens,
+		"POST /v1/tokens":                              a.serveIssue,
+		"DELETE /v1/tokens/{id}":                       a.serveRevoke,
+	} {
+		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, f) })
+	}
+	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, &Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %s: is this 'tulle' as new as its control plane?", r.Method, r.URL.Path)})
+	})
+	return a
+}
+
+// peerKey is where the verdict on a connection's peer is.
+type peerKey struct{}
+
+// LocalServer answers a server for a unix socket: it serves this user and root in this network and user
+// namespace.
+func (a *API) LocalServer() *http.Server {
+	s := a.server(func(r *http.Request) *Error {
+		if err, _ := r.Context().Value(peerKey{}).(error); err != nil {
+			a.cfg.Log.Warn("administration refused", "error", err)
+			return &Error{Status: http.StatusForbidden, Message: "this program may not administer the mesh: " + err.Error()}
+		}
+		return nil
+	})
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		u, ok := c.(*net.UnixConn)
+		if !ok {
+			return context.WithValue(ctx, peerKey{}, errors.New("not a unix socket"))
+		}
+		if _, err := peer.Trusted(u); err != nil {
+			return context.WithValue(ctx, peerKey{}, err)
+		}
+		return ctx
+	}
+	return s
+}
+
+// RemoteServer answers a server for TCP: it serves whoever has the admin token, and /v1/ready to all.
+func (a *API) RemoteServer() *http.Server {
+	return a.server(func(r *http.Request) *Error {
+		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(a.cfg.Admin)) != 1 {
+			return &Error{Status: http.StatusUnauthorized, Message: "the admin token is missing or wrong: it is in admin.token in the control plane's data folder"}
+		}
+		return nil
+	})
+}
+
+func (a *API) server(allow func(*http.Request) *Error) *http.Server {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/ready" { // being served is being ready: the servers start last
+			writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+			return
+		}
+		if err := allow(r); err != nil {
+			writeError(w, err)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		a.mux.ServeHTTP(w, r)
+	})
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(a.cfg.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+func (a *API) answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
+	v, err := f(r)
+	if err == nil {
+		writeJSON(w, http.StatusOK, v)
+		return
+	}
+	var e *Error
+	var big *http.MaxBytesError
+	switch {
+	case errors.As(err, &e):
+	case errors.As(err, &big):
+		e = &Error{Status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is over %d bytes: apply fewer files at once", maxBody)}
+	case errors.Is(err, store.ErrNotFound):
+		e = &Error{Status: http.StatusNotFound, Message: err.Error()}
+	case errors.Is(err, store.ErrConflict):
+		e = &Error{Status: http.StatusConflict, Message: err.Error()}
+	case errors.Is(err, store.ErrInvalid):
+		e = &Error{Status: http.StatusBadRequest, Message: err.Error()}
+	default:
+		a.cfg.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		e = &Error{Status: http.StatusInternalServerError, Message: err.Error()}
+	}
+	writeError(w, e)
+}
+
+func writeError(w http.ResponseWriter, e *Error) { writeJSON(w, e.Status, e) }
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		status, text = http.StatusInternalServerError, []byte(`{"message":"the answer could not be written"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(append(text, '\n'))
+}
+
+func missing(what string) *Error {
+	return &Error{Status: http.StatusServiceUnavailable, Message: "this control plane does not answer " + what}
+}
+
+func bad(format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,78 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/store"
+)
+
+func (a *API) serveList(r *http.Request) (any, error) {
+	key, kind, err := objectKey(r.PathValue("kind"), r.URL.Query().Get("namespace"), "-")
+	if err != nil {
+		return nil, err
+	}
+	objects, rev, err := a.cfg.Store.List(r.Context(), key.Kind, key.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	list := ObjectList{Items: make([]json.RawMessage, 0, len(objects)), Revision: rev}
+	for _, o := range objects {
+		text, err := a.shown(kind, o)
+		if err != nil {
+			return nil, err
+		}
+		list.Items = append(list.Items, text)
+	}
+	return list, nil
+}
+
+func (a *API) serveGet(r *http.Request) (any, error) {
+	key, kind, err := objectKey(r.PathValue("kind"), r.PathValue("namespace"), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	o, err := a.cfg.Store.Get(r.Context(), key)
+	if err != nil {
+		return nil, err
+	}
+	return a.shown(kind, o)
+}
+
+func (a *API) serveDelete(r *http.Request) (any, error) {
+	key, _, err := objectKey(r.PathValue("kind"), r.PathValue("namespace"), r.PathValue("name"))
+	if err != nil {
+		return nil, err
+	}
+	rev, err := a.cfg.Store.Delete(r.Context(), key, store.Any)
+	if err != nil {
+		return nil, err
+	}
+	return ApplyResult{Revision: rev, Objects: []Applied{{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, Action: "deleted"}}}, nil
+}
+
+// shown answers an object as users see it: with its revision and its status of this moment.
+func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error) {
+	object := kind.New()
+	if err := json.Unmarshal(o.Value, object); err != nil {
+		return nil, err
+	}
+	v1alpha1.Meta(object).ResourceVersion = strconv.FormatInt(o.Revision, 10)
+	if r, ok := object.(*v1alpha1.HTTPRoute); ok && a.cfg.RouteStatus != nil {
+		r.Status.Parents = a.cfg.RouteStatus(r)
+	}
+	text, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, err
+	}
+	if s := string(m["status"]); s == `{}` || s == `{"parents":null}` {
+		delete(m, "status")
+	}
+	return json.Marshal(m)
+}
