@@ -157,3 +157,47 @@ func fetch(ctx context.Context, c *http.Client, method, url string, body io.Read
 func healthy(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 }
+
+// Edge is one dependency between two services.
+type Edge struct {
+	Source, Destination string
+	TCP                 bool // plain connections, not requests
+}
+
+// Edges answers every dependency of the shop: each carries traffic while the load generator runs.
+func Edges() []Edge {
+	return []Edge{
+		{Source: "load", Destination: "web"},
+		{Source: "web", Destination: "catalog"},
+		{Source: "web", Destination: "reviews"},
+		{Source: "web", Destination: "cart"},
+		{Source: "web", Destination: "checkout"},
+		{Source: "cart", Destination: "kv", TCP: true},
+		{Source: "checkout", Destination: "cart"},
+		{Source: "checkout", Destination: "payment"},
+	}
+}
+
+// Instance is one process of the shop.
+type Instance struct {
+	Service, Version string
+	Port             string // as `tulle run --port` takes it; "" for a pure client
+	Ready            string // as `tulle run --ready` takes it
+}
+
+// Instances answers what a whole shop consists of, the load generator last.
+func Instances() []Instance {
+	http := func(service, version string) Instance {
+		return Instance{service, version, HTTPPort + "/http", "http:/healthz"}
+	}
+	return []Instance{
+		{"kv", "v1", KVPort, "tcp"},
+		{"payment", "v1", GRPCPort + "/grpc", "tcp"},
+		http("catalog", "v1"), http("catalog", "v1"),
+		http("reviews", "v1"), http("reviews", "v2"),
+		http("cart", "v1"),
+		{"checkout", "v1", GRPCPort + "/grpc", "tcp"},
+		http("web", "v1"),
+		{"load", "v1", "", ""},
+	}
+}
