@@ -1,0 +1,139 @@
+package downstream_test
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/exchange"
+)
+
+const (
+	requestBytes  = "GET /products/42?color=red HTTP/1.1\r\nHost: cart\r\nUser-Agent: test\r\nAccept: */*\r\nX-Request-Id: 7\r\n\r\n"
+	responseBytes = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\nServer: test\r\n\r\n" +
+		"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"
+)
+
+// fixed is a program that answers every request head with the same bytes and allocates nothing for it.
+func fixed(t testing.TB) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf, answer := make([]byte, 4096), []byte(responseBytes)
+				for n := 0; ; {
+					m, err := c.Read(buf[n:])
+					if err != nil {
+						return
+					}
+					if n += m; bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) {
+						n = 0
+						if _, err := c.Write(answer); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// drive answers a function that sends one request on a keep-alive connection and reads its response.
+func drive(t testing.TB, p *hop) func() {
+	t.Helper()
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	buf, req := make([]byte, 4096), []byte(requestBytes)
+	return func() {
+		if _, err := c.Write(req); err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; ; {
+			m, err := c.Read(buf[n:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += m
+			if i := bytes.Index(buf[:n], []byte("\r\n\r\n")); i >= 0 && n >= i+4+100 {
+				if !bytes.HasPrefix(buf[:n], []byte("HTTP/1.1 200")) {
+					t.Fatalf("got %q", buf[:n])
+				}
+				return
+			}
+		}
+	}
+}
+
+// noAllocation asserts that a steady state of requests allocates nothing, in the whole process.
+func noAllocation(t *testing.T, one func()) {
+	t.Helper()
+	for range 500 {
+		one()
+	}
+	const n = 5000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		one()
+	}
+	runtime.ReadMemStats(&after)
+	// The runtime and the tests' own goroutines allocate a little now and then; a path that allocates does n times.
+	if d := after.Mallocs - before.Mallocs; d > n/20 {
+		t.Errorf("%d allocations in %d requests", d, n)
+	}
+}
+
+func oneHop(t testing.TB) *hop {
+	h := newHop(t, setup{origin: inbound(fixed(t))})
+	h.log.keep = false
+	return h
+}
+
+// overMesh is a route, an endpoint and a second proxy, with HTTP/2 between them.
+func overMesh(t testing.TB) *hop {
+	o := inbound(fixed(t))
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	dest := to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
+	out := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: cart}})
+	in.log.keep, out.log.keep = false, false
+	return out
+}
+
+func TestNoAllocation(t *testing.T) {
+	t.Run("one hop", func(t *testing.T) { noAllocation(t, drive(t, oneHop(t))) })
+	t.Run("two hops", func(t *testing.T) { noAllocation(t, drive(t, overMesh(t))) })
+}
+
+func BenchmarkHop(b *testing.B) {
+	for _, p := range []struct {
+		name  string
+		start func(testing.TB) *hop
+	}{{"one", oneHop}, {"two", overMesh}} {
+		b.Run(p.name, func(b *testing.B) {
+			one := drive(b, p.start(b))
+			b.ReportAllocs()
+			for b.Loop() {
+				one()
+			}
+		})
+	}
+}
