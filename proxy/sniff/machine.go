@@ -150,9 +150,9 @@ func (m *Machine) Failed() Action {
 	return 0
 }
 
-// Spoke: the server has spoken, or ended, first.
+// Spoke: the server has spoken, or ended, first. (Between proxies it can only once the relay is open.)
 func (m *Machine) Spoke() Action {
-	if m.state != Silent {
+	if m.state != Silent && (m.state != Sniffing || !m.ready) {
 		return 0
 	}
 	a := m.disarm() | m.forward()

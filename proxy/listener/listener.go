@@ -1,0 +1,171 @@
+// Package listener is what happens to a connection after accept: where did it want to go, what is known about
+// that place, what does it speak; then it is handed to HTTP, to a relay, or refused with a reason. There are
+// four kinds: outbound (the program calls, turned to us by capture), mesh (another proxy calls, mTLS), publish
+// (the outside calls one port, in the clear), forward (the program calls one address of the machine).
+//
+// It never makes a server-first protocol wait, forwards no byte before it has decided, and resets a client for
+// whom no connection could be made, so that the client sees a failure and not an empty answer. It parses no
+// message and picks no route. A Worker and what it serves belong to one loop; Mesh is for all of them. Start
+// reading at Worker.Outbound.
+package listener
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/relay"
+)
+
+// Port is one port of a service as far as a listener needs it; *live.Port is one.
+type Port interface {
+	Name() model.PortName
+	Protocol() model.Protocol
+	Cluster(name model.PortName) *cluster.Cluster // nil: does not exist
+}
+
+// Directory finds what answers at a virtual address.
+type Directory interface {
+	// Port is the fast path; known is false when ByAddress has to be asked.
+	Port(addr netip.AddrPort) (p Port, known bool)
+	// ByAddress answers on the loop, never from inside, with a port or with why there is none.
+	ByAddress(on loop.Loop, addr netip.AddrPort, then func(Port, failure.Reason))
+}
+
+// Context is what is known about a connection that is handed to HTTP.
+type Context struct {
+	Direction record.Direction
+	HTTP2     bool           // it begins with the HTTP/2 preface; otherwise HTTP/1
+	Protocol  model.Protocol // known of the port: a declared one means that nothing but HTTP is accepted
+	Remote    netip.AddrPort
+	Wanted    netip.AddrPort
+
+	Port Port // outbound: where the requests go
+
+	Own     OwnPort // inbound: the workload's port
+	Peer    Peer    // inbound over mTLS: who calls
+	MTLS    bool    // inbound from another proxy of the mesh
+	Publish bool    // inbound from outside the mesh
+}
+
+// OwnPort is one port of this proxy's workload.
+type OwnPort struct {
+	Port     uint16         // of the workload, named in the SNI and in OPEN
+	Service  model.PortName // what it is known as in the mesh
+	Protocol model.Protocol // declared, else learned, else unknown
+}
+
+// Peer is who proved to be at the other end.
+type Peer struct {
+	ID      string            // SPIFFE ID
+	Service model.ServiceName // read from the ID
+}
+
+// HTTP serves connections that speak HTTP. The handler that Serve answers gets, right after SetHandler and
+// without Opened, everything that the client has said, and its end if it has ended.
+type HTTP interface {
+	Serve(c loop.Conn, ctx Context) loop.Handler
+}
+
+// Config of a Worker. Everything is required unless it says otherwise.
+type Config struct {
+	Loop      loop.Loop
+	Log       *slog.Logger // nil: silent
+	Observer  relay.Observer
+	Directory Directory
+	Blanks    relay.Blanks
+	HTTP      HTTP
+	Relays    *relay.Relays
+	Seed      uint64 // of the loop's pseudo-random choices
+
+	// Own workload.
+	Self   model.ServiceName
+	SelfID string
+	// Ports answers what is known about a port of the workload; false: it has no such port. For any goroutine.
+	Ports func(port uint16) (OwnPort, bool)
+	// Program says how to reach the program's port as seen from source (which the connection is bound to, so that
+	// the program sees its caller). For any goroutine.
+	Program func(port uint16, source netip.Addr) (loop.Dial, bool)
+	// Learn is told what a port of the workload turned out to speak. May be nil. For any goroutine.
+	Learn func(port uint16, p model.Protocol)
+
+	Passthrough Passthrough
+	// MaxPending is how many connections may be undecided at once; default 4096.
+	MaxPending int
+	// BlankIdle is how long another proxy's blank connection may stay blank; default 5 min.
+	BlankIdle time.Duration
+}
+
+// Worker serves the connections of one loop.
+type Worker struct {
+	cfg     Config
+	rnd     *rand.Rand
+	server  relay.Server
+	pending map[*session]struct{}
+	blanks  map[*inbound]struct{}
+	probed  map[model.PortName]time.Duration // when a learned-http port was last tested for silence
+	scratch []byte
+}
+
+// New makes a Worker.
+func New(cfg Config) *Worker {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MaxPending <= 0 {
+		cfg.MaxPending = 4096
+	}
+	if cfg.BlankIdle <= 0 {
+		cfg.BlankIdle = 5 * time.Minute
+	}
+	w := &Worker{
+		cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x74756c6c65)),
+		pending: map[*session]struct{}{}, blanks: map[*inbound]struct{}{}, probed: map[model.PortName]time.Duration{},
+	}
+	w.server = relay.Server{Relays: cfg.Relays, Learn: cfg.Learn, Dial: func(port uint16, o *relay.Open) (loop.Dial, bool) {
+		return cfg.Program(port, o.Source.Addr())
+	}}
+	return w
+}
+
+// Loop answers the worker's loop.
+func (w *Worker) Loop() loop.Loop { return w.cfg.Loop }
+
+// Pending answers how many connections are undecided, blank ones from other proxies not counted.
+func (w *Worker) Pending() int { return len(w.pending) }
+
+// Drain ends what is still blank; other proxies then open new connections elsewhere. Undecided connections go on.
+func (w *Worker) Drain() {
+	for b := range w.blanks {
+		b.conn.Close()
+	}
+}
+
+// Close resets everything that has not been handed on yet.
+func (w *Worker) Close() {
+	for s := range w.pending {
+		s.refuse(failure.Draining)
+	}
+	for b := range w.blanks {
+		b.conn.Reset()
+	}
+}
+
+// probe reports whether a learned-http port may be tested for silence now: once a minute.
+func (w *Worker) probe(name model.PortName) bool {
+	now := w.cfg.Loop.Now()
+	if at, ok := w.probed[name]; ok && now-at < time.Minute {
+		return false
+	}
+	if len(w.probed) > 1024 {
+		clear(w.probed)
+	}
+	w.probed[name] = now
+	return true
+}

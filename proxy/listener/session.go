@@ -1,0 +1,435 @@
+package listener
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/relay"
+	"github.com/tulle-mesh/tulle/proxy/sniff"
+)
+
+// far is what is at the server's side of a session.
+type far uint8
+
+const (
+	farMesh    far = iota // a blank connection to another proxy
+	farProgram            // a plain connection: to the program, or to an address outside
+)
+
+// session is a connection from its accept to the decision. It drives a sniff.Machine: events in, actions out.
+// It leaves all bytes with the connection; whoever is handed the connection gets them.
+type session struct {
+	w    *Worker
+	conn loop.Conn
+	rec  record.Record
+
+	far  far
+	port Port      // farMesh
+	own  OwnPort   // publish
+	dial loop.Dial // farProgram
+
+	machine sniff.Machine
+	begun   bool // the machine has been told Accepted
+	forward bool // the decision was to relay
+	over    bool // handed on, or refused
+	timer   loop.Timer
+
+	search   *relay.Search
+	up       loop.Conn // stands, or (farProgram) is being made
+	standing bool
+	endpoint *cluster.Endpoint
+	target   pool.Target
+}
+
+// session makes one for c.
+func (w *Worker) session(c loop.Conn, dir record.Direction, wanted netip.AddrPort) *session {
+	s := &session{w: w, conn: c}
+	s.rec.Reset()
+	s.rec.Direction, s.rec.TCP, s.rec.Wanted = dir, true, wanted
+	s.rec.Start, s.rec.Wall = w.cfg.Loop.Now(), w.cfg.Loop.Wall()
+	if dir == record.Outbound {
+		s.rec.Source, s.rec.SourceID = w.cfg.Self, w.cfg.SelfID
+	} else {
+		s.rec.DestinationID = w.cfg.SelfID
+	}
+	s.timer.Expired = func() { s.do(s.machine.Expired()) }
+	w.pending[s] = struct{}{}
+	return s
+}
+
+// find asks what is at the wanted address; meanwhile the client's bytes wait in the kernel.
+func (s *session) find() {
+	s.conn.Pause()
+	s.w.cfg.Directory.ByAddress(s.w.cfg.Loop, s.rec.Wanted, func(p Port, why failure.Reason) {
+		switch {
+		case s.over:
+		case p == nil:
+			s.refuse(why)
+		default:
+			s.found(p)
+			s.conn.Resume()
+		}
+	})
+}
+
+// found starts to decide where the service is known.
+func (s *session) found(p Port) {
+	s.port = p
+	name := p.Name()
+	s.rec.Destination, s.rec.Port = name.Service, name.Port
+	known := p.Protocol()
+	s.begin(known, known == model.LearnedHTTP && s.w.probe(name))
+}
+
+// begin starts to decide. What the client has said already is there within this turn of the loop; a posted
+// function comes after it, so a client that speaks first is known as such and nobody has waited.
+func (s *session) begin(known model.Protocol, probe bool) {
+	s.rec.Protocol = known
+	s.machine.Known, s.machine.Probe = known, probe
+	s.w.cfg.Loop.Post(func() {
+		if !s.over && !s.begun {
+			s.accepted(nil)
+		}
+	})
+}
+
+// direct relays to d without looking at anything.
+func (s *session) direct(d loop.Dial) {
+	s.far, s.dial = farProgram, d
+	s.machine.Known = model.ProtocolTCP
+	s.accepted(nil)
+}
+
+func (s *session) accepted(p []byte) {
+	s.begun = true
+	s.do(s.machine.Accepted(p))
+}
+
+// Opened implements loop.Handler.
+func (s *session) Opened() {}
+
+// Data implements loop.Handler. Nothing is consumed here.
+func (s *session) Data(p []byte) int {
+	switch {
+	case s.over || s.forward:
+	case !s.begun:
+		s.accepted(p)
+	default:
+		s.do(s.machine.Data(p))
+	}
+	return 0
+}
+
+// EOF implements loop.Handler.
+func (s *session) EOF() {
+	if s.over {
+		return
+	}
+	if !s.begun {
+		s.accepted(nil)
+	}
+	s.do(s.machine.EOF())
+}
+
+// Writable implements loop.Handler.
+func (s *session) Writable() {}
+
+// Closed implements loop.Handler: the client is gone before the decision.
+func (s *session) Closed(error) {
+	if s.over {
+		return
+	}
+	s.leave()
+	s.dropFar()
+	if s.forward {
+		s.done(failure.DownstreamGone)
+	}
+}
+
+// do carries out what the machine says.
+func (s *session) do(a sniff.Action) {
+	l := s.w.cfg.Loop
+	if a&sniff.Disarm != 0 {
+		l.Disarm(&s.timer)
+	}
+	if a&sniff.Doubt != 0 {
+		s.doubt()
+	}
+	if a&sniff.Connect != 0 {
+		s.connect()
+	}
+	if a&sniff.Open != 0 && s.far == farMesh {
+		s.open(true)
+	}
+	if a&(sniff.GiveBack|sniff.Cancel) != 0 {
+		s.giveBack(a&sniff.Cancel != 0)
+	}
+	if a&sniff.Arm != 0 {
+		l.Arm(&s.timer, sniff.Wait)
+	}
+	if a&sniff.ArmLong != 0 {
+		l.Arm(&s.timer, sniff.Silence)
+	}
+	switch {
+	case s.over:
+	case a&sniff.Serve != 0:
+		s.serve()
+	case a&sniff.Forward != 0:
+		s.forward = true
+		s.relay()
+	case a&sniff.Refuse != 0:
+		s.refuse(failure.None)
+	}
+}
+
+// doubt: what the endpoints' proxies have learned about the port does not hold.
+func (s *session) doubt() {
+	if s.port == nil {
+		return
+	}
+	if c := s.port.Cluster(s.port.Name()); c != nil {
+		c.Contradict(s.machine.Known)
+	}
+}
+
+// connect starts a connection to the server's side.
+func (s *session) connect() {
+	if s.far == farProgram {
+		s.up = s.w.cfg.Loop.Dial(s.dial, (*farSide)(s))
+		return
+	}
+	c := s.port.Cluster(s.port.Name())
+	if c == nil {
+		s.later(failure.NoBackend)
+		return
+	}
+	// The answer may come from inside; what follows from it waits for the end of the actions at hand.
+	s.search = relay.Find(s.w.cfg.Loop, s.w.cfg.Blanks, c, s.w.rnd, &s.rec, s.connected)
+}
+
+// connected is the end of the search.
+func (s *session) connected(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	if f != nil {
+		s.later(f.Reason)
+		return
+	}
+	s.up, s.endpoint, s.target, s.rec.MTLS = c, ep, pool.MeshTarget(ep.Model()), true
+	c.SetHandler((*farSide)(s))
+	s.w.cfg.Loop.Post(s.stands)
+}
+
+// later tells the machine in a turn of its own that there is no connection.
+func (s *session) later(why failure.Reason) {
+	s.w.cfg.Loop.Post(func() {
+		if !s.over {
+			s.note(why)
+			s.do(s.machine.Failed())
+		}
+	})
+}
+
+// stands: the connection to the server's side can be used.
+func (s *session) stands() {
+	if s.over || s.up == nil || s.standing {
+		return
+	}
+	s.standing = true
+	s.do(s.machine.Ready())
+	if !s.over && s.forward {
+		s.relay()
+	}
+}
+
+// open writes an OPEN frame.
+func (s *session) open(silent bool) {
+	s.w.scratch = relay.AppendOpen(s.w.scratch[:0], &relay.Open{
+		Port: s.target.Port, Wanted: s.rec.Wanted, Source: s.conn.Remote(), RequestID: s.rec.RequestID, Silent: silent,
+	})
+	s.up.Write(s.w.scratch)
+}
+
+// giveBack does without the connection to the server's side.
+func (s *session) giveBack(cancel bool) {
+	up := s.up
+	s.up = nil
+	switch {
+	case up == nil && s.search != nil:
+		s.search.Cancel()
+	case up == nil:
+	case s.far == farMesh && !cancel:
+		s.w.cfg.Blanks.Return(&s.target, up)
+	case s.far == farMesh:
+		up.Write([]byte{relay.CancelByte})
+		up.SetHandler(nobody{up})
+		up.Close()
+	default:
+		up.SetHandler(nobody{up})
+		up.Close()
+	}
+}
+
+// serve hands the connection to HTTP.
+func (s *session) serve() {
+	s.leave()
+	ctx := Context{
+		Direction: s.rec.Direction, HTTP2: s.machine.Verdict == sniff.HTTP2, Protocol: s.machine.Known,
+		Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Port: s.port, Own: s.own, Publish: s.rec.Direction == record.Inbound,
+	}
+	if !ctx.Protocol.HTTP() {
+		ctx.Protocol = model.LearnedHTTP
+	}
+	s.conn.SetHandler(s.w.cfg.HTTP.Serve(s.conn, ctx))
+	s.conn.Resume()
+}
+
+// relay hands both connections on, if the other one stands already; until then nothing is read.
+func (s *session) relay() {
+	if s.over {
+		return
+	}
+	if !s.standing {
+		s.conn.Pause()
+		return
+	}
+	s.leave()
+	if s.far == farMesh {
+		if s.machine.Opened() {
+			s.up.Write([]byte{relay.GoByte})
+		} else {
+			s.open(false)
+		}
+	}
+	o := relay.Options{Endpoint: s.endpoint}
+	if s.rec.Direction == record.Inbound && s.w.cfg.Learn != nil {
+		o.First = s.learn
+	}
+	s.w.cfg.Relays.Start(s.conn, s.up, &s.rec, o)
+}
+
+func (s *session) learn(server bool) {
+	p := model.LearnedClientFirst
+	if server {
+		p = model.LearnedServerFirst
+	}
+	s.w.cfg.Learn(s.own.Port, p)
+}
+
+// refuse resets the client; why None stands for what was noted before.
+func (s *session) refuse(why failure.Reason) {
+	if s.over {
+		return
+	}
+	s.leave()
+	s.dropFar()
+	s.done(why)
+	s.conn.Reset()
+}
+
+// note keeps why there is no connection.
+func (s *session) note(why failure.Reason) {
+	if s.rec.Reason == "" {
+		s.rec.Reason = why.Label()
+	}
+}
+
+func (s *session) done(why failure.Reason) {
+	s.note(why)
+	s.rec.End = s.w.cfg.Loop.Now()
+	s.w.cfg.Observer.Done(&s.rec)
+}
+
+// leave ends the session's own business.
+func (s *session) leave() {
+	s.over = true
+	s.w.cfg.Loop.Disarm(&s.timer)
+	delete(s.w.pending, s)
+}
+
+// dropFar gives up the connection to the server's side.
+func (s *session) dropFar() {
+	if s.search != nil {
+		s.search.Cancel()
+	}
+	up := s.up
+	s.up = nil
+	switch {
+	case up == nil:
+	case s.far == farMesh && !s.machine.Opened():
+		s.w.cfg.Blanks.Return(&s.target, up)
+	case s.far == farMesh && s.rec.Reason == "": // the client came and went without a byte
+		up.SetHandler(nobody{up})
+		up.Close()
+	default:
+		up.SetHandler(nobody{up})
+		up.Reset()
+	}
+}
+
+// farSide is the handler of the connection to the server's side.
+type farSide session
+
+// Opened implements loop.Handler.
+func (f *farSide) Opened() { (*session)(f).stands() }
+
+// Data implements loop.Handler. Nothing is consumed here.
+func (f *farSide) Data([]byte) int {
+	f.spoke()
+	return 0
+}
+
+// EOF implements loop.Handler.
+func (f *farSide) EOF() { f.spoke() }
+
+// spoke: the server's side has spoken or ended. It may only where the relay is open.
+func (f *farSide) spoke() {
+	s := (*session)(f)
+	if s.far == farProgram || s.machine.Opened() {
+		s.do(s.machine.Spoke())
+		return
+	}
+	s.up.Reset()
+}
+
+// Writable implements loop.Handler.
+func (f *farSide) Writable() {}
+
+// Closed implements loop.Handler.
+func (f *farSide) Closed(err error) {
+	s := (*session)(f)
+	if s.over || s.up == nil {
+		return
+	}
+	stood := s.standing
+	s.up, s.standing = nil, false
+	switch {
+	case stood && !s.machine.Opened():
+		// A blank that was held while the client's first bytes were incomplete. It may be needed yet.
+		if s.forward || s.far == farMesh {
+			s.connect()
+			return
+		}
+		s.note(failure.UpstreamReset)
+	case stood:
+		s.note(failure.UpstreamReset)
+	case errors.Is(err, loop.ErrConnectTimeout):
+		s.note(failure.ConnectTimeout)
+	default:
+		s.note(failure.ConnectFailed)
+	}
+	s.do(s.machine.Failed())
+}
+
+// nobody is the handler of a connection that is on its way out.
+type nobody struct{ c loop.Conn }
+
+func (nobody) Opened()           {}
+func (nobody) Data(p []byte) int { return len(p) }
+func (nobody) EOF()              {}
+func (nobody) Writable()         {}
+func (nobody) Closed(error)      {}
