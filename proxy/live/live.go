@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 )
@@ -61,7 +62,8 @@ type Config struct {
 // Live is the configuration in force. All methods are safe for concurrent use.
 type Live struct {
 	cfg   Config
-	index atomic.Pointer[map[netip.AddrPort]*Port] // ready ports
+	index atomic.Pointer[map[netip.AddrPort]*Port]            // ready ports
+	held  atomic.Pointer[map[model.PortName]*cluster.Cluster] // all clusters that exist
 
 	mu       sync.Mutex
 	up       bool
@@ -96,6 +98,7 @@ func New(cfg Config) *Live {
 		clusters: map[model.PortName]*entry{}, asks: map[*ask]struct{}{},
 	}
 	l.index.Store(&map[netip.AddrPort]*Port{})
+	l.held.Store(&map[model.PortName]*cluster.Cluster{})
 	l.ended.Add(1)
 	go l.sweeps()
 	return l

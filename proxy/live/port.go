@@ -22,7 +22,8 @@ type Port struct {
 	// Under live.mu.
 	idle     int           // sweeps without use
 	next     *router.Table // waits for its clusters; nil: view is the newest
-	needs    []*entry      // of view, of next, and of the table before view
+	needs    []*entry      // of view, of next, and of former tables until the second sweep after them
+	spare    []*entry      // those of needs that the last sweep found in no table
 	asked    bool          // the route table is subscribed
 	complete bool          // a view was published since it was last subscribed
 }
@@ -31,7 +32,6 @@ type Port struct {
 type view struct {
 	table    *router.Table
 	clusters map[model.PortName]*cluster.Cluster // those that exist
-	former   map[model.PortName]*cluster.Cluster // of the table before, for requests that matched there
 }
 
 // Name answers the port's name.
@@ -46,15 +46,15 @@ func (p *Port) Routes() *router.Table {
 	return p.view.Load().table
 }
 
-// Cluster answers the cluster of that name if the table in force (or the one before) names it and it exists,
-// else nil. The port's own cluster, Cluster(Name()), is always among them.
+// Cluster answers the cluster of that name if it exists and a table in force names it, or did until a few
+// minutes ago: whoever matched in a table that was replaced since finds its cluster. Else nil. The port's own
+// cluster, Cluster(Name()), is always among them.
 func (p *Port) Cluster(name model.PortName) *cluster.Cluster {
 	p.touch()
-	v := p.view.Load()
-	if c := v.clusters[name]; c != nil {
+	if c := p.view.Load().clusters[name]; c != nil {
 		return c
 	}
-	return v.former[name]
+	return (*p.live.held.Load())[name]
 }
 
 // Protocol answers what is known to be spoken on the port: declared on the service's port, else declared or

@@ -66,7 +66,10 @@ func (l *Live) retire(p *Port) {
 	p.asked, p.complete, p.next = false, false, nil
 	p.retired.Store(true)
 	l.unsubscribe(KindRouteTable, p.name.String())
-	l.shed(p)
+	for _, e := range p.needs {
+		l.release(p, e)
+	}
+	p.needs, p.spare = nil, nil
 }
 
 // revive subscribes to a retired port again.

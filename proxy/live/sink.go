@@ -59,12 +59,18 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 		e.known = true
 		switch {
 		case c == nil:
-			refresh = e.cluster != nil
-			e.cluster = nil
+			if refresh = e.cluster != nil; refresh {
+				e.former, e.cluster = e.cluster, nil
+			}
+			l.hold()
 		case e.cluster == nil:
 			refresh = true
-			e.cluster = cluster.New(c)
+			if e.cluster, e.former = e.former, nil; e.cluster == nil {
+				e.cluster = cluster.New(c)
+			}
+			e.cluster.Set(c)
 			e.cluster.SetEndpoints(e.endpoints)
+			l.hold()
 		default:
 			e.cluster.Set(c)
 		}
@@ -77,8 +83,10 @@ func (l *Live) Endpoints(name string, eps *model.Endpoints) {
 	l.change(name, func(e *entry) (refresh bool) {
 		first := !e.endpointsKnown
 		e.endpoints, e.endpointsKnown = eps, true
-		if e.cluster != nil {
-			e.cluster.SetEndpoints(eps)
+		for _, c := range []*cluster.Cluster{e.cluster, e.former} {
+			if c != nil {
+				c.SetEndpoints(eps)
+			}
 		}
 		return first
 	})

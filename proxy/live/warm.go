@@ -14,6 +14,7 @@ import (
 type entry struct {
 	name           model.PortName
 	cluster        *cluster.Cluster // nil: does not exist, if known
+	former         *cluster.Cluster // what it was before it ceased to exist: comes back with its endpoints' state
 	known          bool
 	endpoints      *model.Endpoints
 	endpointsKnown bool
@@ -92,11 +93,7 @@ func (l *Live) warm(p *Port) {
 			clusters[n] = e.cluster
 		}
 	}
-	v := &view{table: table, clusters: clusters, former: old.former}
-	if table != old.table {
-		v.former = old.clusters
-	}
-	p.view.Store(v)
+	p.view.Store(&view{table: table, clusters: clusters})
 	p.next = nil
 	if !p.complete {
 		p.complete = true
@@ -104,32 +101,50 @@ func (l *Live) warm(p *Port) {
 	}
 }
 
-// shed gives up the clusters that neither the table in force nor the one that waits names.
+// shed gives up the clusters that no table of the port names any more, at the second sweep that finds them so.
 func (l *Live) shed(p *Port) {
-	keep := map[model.PortName]bool{}
-	if p.asked {
-		keep[p.name] = true
-		for _, t := range []*router.Table{p.next, p.view.Load().table} {
-			if t != nil {
-				named(t, keep)
-			}
+	keep := map[model.PortName]bool{p.name: true}
+	for _, t := range []*router.Table{p.next, p.view.Load().table} {
+		if t != nil {
+			named(t, keep)
 		}
 	}
+	spare := p.spare
+	p.spare = nil
 	p.needs = slices.DeleteFunc(p.needs, func(e *entry) bool {
-		if keep[e.name] {
+		switch {
+		case keep[e.name]:
 			return false
+		case slices.Contains(spare, e):
+			l.release(p, e)
+			return true
 		}
-		delete(e.users, p)
-		if len(e.users) == 0 {
-			delete(l.clusters, e.name)
-			l.unsubscribe(KindCluster, e.name.String())
-			l.unsubscribe(KindEndpoints, e.name.String())
-		}
-		return true
+		p.spare = append(p.spare, e)
+		return false
 	})
-	if v := p.view.Load(); v.former != nil && p.asked {
-		p.view.Store(&view{table: v.table, clusters: v.clusters})
+}
+
+// release ends a port's need of a cluster, and the cluster with its last user.
+func (l *Live) release(p *Port, e *entry) {
+	delete(e.users, p)
+	if len(e.users) > 0 {
+		return
 	}
+	delete(l.clusters, e.name)
+	l.hold()
+	l.unsubscribe(KindCluster, e.name.String())
+	l.unsubscribe(KindEndpoints, e.name.String())
+}
+
+// hold publishes which clusters exist.
+func (l *Live) hold() {
+	held := make(map[model.PortName]*cluster.Cluster, len(l.clusters))
+	for n, e := range l.clusters {
+		if e.cluster != nil {
+			held[n] = e.cluster
+		}
+	}
+	l.held.Store(&held)
 }
 
 // renewService gives the ports of a service its newest description: the one just told, if it is of that
