@@ -10,6 +10,7 @@ package pool
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -42,6 +43,18 @@ type Target struct {
 // MeshTarget is where the proxy in front of e is.
 func MeshTarget(e *model.Endpoint) Target {
 	return Target{Kind: Mesh, Address: e.Address, Workload: e.Workload, Namespace: e.Namespace, Port: e.Port, Identity: e.Identity}
+}
+
+// ServerName is the SNI that names the workload's port: p<port>.<workload>.<namespace>.mesh.tulle.
+func (t *Target) ServerName() string {
+	return "p" + strconv.Itoa(int(t.Port)) + "." + t.Workload + "." + t.Namespace + ".mesh.tulle"
+}
+
+// Over answers Config.Mesh for real connections.
+func Over(m *upstream.Mesh) func(t *Target, timeout time.Duration, h loop.Handler) loop.Conn {
+	return func(t *Target, timeout time.Duration, h loop.Handler) loop.Conn {
+		return m.Dial(t.Address, t.ServerName(), t.Identity, timeout, h)
+	}
 }
 
 // Config of a Pool. Loop is required, Mesh too when mesh targets are used; everything else has a default.

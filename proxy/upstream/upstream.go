@@ -12,7 +12,6 @@ import (
 
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/http1"
-	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
 )
 
@@ -90,17 +89,4 @@ func (s *Shared) window() int {
 		return 64 << 10
 	}
 	return s.Window
-}
-
-// DialFailure translates why a connection could not be made.
-func DialFailure(err error) *failure.Failure {
-	r := failure.ConnectFailed
-	var f *failure.Failure
-	switch {
-	case errors.As(err, &f):
-		return f
-	case errors.Is(err, loop.ErrConnectTimeout):
-		r = failure.ConnectTimeout
-	}
-	return &failure.Failure{Reason: r, Cause: err}
 }
