@@ -561,7 +561,7 @@ func closedMethods(t *testing.T, w World) {
 			c.Close()
 			c.Reset()
 			c.SetHandler(client)
-			if c.Buffered() != 0 || !c.Remote().IsValid() || c.Loop() != w.Loop(0) {
+			if c.Buffered() != 0 || !c.Remote().IsValid() || c.Loop() == nil {
 				t.Error("a closed connection answers nonsense")
 			}
 		})
