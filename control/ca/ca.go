@@ -68,6 +68,9 @@ func (c *CA) RootsPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.root.cert.Raw})
 }
 
+// RootsDER answers the bundle, certificate by certificate.
+func (c *CA) RootsDER() [][]byte { return [][]byte{c.root.cert.Raw} }
+
 // Roots answers the bundle as a pool. The pool is the caller's own.
 func (c *CA) Roots() *x509.CertPool {
 	pool := x509.NewCertPool()

@@ -21,15 +21,23 @@ const (
 	intermediateFile = "intermediate.pem"
 )
 
+// DefaultTrustDomain is that of an authority made for no particular one.
+const DefaultTrustDomain = "tulle.local"
+
 // Open answers the authority kept in dir, and makes one for trustDomain on the first start. One process at a
-// time may use dir. An authority of another trust domain is refused.
+// time may use dir. An authority of another trust domain is refused; "" takes the one that is there.
 func Open(dir, trustDomain string, now time.Time) (*CA, error) {
+	// A folder under its final name is whole: it got that name in one step.
+	_, err := os.Stat(dir)
+	first, given := errors.Is(err, fs.ErrNotExist), trustDomain != ""
+	if !given {
+		trustDomain = DefaultTrustDomain
+	}
 	probe := spiffe.ID{TrustDomain: trustDomain, Namespace: "default", ServiceAccount: "probe"}
 	if err := probe.Validate(); err != nil {
 		return nil, err
 	}
-	// A folder under its final name is whole: it got that name in one step.
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if first {
 		if err := create(dir, trustDomain, now); err != nil {
 			return nil, fmt.Errorf("make the mesh CA: %w", err)
 		}
@@ -38,7 +46,9 @@ func Open(dir, trustDomain string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the mesh CA: %w", err)
 	}
-	if c.trustDomain != trustDomain {
+	if !given {
+		probe.TrustDomain = c.trustDomain
+	} else if c.trustDomain != trustDomain {
 		return nil, fmt.Errorf("the mesh CA in %s is of trust domain %s, not %s: start with that one, or with another data folder",
 			dir, c.trustDomain, trustDomain)
 	}

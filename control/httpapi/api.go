@@ -43,7 +43,8 @@ type Config struct {
 	RouteTable func(model.PortName) (*model.RouteTable, bool)
 	// RouteStatus answers what a route's author is told.
 	RouteStatus func(*v1alpha1.HTTPRoute) []v1alpha1.RouteParentStatus
-	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only.
+	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only; for a
+	// window of 0 everything that they have counted since they began.
 	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)
 	// Behind answers the workloads whose proxies do not enforce the store's revision yet.
 	Behind func(revision int64) []Straggler

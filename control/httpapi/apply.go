@@ -104,6 +104,10 @@ func (a *API) change(ctx context.Context, d *decode.Document, remove bool) (*sto
 	if v := v1alpha1.Meta(d.Object).ResourceVersion; v != "" && (!exists || v != strconv.FormatInt(old.Revision, 10)) {
 		return nil, "", d.Errorf("metadata.resourceVersion", "is %s, but the object was changed or deleted since: get it again, or remove the field", v)
 	}
+	if m, ok := d.Object.(*v1alpha1.MeshConfig); ok && m.Spec.TrustDomain != a.cfg.Info.TrustDomain {
+		return nil, "", d.Errorf("spec.trustDomain", "is %s, but the mesh CA is of %s, which cannot be changed: write that, or start a new mesh in another data folder with 'tulle up --trust-domain'",
+			m.Spec.TrustDomain, a.cfg.Info.TrustDomain)
+	}
 	value, same, err := a.stored(d, old.Value)
 	switch {
 	case err != nil:

@@ -141,9 +141,12 @@ func (a *API) serveStat(r *http.Request) (any, error) {
 	if a.cfg.Edges == nil {
 		return nil, missing("what flows")
 	}
-	window, err := duration(r, "window", defaultWindow, maxWindow)
-	if err != nil {
-		return nil, err
+	window := time.Duration(0)
+	if r.URL.Query().Get("window") != "total" {
+		var err error
+		if window, err = duration(r, "window", defaultWindow, maxWindow); err != nil {
+			return nil, err
+		}
 	}
 	edges, err := a.cfg.Edges(r.Context(), window)
 	return Stat{Window: window, Edges: edges}, err

@@ -1,0 +1,186 @@
+// Package control puts the control plane together: store, mesh CA, registry, compiler, and the servers that
+// proxies and people talk to. Its parts are below it and know nothing of each other but small interfaces;
+// compose.go is where they meet. One process per data folder. Start reading at Start, then compose.go.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/control/store/etcd"
+)
+
+// Ports that a control plane listens on unless told otherwise.
+const (
+	DefaultHTTPListen = "127.0.0.1:7070"
+	DefaultGRPCListen = "127.0.0.1:15012"
+)
+
+// Config of a control plane. DataDir is needed; the zero value of everything else is a default.
+type Config struct {
+	DataDir     string // made with mode 0700
+	HTTPListen  string // API on TCP, with the admin token; "" DefaultHTTPListen
+	GRPCListen  string // xDS and identity; "" DefaultGRPCListen
+	TrustDomain string // "": that of the CA in DataDir, else of MeshConfig, else tulle.local
+
+	EtcdEndpoints                 []string // none: the embedded etcd under DataDir
+	EtcdCACert, EtcdCert, EtcdKey string   // files
+
+	Version string       // of this program, for listings
+	Logger  *slog.Logger // nil: nothing is logged
+}
+
+// Plane is a running control plane.
+type Plane struct {
+	cfg       Config
+	log       *slog.Logger
+	lock      *os.File
+	store     store.Store
+	ca        *ca.CA
+	mesh      mesh
+	started   time.Time
+	http      net.Listener
+	grpc      net.Listener
+	closers   []func() // of what runs, in the order in which it was started
+	serving   sync.WaitGroup
+	closeOnce sync.Once
+}
+
+// Start starts a control plane and answers when it is ready: everything that it listens on accepts. ctx bounds
+// the start only; Close ends what was started.
+func Start(ctx context.Context, cfg Config) (*Plane, error) {
+	p := &Plane{cfg: withDefaults(cfg), started: time.Now()}
+	p.log = p.cfg.Logger
+	if err := p.start(ctx); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func withDefaults(cfg Config) Config {
+	if cfg.HTTPListen == "" {
+		cfg.HTTPListen = DefaultHTTPListen
+	}
+	if cfg.GRPCListen == "" {
+		cfg.GRPCListen = DefaultGRPCListen
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+func (p *Plane) start(ctx context.Context) (err error) {
+	if err := p.openFolder(); err != nil {
+		return err
+	}
+	// The ports come first: the commonest mistake is told before anything is written.
+	if p.http, err = p.listen(p.cfg.HTTPListen, "--http-listen"); err != nil {
+		return err
+	}
+	if p.grpc, err = p.listen(p.cfg.GRPCListen, "--grpc-listen"); err != nil {
+		return err
+	}
+	if p.store, err = p.openStore(ctx); err != nil {
+		return err
+	}
+	p.onClose(func() { p.store.Close() })
+	if p.mesh, err = readMesh(ctx, p.store); err != nil {
+		return err
+	}
+	domain := p.cfg.TrustDomain
+	if domain == "" {
+		domain = p.mesh.trustDomain
+	}
+	if p.ca, err = ca.Open(filepath.Join(p.cfg.DataDir, "ca"), domain, time.Now()); err != nil {
+		return err
+	}
+	return p.compose(ctx)
+}
+
+func (p *Plane) openStore(ctx context.Context) (store.Store, error) {
+	if len(p.cfg.EtcdEndpoints) == 0 {
+		return etcd.Embed(ctx, filepath.Join(p.cfg.DataDir, "etcd"), p.log)
+	}
+	return etcd.Dial(ctx, etcd.Config{Endpoints: p.cfg.EtcdEndpoints, CACert: p.cfg.EtcdCACert, Cert: p.cfg.EtcdCert, Key: p.cfg.EtcdKey, Log: p.log})
+}
+
+// listen opens a TCP port.
+func (p *Plane) listen(address, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w: choose another with %s", address, cause(err), flag)
+	}
+	p.onClose(func() { l.Close() })
+	return l, nil
+}
+
+// cause answers the innermost error of a network operation, which repeats nothing.
+func cause(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}
+
+// serve runs an HTTP server until Close.
+func (p *Plane) serve(s *http.Server, l net.Listener) {
+	p.serving.Go(func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			p.log.Error("the API ended", "address", l.Addr().String(), "error", err)
+		}
+	})
+	p.onClose(func() {
+		// Waits that are under way are not waited for.
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		if s.Shutdown(ctx) != nil {
+			s.Close()
+		}
+	})
+}
+
+func (p *Plane) onClose(f func()) { p.closers = append(p.closers, f) }
+
+// Close ends everything, the last started first, and waits for it. It is idempotent.
+func (p *Plane) Close() error {
+	p.closeOnce.Do(func() {
+		for i := len(p.closers) - 1; i >= 0; i-- {
+			p.closers[i]()
+		}
+		p.serving.Wait()
+	})
+	return nil
+}
+
+// HTTPAddress is where the API listens on TCP.
+func (p *Plane) HTTPAddress() string { return p.http.Addr().String() }
+
+// GRPCAddress is where proxies connect.
+func (p *Plane) GRPCAddress() string { return p.grpc.Addr().String() }
+
+// TrustDomain is that of every identity in the mesh.
+func (p *Plane) TrustDomain() string { return p.ca.TrustDomain() }
+
+// info is what the API says about this process.
+func (p *Plane) info() httpapi.Info {
+	where := "embedded etcd"
+	if len(p.cfg.EtcdEndpoints) > 0 {
+		where = "etcd at " + strings.Join(p.cfg.EtcdEndpoints, ",")
+	}
+	return httpapi.Info{Version: p.cfg.Version, TrustDomain: p.ca.TrustDomain(), Store: where, DataDir: p.cfg.DataDir,
+		HTTP: p.HTTPAddress(), GRPC: p.GRPCAddress(), PID: os.Getpid(), Started: p.started}
+}

@@ -1,0 +1,114 @@
+package control
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names in the data folder.
+const (
+	lockFile       = "lock"
+	adminTokenFile = "admin.token"
+	apiSocket      = "api.sock"
+	identitySocket = "identity.sock"
+)
+
+// maxSocketPath is what the kernel takes as the path of a unix socket.
+const maxSocketPath = 107
+
+// APISocket is where the API of the control plane with this data folder listens for the local user.
+func APISocket(dataDir string) string { return filepath.Join(dataDir, apiSocket) }
+
+// IdentitySocket is where it attests workloads of the local user.
+func IdentitySocket(dataDir string) string { return filepath.Join(dataDir, identitySocket) }
+
+// AdminTokenFile holds the bearer token of the API on TCP.
+func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, adminTokenFile) }
+
+// openFolder makes the data folder and takes it for this process alone.
+func (p *Plane) openFolder() error {
+	if p.cfg.DataDir == "" {
+		return errors.New("no data folder given: name one with --data-dir")
+	}
+	dir, err := filepath.Abs(p.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	p.cfg.DataDir = dir
+	if path := IdentitySocket(dir); len(path) > maxSocketPath {
+		return fmt.Errorf("the path %s has %d bytes, a unix socket may have %d: choose a shorter --data-dir", path, len(path), maxSocketPath)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w: choose another --data-dir", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w: choose another --data-dir", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		by, _ := os.ReadFile(f.Name())
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return fmt.Errorf("a control plane (process %s) already uses %s: stop it, or choose another --data-dir", strings.TrimSpace(string(by)), dir)
+		}
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	p.lock = f
+	p.onClose(func() { f.Close() }) // the kernel lets go of the lock, also when the process is killed
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return err
+}
+
+// listenUnix opens a socket in the data folder for this user alone. One that a killed process left behind is
+// replaced: the lock says that it is nobody's.
+func (p *Plane) listenUnix(path string) (*net.UnixListener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, cause(err))
+	}
+	// The folder's mode keeps others out before this does.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	p.onClose(func() { l.Close() })
+	return l, nil
+}
+
+// adminToken answers the token of the API on TCP, and makes it on the first start.
+func (p *Plane) adminToken() (string, error) {
+	path := AdminTokenFile(p.cfg.DataDir)
+	text, err := os.ReadFile(path)
+	if token := strings.TrimSpace(string(text)); err == nil && len(token) >= 32 {
+		return token, os.Chmod(path, 0o600)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	token := hex.EncodeToString(secret)
+	next := path + ".new"
+	if err := os.WriteFile(next, []byte(token+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	return token, os.Rename(next, path)
+}
