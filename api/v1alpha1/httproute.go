@@ -50,3 +50,9 @@ const (
 	FilterRequestHeaderModifier  = gateway.HTTPRouteFilterRequestHeaderModifier
 	FilterResponseHeaderModifier = gateway.HTTPRouteFilterResponseHeaderModifier
 )
+
+// ParentService answers the parentRef that attaches a route to every port of a service in its own namespace.
+func ParentService(name string) ParentRef {
+	kind, group := gateway.Kind("Service"), gateway.Group("")
+	return ParentRef{Group: &group, Kind: &kind, Name: gateway.ObjectName(name)}
+}
