@@ -184,3 +184,6 @@ var ErrNotSupervised = errors.New("file descriptor 3 is not a supervisor's link;
 func AdminSocket(dataDir, namespace, workload string) string {
 	return filepath.Join(dataDir, "proxies", workload+"."+namespace+".sock")
 }
+
+// ControlSocket answers the path on which a control plane with this data folder listens for local proxies.
+func ControlSocket(dataDir string) string { return filepath.Join(dataDir, "control.sock") }

@@ -249,10 +249,11 @@ func inheritable(f *os.File, yes bool) error {
 	return err
 }
 
-// ResolvConf is what a program in the given namespace of the mesh finds as /etc/resolv.conf. Names with fewer than
-// two dots are tried inside the mesh first, so that "reviews.default" never reaches the machine's resolver.
+// ResolvConf is what a program in the given namespace of the mesh finds as /etc/resolv.conf. The machine's own search
+// domains are not in it: a wildcard zone among them would answer "reviews". With ndots:1 a name with a dot is asked
+// as it is first, so that names outside the mesh never wait for it.
 func ResolvConf(namespace string) string {
-	return "# made by tulle run; queries go to the mesh, which asks the machine's resolver for names outside it\n" +
+	return "# made by tulle run: the mesh answers, and asks the machine's resolver for names outside it\n" +
 		"search " + namespace + ".svc.cluster.local svc.cluster.local cluster.local\n" +
-		"nameserver 127.0.0.1\noptions ndots:2 timeout:5 attempts:2\n"
+		"nameserver 127.0.0.1\noptions ndots:1 timeout:5 attempts:2\n"
 }
