@@ -27,7 +27,7 @@ type Config struct {
 	MaxHead       uint32 // largest head we take, in bytes as RFC 9113 section 6.5.2 counts; default 64 KB
 	EnableConnect bool   // server: announce extended CONNECT (RFC 8441)
 	Huffman       bool   // write Huffman codes: fewer bytes, more work
-	Budget        uint32 // abusive frames (resets, pings, settings, empty frames) before the connection is refused; default 1000
+	Budget        uint32 // see budget.go: what a peer may ask of us in vain, in frames; default 1000. More between proxies, whose peers' resets are their clients'
 	Events        Events // told what happens; required
 }
 

@@ -258,10 +258,10 @@ func (c *Conn) readReset(id uint32, p []byte) {
 		return
 	}
 	c.close(s, peerPast)
-	c.events.Reset(s, ErrCode(binary.BigEndian.Uint32(p)))
 	if c.cfg.Server {
-		c.spend(1, "too many streams reset")
+		c.spendReset(s)
 	}
+	c.events.Reset(s, ErrCode(binary.BigEndian.Uint32(p)))
 }
 
 func (c *Conn) readPing(flags byte, id uint32, p []byte) {

@@ -1,5 +1,7 @@
 package http2
 
+import "time"
+
 // Stream is one request and its response. It belongs to its Conn; after its end calls with it do nothing,
 // except that Consumed, Reset and Release still give credit back.
 type Stream struct {
@@ -25,6 +27,8 @@ type Stream struct {
 	recvWindow int64
 	owed       uint32 // given back by the owner, not yet announced to the peer
 	held       uint32 // given to the owner, not yet given back
+
+	born time.Duration // by Tick
 
 	wants      bool // Data took less than it was given
 	prev, next *Stream
@@ -175,15 +179,21 @@ const (
 	skippedPast        // never used: the peer went on to a higher one
 )
 
-// past remembers the latest streams that are over.
+// past remembers the latest streams that are over, by id. The regular ends are kept apart: they are many, matter
+// less, and must not push the others out.
 type past struct {
-	slots   [64]uint64 // id<<8 | how, by id
+	reset   [128]uint32 // half of id<<2 | how
+	ended   [16]uint32  // id
 	skipped [4]struct{ from, to uint32 }
 	next    uint8
 }
 
 func (p *past) remember(id uint32, how uint8) {
-	p.slots[id>>1&63] = uint64(id)<<8 | uint64(how)
+	if how == endedPast {
+		p.ended[id>>1&15] = id
+	} else {
+		p.reset[id>>1&127] = id>>1<<2 | uint32(how)
+	}
 }
 
 func (p *past) skip(from, to uint32) {
@@ -192,8 +202,11 @@ func (p *past) skip(from, to uint32) {
 }
 
 func (p *past) of(id uint32) uint8 {
-	if v := p.slots[id>>1&63]; uint32(v>>8) == id {
-		return uint8(v)
+	if v := p.reset[id>>1&127]; v&3 != 0 && v>>2 == id>>1 {
+		return uint8(v & 3)
+	}
+	if p.ended[id>>1&15] == id {
+		return endedPast
 	}
 	for _, r := range p.skipped {
 		if id >= r.from && id < r.to {
@@ -212,7 +225,7 @@ func (c *Conn) take(id uint32) *Stream {
 	} else {
 		s = new(Stream)
 	}
-	*s = Stream{id: id, remaining: -1, sendWindow: int64(c.peer.window), recvWindow: int64(c.cfg.InitialWindow)}
+	*s = Stream{id: id, remaining: -1, sendWindow: int64(c.peer.window), recvWindow: int64(c.cfg.InitialWindow), born: c.budget.now}
 	if !c.acked {
 		s.recvWindow = max(s.recvWindow, defaultWindow) // the peer may not know better yet
 	}
