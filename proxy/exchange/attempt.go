@@ -43,9 +43,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		if x.version == message.HTTP2 {
 			x.target.Kind = pool.H2C
 		}
-		if x.origin.BindSource {
-			x.target.Source = x.origin.Remote.Addr()
-		}
+		x.target.Source = x.origin.From
 		return 1, failure.None
 	}
 	now := x.w.cfg.Loop.Now()

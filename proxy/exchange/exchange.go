@@ -41,8 +41,8 @@ type Origin struct {
 	Protocol model.Protocol
 	// ConnectTimeout to the program; 0: the pool's.
 	ConnectTimeout time.Duration
-	// BindSource makes connections to the program start at the caller's address (capture, DESIGN 4).
-	BindSource bool
+	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.
+	From netip.Addr
 }
 
 // Observer takes the record of every exchange that ended, exactly once (observe.Recorder). The record is reused
