@@ -16,10 +16,9 @@ const (
 	Live                  // ready, its session is up
 	Lost                  // its session broke; it stays an endpoint until its grace ends
 	Stale                 // its grace has ended, but too many would have ended with it
-	Leaving               // said goodbye: no endpoint any more, its session may still be up
 )
 
-var stateNames = [...]string{"starting", "live", "lost", "stale", "leaving"}
+var stateNames = [...]string{"starting", "live", "lost", "stale"}
 
 // String answers the name used in listings.
 func (s State) String() string { return stateNames[s] }
@@ -82,8 +81,9 @@ type View interface {
 	Endpoints(model.PortName) (e *model.Endpoints, ok bool)
 	// Workloads answers all workloads, ordered by namespace and name.
 	Workloads() []*Workload
-	// Watch calls f after every change, from one goroutine, one call at a time and in order. The returned
-	// function ends that and does not wait for a call under way.
+	// Watch calls f after every change, when the view shows it, one call at a time and in order. f must not
+	// wait for anything and must not change the registry. The returned function ends that and does not wait
+	// for a call under way.
 	Watch(f func(Change)) (stop func())
 }
 

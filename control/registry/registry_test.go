@@ -1,0 +1,245 @@
+package registry_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/control/store/mem"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+func workload(service string, n int) registry.Workload {
+	return registry.Workload{
+		Name: fmt.Sprintf("%s-%d", service, n), Namespace: "default", Service: service, Version: "v1",
+		Ports: []registry.Port{{Name: "http", Port: 80, Target: 8080}}, Address: netip.MustParseAddrPort("127.0.0.1:2000"),
+		Identity: "spiffe://tulle.local/ns/default/sa/" + service,
+	}
+}
+
+func portOf(service string) model.PortName {
+	return model.PortName{Service: model.ServiceName{Namespace: "default", Name: service}, Port: 80}
+}
+
+// start makes a registry that is closed with the test, and past its hold.
+func start(t *testing.T, s store.Store, aged bool) *registry.Registry {
+	t.Helper()
+	r, err := registry.Start(t.Context(), registry.Config{Store: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if aged {
+		time.Sleep(registry.StartHold + time.Second) // virtual
+	}
+	return r
+}
+
+func join(t *testing.T, r *registry.Registry, w registry.Workload) registry.SessionID {
+	t.Helper()
+	id, err := r.Join(w, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func names(r *registry.Registry, service string) []string {
+	e, _ := r.Endpoints(portOf(service))
+	out := []string{}
+	if e != nil {
+		for _, ep := range e.Endpoints {
+			s := ep.Workload
+			if ep.Health == model.Stale {
+				s += " stale"
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func want(t *testing.T, r *registry.Registry, service string, names_ ...string) {
+	t.Helper()
+	if got := names(r, service); !slices.Equal(got, append([]string{}, names_...)) {
+		t.Fatalf("endpoints of %s: %v, want %v", service, got, names_)
+	}
+}
+
+func TestDeadIsGoneWithinThreeSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		join(t, r, workload("cart", 1))
+		two := join(t, r, workload("cart", 2))
+		want(t, r, "cart", "cart-1", "cart-2")
+		r.Broken(two)
+		want(t, r, "cart", "cart-1", "cart-2")
+		time.Sleep(1900 * time.Millisecond)
+		want(t, r, "cart", "cart-1", "cart-2")
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		want(t, r, "cart", "cart-1")
+	})
+}
+
+func TestBackWithinTheGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		one := join(t, r, workload("cart", 1))
+		r.Broken(one)
+		time.Sleep(time.Second)
+		again := join(t, r, workload("cart", 1))
+		r.Broken(one) // the old session says so once more
+		time.Sleep(time.Minute)
+		want(t, r, "cart", "cart-1")
+		r.Goodbye(again)
+		want(t, r, "cart")
+		if svc, ok := r.Service(portOf("cart").Service); !ok || !svc.VIP4.IsValid() {
+			t.Error("the service went with its last workload")
+		}
+		time.Sleep(26 * time.Hour)
+		synctest.Wait()
+		if _, ok := r.Service(portOf("cart").Service); ok {
+			t.Error("the service is still there after 26 hours")
+		}
+	})
+}
+
+func TestReadiness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		id, err := r.Join(workload("cart", 1), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, r, "cart")
+		r.Ready(id, true)
+		want(t, r, "cart", "cart-1")
+		r.Learned(id, 8080, model.LearnedServerFirst)
+		if e, _ := r.Endpoints(portOf("cart")); e.Endpoints[0].Learned != model.LearnedServerFirst || e.Endpoints[0].Port != 8080 {
+			t.Errorf("endpoint %+v", e.Endpoints[0])
+		}
+		r.Ready(id, false)
+		want(t, r, "cart")
+	})
+}
+
+func TestManyAtOnceStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		var ids []registry.SessionID
+		for i := range 4 {
+			ids = append(ids, join(t, r, workload("cart", i)))
+		}
+		r.Broken(ids[1])
+		r.Broken(ids[2])
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		want(t, r, "cart", "cart-0", "cart-1 stale", "cart-2 stale", "cart-3")
+		join(t, r, workload("cart", 1))
+		want(t, r, "cart", "cart-0", "cart-1", "cart-2 stale", "cart-3")
+		time.Sleep(registry.StaleHold)
+		synctest.Wait()
+		want(t, r, "cart", "cart-0", "cart-1", "cart-3")
+	})
+}
+
+func TestRestartForgetsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		join(t, r, workload("cart", 1))
+		join(t, r, workload("web", 1))
+		vip, _ := r.Service(portOf("cart").Service)
+		r.Close()
+
+		r = start(t, s, false)
+		defer r.Close()
+		want(t, r, "cart", "cart-1")
+		want(t, r, "web", "web-1")
+		if now, ok := r.Service(portOf("cart").Service); !ok || now.VIP4 != vip.VIP4 || now.VIP6 != vip.VIP6 {
+			t.Errorf("address %v, before the restart %v", now.VIP4, vip.VIP4)
+		}
+		if svc, ok := r.ByAddress(vip.VIP6); !ok || svc.Name != portOf("cart").Service {
+			t.Error("not found by its address")
+		}
+		one := join(t, r, workload("cart", 1))
+		r.Broken(one) // even now nothing expires before the hold ends
+		time.Sleep(9 * time.Second)
+		want(t, r, "cart", "cart-1")
+		join(t, r, workload("cart", 1))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		want(t, r, "cart", "cart-1")
+		want(t, r, "web")
+	})
+}
+
+func TestVersionsAndDefinitions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		var changes []registry.Change
+		defer r.Watch(func(c registry.Change) { changes = append(changes, c) })()
+		join(t, r, workload("cart", 1))
+		v2 := workload("cart", 2)
+		v2.Version = "v2"
+		join(t, r, v2)
+		want(t, r, "cart", "cart-1", "cart-2")
+		want(t, r, "cart-v1", "cart-1")
+		want(t, r, "cart-v2", "cart-2")
+		if len(changes) != 2 || !slices.Contains(changes[1].Endpoints, portOf("cart-v2")) || slices.Contains(changes[1].Endpoints, portOf("cart-v1")) {
+			t.Errorf("changes %+v", changes)
+		}
+		value := `{"spec":{"selector":{"app":"cart","version":"v2"},"ports":[{"port":80,"targetPort":"http","appProtocol":"http"}]}}`
+		key := store.Key{Kind: "Service", Namespace: "default", Name: "cart-v1"} // wins over the implicit one
+		if _, err := s.Put(t.Context(), store.Object{Key: key, Value: []byte(value)}, store.Any); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		want(t, r, "cart-v1", "cart-2")
+		svc, _ := r.Service(portOf("cart-v1").Service)
+		if svc.Implicit || svc.Ports[0].Protocol != model.ProtocolHTTP {
+			t.Errorf("service %+v", svc)
+		}
+		if _, err := s.Delete(t.Context(), key, store.Any); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		want(t, r, "cart-v1", "cart-1")
+	})
+}
+
+func TestNameTakenByAnotherIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		join(t, r, workload("cart", 1))
+		thief := workload("cart", 1)
+		thief.Identity = "spiffe://tulle.local/ns/default/sa/thief"
+		if _, err := r.Join(thief, true); err == nil {
+			t.Error("another identity took the name of a live workload")
+		}
+	})
+}
