@@ -70,7 +70,7 @@ func TestVersion(t *testing.T) {
 }
 
 // hello makes a real ClientHello.
-func hello(t testing.TB, name string) []byte {
+func hello(t *testing.T, name string) []byte {
 	a, b := net.Pipe()
 	defer b.Close()
 	go func() {
@@ -109,7 +109,7 @@ func FuzzClassify(f *testing.F) {
 	for _, c := range classified {
 		f.Add([]byte(c.text))
 	}
-	f.Add(hello(f, "a.b"))
+	f.Add([]byte("\x16\x03\x01\x00\x40\x01\x00\x00\x3c\x03\x03" + strings.Repeat("r", 32) + "\x00\x00\x02\x13\x01\x01\x00\x00\x11\x00\x2b\x00\x01\x00\x00\x00\x08\x00\x06\x00\x00\x03a.b"))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		whole := sniff.Classify(p)
 		for i := range min(len(p), 200) {
