@@ -37,6 +37,22 @@ func (n *names) Lookup(_ context.Context, name model.ServiceName) (v4, v6 netip.
 	return a[0], a[1], known, nil
 }
 
+func (n *names) take() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := n.asked
+	n.asked = nil
+	return a
+}
+
+func (o *outside) take() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	a := o.asked
+	o.asked = nil
+	return a
+}
+
 // outside is a resolver of the machine: it knows *.example., and a single label "printer.".
 type outside struct {
 	addr  netip.AddrPort
@@ -209,22 +225,24 @@ func TestWhoIsAsked(t *testing.T) {
 	for _, n := range []string{"www.example.", "a.b.c.example.", "x.example.", "localhost.", "8.8.8.8.in-addr.arpa.", "_ldap._tcp.", "_x.default."} {
 		f.query("udp", n, dns.TypeA)
 	}
-	if len(f.mesh.asked) > 0 {
-		t.Errorf("the mesh was asked for %q", f.mesh.asked)
+	if asked := f.mesh.take(); len(asked) > 0 {
+		t.Errorf("the mesh was asked for %q", asked)
 	}
-	f.outside.asked = nil
+	f.outside.take()
 	for _, n := range []string{"reviews.", "reviews.default.", "nobody.default.svc.cluster.local.", "x.cluster.local.", "5.0.18.198.in-addr.arpa.",
 		"5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.5.6.c.6.c.6.5.7.4.7.d.f.ip6.arpa."} {
 		f.query("udp", n, dns.TypeA)
 	}
-	if len(f.outside.asked) > 0 {
-		t.Errorf("the machine's resolver was asked for %q", f.outside.asked)
+	if asked := f.outside.take(); len(asked) > 0 {
+		t.Errorf("the machine's resolver was asked for %q", asked)
 	}
 }
 
 func TestControlPlaneAway(t *testing.T) {
 	f := start(t, nil)
+	f.mesh.mu.Lock()
 	f.mesh.away = true
+	f.mesh.mu.Unlock()
 	for name, want := range map[string]string{
 		"reviews.":                          "NOERROR 198.18.0.5/5",
 		"nobody.":                           "SERVFAIL",
@@ -270,6 +288,22 @@ func TestResolverThatIsSilentOrGone(t *testing.T) {
 	}
 	if got := short(f.query("udp", "silent.example.", dns.TypeA)); got != "SERVFAIL" {
 		t.Errorf("nobody answers: %s", got)
+	}
+}
+
+// TestMachineWithoutResolver: the mesh works on a machine without any network.
+func TestMachineWithoutResolver(t *testing.T) {
+	f := start(t, func(c *Config) { c.Resolvers, c.Timeout = Resolvers{netip.MustParseAddrPort("127.0.0.1:1")}, 100*time.Millisecond })
+	for name, want := range map[string]string{
+		"reviews.":         "NOERROR 198.18.0.5/5",
+		"reviews.default.": "NOERROR 198.18.0.5/5",
+		"db.data.":         "NOERROR 198.18.0.7/5",
+		"www.example.":     "SERVFAIL",
+		"nobody.":          "SERVFAIL",
+	} {
+		if got := short(f.query("udp", name, dns.TypeA)); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func (s *Server) answer(ctx context.Context, q *dns.Msg, tcp bool) *dns.Msg {
 		return s.forward(ctx, q, tcp)
 	case shapePair:
 		outside := s.forward(ctx, q, tcp)
-		if outside.Rcode != dns.RcodeNameError {
+		if outside.Rcode != dns.RcodeNameError && outside.Rcode != dns.RcodeServerFailure {
 			return outside
 		}
 		if a := s.mesh(ctx, q, service); a != nil && a.Rcode == dns.RcodeSuccess {
@@ -107,7 +107,7 @@ const (
 	shapeFull                 // name.namespace.svc.cluster.local: the mesh alone knows
 	shapeSingle               // name: the mesh, then the resolvers
 	shapeOwn                  // name.<own namespace>: likewise, but no answer of the mesh is no obstacle
-	shapePair                 // name.namespace: looks like a public name, so the resolvers first, and the mesh only if they know nothing
+	shapePair                 // name.namespace: looks like a public name, so the resolvers first, and the mesh only if they know nothing or cannot be reached
 )
 
 // shape tells what a name, in lower case and ending in a dot, can mean.

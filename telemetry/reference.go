@@ -25,7 +25,7 @@ func Reference() string {
 	for _, l := range Labels {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", l.Name, l.Meaning)
 	}
-	b.WriteString("\n## Access log\n\nOne JSON object per line when it is on (`tulle logs --access on`, or `/accesslog?on=true` of the proxy's admin socket).\n" +
+	b.WriteString("\n## Access log\n\nOne JSON object per line when it is on (POST `/accesslog?on=true` to the proxy's admin socket).\n" +
 		"A line is written when the exchange or connection has ended. Lines that cannot be written in time are dropped and counted.\n\n| field | meaning |\n|---|---|\n")
 	for _, f := range LogFields {
 		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Name, f.Meaning)
