@@ -241,11 +241,3 @@ func (s *Server) Holds(typ, name string) bool {
 	t := s.types[typ]
 	return t != nil && !t.dirty.has(name) && t.refused[name] == "" && !slices.Contains(t.carried, name)
 }
-
-// Names answers what is subscribed by name, sorted.
-func (s *Server) Names(typ string) []string {
-	if t := s.types[typ]; t != nil {
-		return t.names.sorted()
-	}
-	return nil
-}

@@ -1,0 +1,74 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/server"
+)
+
+// WithdrawTimeout is how long a goodbye waits for the callers' proxies.
+const WithdrawTimeout = 2 * time.Second
+
+// Sessions turns what proxies say into facts of the registry. It is a server.Sessions.
+type Sessions struct {
+	Registry *registry.Registry
+	Push     *Push
+	// Stats takes the reports of proxies; nil drops them. It is called from many goroutines and keeps json.
+	Stats func(w registry.Workload, json []byte)
+	Log   *slog.Logger
+}
+
+var _ server.Sessions = (*Sessions)(nil)
+
+// Begin is part of server.Sessions. A proxy announces only what its identity stands for.
+func (ss *Sessions) Begin(peer spiffe.ID, h server.Hello) (server.Session, error) {
+	if peer.Namespace != h.Namespace || peer.ServiceAccount != h.ServiceAccount {
+		return nil, fmt.Errorf("%s may not announce service account %s in namespace %s", peer, h.ServiceAccount, h.Namespace)
+	}
+	w := registry.Workload{
+		Name: h.Workload, Namespace: h.Namespace, Service: h.Service, Version: h.Version, ServiceAccount: h.ServiceAccount,
+		Labels: h.Labels, Address: h.Address, Metrics: h.Metrics, PID: h.PID, Identity: peer.String(),
+	}
+	for _, p := range h.Ports {
+		w.Ports = append(w.Ports, registry.Port{Name: p.Name, Port: p.Port, Target: p.Target, Protocol: p.Protocol, Learned: p.Learned})
+	}
+	id, err := ss.Registry.Join(w, h.Ready)
+	if err != nil {
+		return nil, err
+	}
+	return &session{ss: ss, id: id, w: w}, nil
+}
+
+// session is a server.Session.
+type session struct {
+	ss *Sessions
+	id registry.SessionID
+	w  registry.Workload
+}
+
+func (s *session) Ready(ready bool)                      { s.ss.Registry.Ready(s.id, ready) }
+func (s *session) Learned(port uint16, p model.Protocol) { s.ss.Registry.Learned(s.id, port, p) }
+
+func (s *session) Stats(json []byte) {
+	if s.ss.Stats != nil {
+		s.ss.Stats(s.w, json)
+	}
+}
+
+func (s *session) Goodbye(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, WithdrawTimeout)
+	defer cancel()
+	return s.ss.Push.WaitHeld(ctx, s.ss.Registry.Goodbye(s.id))
+}
+
+func (s *session) End(said bool) {
+	if !said {
+		s.ss.Registry.Broken(s.id)
+	}
+}
