@@ -293,7 +293,9 @@ func TestResolverThatIsSilentOrGone(t *testing.T) {
 
 // TestMachineWithoutResolver: the mesh works on a machine without any network.
 func TestMachineWithoutResolver(t *testing.T) {
-	f := start(t, func(c *Config) { c.Resolvers, c.Timeout = Resolvers{netip.MustParseAddrPort("127.0.0.1:1")}, 100*time.Millisecond })
+	f := start(t, func(c *Config) {
+		c.Resolvers, c.Timeout = Resolvers{netip.MustParseAddrPort("127.0.0.1:1")}, 100*time.Millisecond
+	})
 	for name, want := range map[string]string{
 		"reviews.":         "NOERROR 198.18.0.5/5",
 		"reviews.default.": "NOERROR 198.18.0.5/5",
