@@ -82,8 +82,8 @@ func drive(t testing.TB, p *hop) func() {
 	}
 }
 
-// noAllocation asserts that a steady state of requests allocates nothing, in the whole process.
-func noAllocation(t *testing.T, one func()) {
+// noAllocation asserts that a steady state of requests allocates no more than allowed per request, in the whole process.
+func noAllocation(t *testing.T, allowed uint64, one func()) {
 	t.Helper()
 	for range 500 {
 		one()
@@ -96,7 +96,7 @@ func noAllocation(t *testing.T, one func()) {
 	}
 	runtime.ReadMemStats(&after)
 	// The runtime and the tests' own goroutines allocate a little now and then; a path that allocates does n times.
-	if d := after.Mallocs - before.Mallocs; d > n/20 {
+	if d := after.Mallocs - before.Mallocs; d > n*allowed+n/20 {
 		t.Errorf("%d allocations in %d requests", d, n)
 	}
 }
@@ -119,8 +119,8 @@ func overMesh(t testing.TB) *hop {
 }
 
 func TestNoAllocation(t *testing.T) {
-	t.Run("one hop", func(t *testing.T) { noAllocation(t, drive(t, oneHop(t))) })
-	t.Run("two hops", func(t *testing.T) { noAllocation(t, drive(t, overMesh(t))) })
+	t.Run("one hop", func(t *testing.T) { noAllocation(t, 0, drive(t, oneHop(t))) })
+	t.Run("two hops", func(t *testing.T) { noAllocation(t, 0, drive(t, overMesh(t))) })
 }
 
 func BenchmarkHop(b *testing.B) {
