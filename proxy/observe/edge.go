@@ -21,6 +21,17 @@ type edgeKey struct {
 	route       string
 }
 
+// slot answers a cheap hash.
+func (k *edgeKey) slot() uint {
+	h := uint(k.port)*31 + uint(len(k.route)) + uint(k.direction)*7
+	for _, s := range [...]string{k.source.Name, k.destination.Name, k.route} {
+		if n := len(s); n > 0 {
+			h = h*31 + uint(n) + uint(s[0])*5 + uint(s[n-1])*3
+		}
+	}
+	return h
+}
+
 func keyOf(r *record.Record) edgeKey {
 	k := edgeKey{
 		direction: r.Direction, tcp: r.TCP, mtls: r.MTLS, protocol: spoken(r), port: r.Port,

@@ -12,7 +12,7 @@ type Recorder struct {
 	o       *Observer
 	edges   map[edgeKey]*edge
 	head    atomic.Pointer[edge] // of the list of all edges, newest first, for whoever reads
-	last    *edge
+	recent  [16]*edge            // by edgeKey.slot: most requests are of a few edges, and hashing five strings is dear
 	refused [maxReasons]atomic.Uint64
 }
 
@@ -79,14 +79,15 @@ func (c *Recorder) Refused(why failure.Reason) { add(&c.refused[int(why)%maxReas
 // edge answers the edge that r belongs to.
 func (c *Recorder) edge(r *record.Record) *edge {
 	k := keyOf(r)
-	if c.last != nil && c.last.key == k {
-		return c.last
+	slot := &c.recent[k.slot()%uint(len(c.recent))]
+	if *slot != nil && (*slot).key == k {
+		return *slot
 	}
 	e := c.edges[k]
 	if e == nil {
 		e = c.discover(k)
 	}
-	c.last = e
+	*slot = e
 	return e
 }
 
