@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 		agent()
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == "lab-forbid" {
+		forbid()
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -476,6 +480,9 @@ func TestLabCapabilitiesAreGone(t *testing.T) {
 	if got := l.ask("setns %d", os.Getpid()); !strings.Contains(got, "not permitted") && !strings.Contains(got, "permission denied") {
 		t.Errorf("the program may walk out: %s", got)
 	}
+	if got := l.ask("ls /proc/%d/root", os.Getpid()); !strings.Contains(got, "denied") && !strings.Contains(got, "not permitted") {
+		t.Errorf("the program may see its keeper's files: %s", got)
+	}
 	if got := l.ask("read-mem %d", os.Getpid()); !strings.Contains(got, "denied") && !strings.Contains(got, "not permitted") {
 		t.Errorf("the program may read its keeper's memory: %s", got)
 	}
@@ -511,6 +518,44 @@ func TestLabExitAndExec(t *testing.T) {
 		case <-time.After(patience):
 			t.Errorf("%s: did not end", c.path)
 		}
+	}
+}
+
+// TestRefusalIsExplained has a machine that really forbids namespaces: in a user namespace of its own a test may set
+// the limit to 0.
+func TestRefusalIsExplained(t *testing.T) {
+	testenv.NeedRoot(t)
+	cmd := exec.Command("/proc/self/exe", "lab-forbid")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	check(t, err)
+	want := "network namespaces are switched off or used up (user.max_net_namespaces is 0): raise it with 'sudo sysctl user.max_net_namespaces=65536'\n" +
+		"user namespaces are switched off or used up (user.max_user_namespaces is 0): raise it with 'sudo sysctl user.max_user_namespaces=65536', or run as root\n"
+	if string(out) != want {
+		t.Errorf("got:\n%swant:\n%s", out, want)
+	}
+}
+
+func forbid() {
+	runtime.LockOSThread()
+	for _, limit := range []string{"max_net_namespaces", "max_user_namespaces"} {
+		file := "/proc/sys/user/" + limit
+		if err := os.WriteFile(file, []byte("0"), 0); err != nil {
+			fmt.Println(err)
+		}
+		userNamespace := limit == "max_user_namespaces"
+		_, err := netns.Start(netns.Config{Path: "/bin/true", Args: []string{"true"}, UserNamespace: userNamespace})
+		var st *netns.StageError
+		if !errors.As(err, &st) {
+			fmt.Println("no refusal:", err)
+			continue
+		}
+		fmt.Println(netns.Explain(err, st.Stage, netns.ReadFacts(userNamespace)))
+		os.WriteFile(file, []byte("100"), 0)
 	}
 }
 

@@ -31,9 +31,7 @@ func Shim() {
 		fmt.Fprintln(os.Stderr, "tulle: "+ShimCommand+":", err)
 		os.Exit(2)
 	}
-	if err := shim(link); err != nil {
-		link.SendFiles(failed(err), nil)
-	}
+	link.SendFiles(failed(shim(link)), nil)
 	os.Exit(1)
 }
 

@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 			superviseMain(os.Args[2])
 		case "lab-proxy":
 			proxyMain(os.Args[2])
+		case "lab-counter":
+			counterMain()
 		case "lab-dialer":
 			dialerMain()
 		}
