@@ -19,7 +19,7 @@ const (
 	lockFile       = "lock"
 	adminTokenFile = "admin.token"
 	apiSocket      = "api.sock"
-	identitySocket = "identity.sock"
+	proxySocket    = "control.sock"
 )
 
 // maxSocketPath is what the kernel takes as the path of a unix socket.
@@ -28,8 +28,8 @@ const maxSocketPath = 107
 // APISocket is where the API of the control plane with this data folder listens for the local user.
 func APISocket(dataDir string) string { return filepath.Join(dataDir, apiSocket) }
 
-// IdentitySocket is where it attests workloads of the local user.
-func IdentitySocket(dataDir string) string { return filepath.Join(dataDir, identitySocket) }
+// ProxySocket is where it listens for the proxies of workloads of the local user.
+func ProxySocket(dataDir string) string { return filepath.Join(dataDir, proxySocket) }
 
 // AdminTokenFile holds the bearer token of the API on TCP.
 func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, adminTokenFile) }
@@ -44,7 +44,7 @@ func (p *Plane) openFolder() error {
 		return err
 	}
 	p.cfg.DataDir = dir
-	if path := IdentitySocket(dir); len(path) > maxSocketPath {
+	if path := ProxySocket(dir); len(path) > maxSocketPath {
 		return fmt.Errorf("the path %s has %d bytes, a unix socket may have %d: choose a shorter --data-dir", path, len(path), maxSocketPath)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/control/httpapi"
+)
+
+func newApplyCommand() *cobra.Command {
+	var req httpapi.ApplyRequest
+	var names []string
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Store the resources of files: all of them, or none",
+		Long: `Store the resources of YAML or JSON files (a folder stands for the files in it, - for standard input). When anything
+in them is wrong, every error is printed with its file and line, and nothing is stored.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runApply(cmd, names, req, wait) },
+	}
+	fileFlag(cmd, &names)
+	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "check and print, but store nothing")
+	cmd.Flags().BoolVar(&req.AllowUnresolved, "allow-unresolved", false, "store routes to Services that nobody knows yet")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most this long until every proxy enforces it")
+	return cmd
+}
+
+func newDeleteCommand() *cobra.Command {
+	req := httpapi.ApplyRequest{Delete: true}
+	var names []string
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "delete (-f FILE | KIND NAME...)",
+		Short: "Delete resources, named by files or by kind and name",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(names) > 0 && len(args) > 0:
+				return errors.New("name the resources by -f or by kind and name, not both")
+			case len(names) > 0:
+				return runApply(cmd, names, req, 0)
+			case len(args) < 2:
+				return errors.New("nothing to delete: write -f FILE, or a kind and a name such as 'httproute cart'")
+			}
+			c, err := clientOf(cmd)
+			if err != nil {
+				return err
+			}
+			for _, name := range args[1:] {
+				var result httpapi.ApplyResult
+				if err := c.call(cmd.Context(), http.MethodDelete, objectPath(args[0], namespace, name), nil, &result); err != nil {
+					return err
+				}
+				printApplied(cmd, result, "")
+			}
+			return nil
+		},
+	}
+	fileFlag(cmd, &names)
+	namespaceFlag(cmd, &namespace)
+	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "check and print, but delete nothing")
+	return cmd
+}
+
+func fileFlag(cmd *cobra.Command, names *[]string) {
+	cmd.Flags().StringArrayVarP(names, "filename", "f", nil, "`file` or folder, or - for standard input; repeatable")
+}
+
+func runApply(cmd *cobra.Command, names []string, req httpapi.ApplyRequest, wait time.Duration) error {
+	if len(names) == 0 {
+		return errors.New("no file given: write -f FILE, or -f - for standard input")
+	}
+	for _, name := range names {
+		list, err := filesOf(name)
+		if err != nil {
+			return err
+		}
+		for _, path := range list {
+			f, err := readFile(cmd, path)
+			if err != nil {
+				return err
+			}
+			req.Files = append(req.Files, f)
+		}
+	}
+	c, err := clientOf(cmd)
+	if err != nil {
+		return err
+	}
+	var result httpapi.ApplyResult
+	if err := c.call(cmd.Context(), http.MethodPost, "/v1/apply", req, &result); err != nil {
+		return err
+	}
+	note := ""
+	if req.DryRun {
+		note = " (dry run, nothing was stored)"
+	}
+	printApplied(cmd, result, note)
+	if wait > 0 && !req.DryRun {
+		return waitFor(cmd, c, result.Revision, wait)
+	}
+	return nil
+}
+
+func printApplied(cmd *cobra.Command, result httpapi.ApplyResult, note string) {
+	for _, o := range result.Objects {
+		where := ""
+		if o.Namespace != "" && o.Namespace != "default" {
+			where = " in " + o.Namespace
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s/%s %s%s%s\n", strings.ToLower(o.Kind), o.Name, o.Action, where, note)
+	}
+}
+
+// filesOf answers the files that a name stands for, sorted.
+func filesOf(name string) ([]string, error) {
+	if name == "-" {
+		return []string{name}, nil
+	}
+	var list []string
+	err := filepath.WalkDir(name, func(path string, d fs.DirEntry, err error) error {
+		switch ext := strings.ToLower(filepath.Ext(path)); {
+		case err != nil || d.IsDir():
+			return err
+		case path == name || ext == ".yaml" || ext == ".yml" || ext == ".json":
+			list = append(list, path)
+		}
+		return nil
+	})
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("there is no .yaml, .yml or .json file in %s", name)
+	}
+	return list, err
+}

@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/capture/netns"
+	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/httpapi"
+)
+
+func newCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "check", Short: "Check that this machine can run a mesh, and that the mesh on it is well", Args: cobra.NoArgs,
+		Long: `Check what this machine allows (namespaces, packet filter, ports), whether the control plane answers, and the state of
+every workload. Exits non-zero when anything is wrong.`,
+	}
+	o := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := clientOf(cmd)
+		if err != nil {
+			return err
+		}
+		var s httpapi.Status
+		running := c.call(cmd.Context(), http.MethodGet, "/v1/status", nil, &s)
+		list := checkMachine()
+		if running != nil {
+			list = append(list, checkPorts()...)
+			list = append(list, check{What: "control plane", Message: running.Error()})
+		} else {
+			list = append(list, checkMesh(&s)...)
+		}
+		err = o.print(cmd, list, func(w io.Writer) {
+			for _, c := range list {
+				mark := "ok"
+				if !c.OK {
+					mark = "FAILED"
+				}
+				row(w, mark, c.What, c.Message)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		bad := 0
+		for _, c := range list {
+			if !c.OK {
+				bad++
+			}
+		}
+		if bad > 0 {
+			return fmt.Errorf("%d of %d checks failed", bad, len(list))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// check is one thing that was looked at.
+type check struct {
+	What    string `json:"what"`
+	OK      bool   `json:"ok"`
+	Message string `json:"message"`
+}
+
+// checkMachine tries what tulle run does: it makes the namespaces, opens the sockets and installs the packet
+// filter, and ends them before any program starts.
+func checkMachine() []check {
+	rootless := netns.NeedUserNamespace()
+	how := "as root"
+	if rootless {
+		how = "without root"
+	}
+	what := "run workloads (" + how + ")"
+	n, err := netns.Start(netns.Config{Path: "/bin/true", Args: []string{"true"}, UserNamespace: rootless})
+	if err == nil {
+		_, _, err = n.Sockets()
+		n.Abandon()
+		n.Close()
+	}
+	if err != nil {
+		stage := netns.StageClone
+		if s, ok := errors.AsType[*netns.StageError](err); ok {
+			stage = s.Stage
+		}
+		return []check{{What: what, Message: netns.Explain(err, stage, netns.ReadFacts(rootless))}}
+	}
+	return []check{{What: what, OK: true, Message: "network namespaces, packet filter and sockets work"}}
+}
+
+// checkPorts looks whether a control plane could be started.
+func checkPorts() (list []check) {
+	for _, address := range []string{control.DefaultHTTPListen, control.DefaultGRPCListen} {
+		c := check{What: "port " + address, OK: true, Message: "is free"}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			c.OK, c.Message = false, "is in use: start 'tulle up' with --http-listen and --grpc-listen of your own"
+		} else {
+			l.Close()
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+func checkMesh(s *httpapi.Status) []check {
+	list := []check{{What: "control plane", OK: true, Message: fmt.Sprintf("%s, process %d, up %s, revision %d", s.Control.Version, s.Control.PID, age(s.Control.Started, time.Now()), s.Revision)}}
+	if mine := version(); mine != s.Control.Version {
+		list = append(list, check{What: "version", Message: fmt.Sprintf("this binary is %s, the control plane is %s: restart it with this one", mine, s.Control.Version)})
+	}
+	proxies := map[string]httpapi.Proxy{}
+	for _, p := range s.Proxies {
+		proxies[p.Workload] = p
+	}
+	for _, w := range s.Workloads {
+		id := w.Namespace + "/" + w.Name
+		c := check{What: "workload " + id, OK: w.State == "live" || w.State == "leaving", Message: w.State + " for " + age(w.Since, time.Now())}
+		if w.State == "starting" {
+			c.Message += ": its ready check has not passed, see its log"
+		}
+		if p, ok := proxies[id]; s.Proxies != nil && c.OK && (!ok || p.Rejected != "") {
+			c.OK, c.Message = false, "its proxy is "+proxyState(proxies, id)
+		}
+		list = append(list, c)
+	}
+	return list
+}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/control/httpapi"
+)
+
+func newEndpointsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "endpoints [SERVICE]", Short: "Print the endpoints behind services", Args: cobra.MaximumNArgs(1)}
+	o := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		sets := []httpapi.EndpointSet{}
+		if err := listing(cmd, "/v1/endpoints", args, &sets); err != nil {
+			return err
+		}
+		return o.print(cmd, sets, func(w io.Writer) {
+			row(w, "SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "PROTOCOL", "IDENTITY")
+			for _, s := range sets {
+				for _, e := range s.Endpoints {
+					row(w, s.Cluster, e.Workload, e.Version, e.Port, e.Address, e.Health, e.Protocol, e.Identity)
+				}
+				if len(s.Endpoints) == 0 {
+					row(w, s.Cluster, "(none)")
+				}
+			}
+		})
+	}
+	return cmd
+}
+
+// listing reads a listing that can be narrowed to one service.
+func listing(cmd *cobra.Command, path string, args []string, out any) error {
+	c, err := clientOf(cmd)
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		path += "?service=" + url.QueryEscape(args[0])
+	}
+	return c.call(cmd.Context(), http.MethodGet, path, nil, out)
+}

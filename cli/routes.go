@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+func newRoutesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "routes [SERVICE]", Short: "Print what happens to the requests for services, in the order in which it is tried",
+		Args: cobra.MaximumNArgs(1),
+	}
+	o := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		tables := []httpapi.RouteTable{}
+		if err := listing(cmd, "/v1/routes", args, &tables); err != nil {
+			return err
+		}
+		return o.print(cmd, tables, func(w io.Writer) {
+			row(w, "SERVICE", "MATCH", "TO", "TIMEOUT", "FROM")
+			for _, t := range tables {
+				for _, r := range t.Routes {
+					timeout := ""
+					if r.Timeouts.Request > 0 {
+						timeout = r.Timeouts.Request.String()
+					}
+					row(w, t.Name, matchText(r.Match), backendsText(r.Backends), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
+				}
+			}
+		})
+	}
+	return cmd
+}
+
+// matchText answers "GET /api* x-user=alice".
+func matchText(m model.Match) string {
+	path := m.Path
+	switch m.PathKind {
+	case model.PathPrefix:
+		path = strings.TrimSuffix(path, "/") + "/*"
+	case model.PathRegex:
+		path = "~" + path
+	}
+	parts := []string{path}
+	if m.Method != "" {
+		parts = []string{m.Method, path}
+	}
+	for _, h := range m.Headers {
+		parts = append(parts, fieldText(h, ""))
+	}
+	for _, q := range m.Query {
+		parts = append(parts, fieldText(q, "?"))
+	}
+	return strings.Join(parts, " ")
+}
+
+func fieldText(f model.FieldMatch, mark string) string {
+	if f.Regex {
+		return mark + f.Name + "~" + f.Value
+	}
+	return mark + f.Name + "=" + f.Value
+}
+
+// backendsText answers "reviews-v1.default:9080 90%, reviews-v2.default:9080 10%".
+func backendsText(list []model.Backend) string {
+	var total uint64
+	for _, b := range list {
+		total += uint64(b.Weight)
+	}
+	var parts []string
+	for _, b := range list {
+		text := b.Cluster.String()
+		if len(list) > 1 {
+			text += fmt.Sprintf(" %.4g%%", 100*float64(b.Weight)/float64(max(total, 1)))
+		}
+		if b.Invalid {
+			text += " (does not resolve: 500)"
+		}
+		parts = append(parts, text)
+	}
+	if len(parts) == 0 {
+		return "nobody: 500"
+	}
+	return strings.Join(parts, ", ")
+}
