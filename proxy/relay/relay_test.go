@@ -25,6 +25,8 @@ type world struct {
 	loop   *loop.Epoll
 	relays *relay.Relays
 
+	counters *observe.Recorder
+
 	mu      sync.Mutex
 	records []record.Record
 	opened  int
@@ -37,7 +39,7 @@ func newWorld(t *testing.T, cfg relay.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, loop: l}
+	w := &world{t: t, loop: l, counters: observe.New(observe.Config{}).Recorder()}
 	cfg.Loop, cfg.Observer = l, w
 	w.relays = relay.New(cfg)
 	go l.Run()
@@ -45,7 +47,12 @@ func newWorld(t *testing.T, cfg relay.Config) *world {
 	return w
 }
 
-func (w *world) Opened(*record.Record, *observe.Flow)     { w.mu.Lock(); w.opened++; w.mu.Unlock() }
+func (w *world) Opened(r *record.Record, f *observe.Flow) {
+	w.counters.Opened(r, f)
+	w.mu.Lock()
+	w.opened++
+	w.mu.Unlock()
+}
 func (w *world) Closed(r *record.Record, _ *observe.Flow) { w.Done(r) }
 func (w *world) Refused(failure.Reason)                   {}
 func (w *world) Done(r *record.Record) {
