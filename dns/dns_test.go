@@ -331,7 +331,7 @@ func TestBoundOfQueries(t *testing.T) {
 		if n > 0 {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // poll
 	}
 	if got := short(f.query("udp", "reviews.", dns.TypeA)); got != "SERVFAIL" {
 		t.Errorf("over the bound: %s", got)
