@@ -177,10 +177,15 @@ func (c *conn) tellClosed() {
 	c.h.Closed(c.err)
 }
 
-// expire is the timer's function: of a connect that took too long, or of a Close that could not flush.
+// expire is the timer's function: of a connect that took too long, a Close that could not flush, a peer that
+// does not end.
 func (c *conn) expire() {
 	if c.connecting {
 		c.fail(ErrConnectTimeout)
+		return
+	}
+	if c.draining {
+		c.drop(nil)
 		return
 	}
 	c.Reset()

@@ -229,7 +229,10 @@ func TestListenerHandedOver(t *testing.T) {
 	fd, addr := listen(t, "127.0.0.1:0")
 	accepted := make(chan string, 10)
 	on := func(name string) func(loop.Incoming) {
-		return func(in loop.Incoming) { accepted <- name; in.Refuse() }
+		return func(in loop.Incoming) {
+			t.Cleanup(in.Refuse) // at once, a quick RST would fail the Dial
+			accepted <- name
+		}
 	}
 	first, err := a.Listen(fd, on("a"))
 	if err != nil {

@@ -75,15 +75,10 @@ func (c *conn) sendFailed(err error) {
 	c.wake()
 }
 
-// closeFlushed closes the socket. If it holds bytes that nobody read, the kernel would send RST, which may take
-// what we just sent away from the peer: then our direction is ended first, and the peer's awaited for a while.
+// closeFlushed ends our direction and waits a while for the peer to end its own. A socket that is closed while
+// the peer still sends answers RST, which may take what we sent last away from the peer.
 func (c *conn) closeFlushed() {
 	if c.eof {
-		c.drop(nil)
-		return
-	}
-	n, errno := recv(c.fd, c.e.scratch)
-	if errno != 0 || n == 0 {
 		c.drop(nil)
 		return
 	}
@@ -92,10 +87,10 @@ func (c *conn) closeFlushed() {
 		shutdown(c.fd, unix.SHUT_WR)
 	}
 	c.draining = true
-	if !c.timer.Armed() {
-		c.e.Arm(&c.timer, lingerTime)
+	c.e.Arm(&c.timer, drainTime)
+	if c.more || c.hup || c.paused {
+		c.wake()
 	}
-	c.wake()
 }
 
 // drain reads and forgets until the peer has ended.

@@ -15,7 +15,7 @@ const (
 	defaultMax     = 256
 	queueFactor    = 16
 	defaultTimeout = 5 * time.Second
-	mostEarly      = 128 << 10 // bytes from a peer that are kept while its handshake runs
+	enoughEarly    = 64 << 10 // bytes from a peer that are read while its handshake runs
 )
 
 // Handshakes bounds how many handshakes run at once. One value is shared by all loops of a process; it is safe
@@ -162,6 +162,8 @@ func (c *Conn) shaken(peer spiffe.ID, err error) {
 	}
 	if c.paused {
 		c.raw.Pause()
+	} else {
+		c.raw.Resume()
 	}
 	c.h.Opened()
 	c.afterOpened()

@@ -350,7 +350,7 @@ func TestTimeoutAndBound(t *testing.T) {
 	for range 1 + 16 + 3 {
 		c, err := net.Dial("tcp", addr.String())
 		if err != nil {
-			t.Fatal(err)
+			continue // refused so quickly that Dial heard of it
 		}
 		defer c.Close()
 	}

@@ -37,7 +37,7 @@ func (b *below) Data(p []byte) int {
 		return len(p)
 	case !c.open:
 		if !c.wire.feed(p) {
-			c.giveUp(&HandshakeError{Err: errors.New("peer sent too much before its end")})
+			c.raw.Pause() // shaken resumes
 		}
 		return len(p)
 	case len(c.early) > 0:

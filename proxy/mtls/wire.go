@@ -85,16 +85,13 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// feed gives bytes to the handshake; false if it has had too many.
+// feed gives bytes to the handshake, and reports false when no more should come before it is over.
 func (w *wire) feed(p []byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.in)+len(p) > mostEarly {
-		return false
-	}
 	w.in = append(w.in, p...)
 	w.fed.Signal()
-	return true
+	return len(w.in) < enoughEarly
 }
 
 // end tells the handshake that the peer has ended.

@@ -262,7 +262,9 @@ func halfClose(t *testing.T, w World) {
 }
 
 func closeFlushes(t *testing.T, w World) {
-	client, server := pair(t, w)
+	client, server := &Peer{}, &Peer{}
+	client.OnEOF = func() { client.Call(func(c loop.Conn) { c.Close() }) }
+	connect(t, w, client, server)
 	data := pattern(2 << 20)
 	w.Do(w.Loop(1), func() { server.Call(func(c loop.Conn) { c.Write(data); c.Close(); c.Close() }) })
 	until(t, w, "EOF at the client", client.sawEOF)
@@ -279,7 +281,6 @@ func closeUnread(t *testing.T, w World) {
 	w.Do(w.Loop(0), func() { client.Call(func(c loop.Conn) { c.Write(pattern(40_000)) }) })
 	data := pattern(30_000)
 	w.Do(w.Loop(1), func() { server.Call(func(c loop.Conn) { c.Write(data); c.Close() }) })
-	client.OnEOF = nil
 	until(t, w, "EOF at the client", client.sawEOF)
 	if !bytes.Equal(client.got, data) {
 		t.Errorf("client got %d of %d bytes", len(client.got), len(data))
@@ -404,6 +405,7 @@ func nothingConsumed(t *testing.T, w World) {
 
 func newHandler(t *testing.T, w World) {
 	client, server := &Peer{}, &Peer{}
+	client.OnEOF = func() { client.Call(func(c loop.Conn) { c.Close() }) }
 	second := &Peer{}
 	server.OnData = func(p []byte) int {
 		if len(p) < 4 {
@@ -529,11 +531,12 @@ func turnEnd(t *testing.T, w World) {
 
 func writtenBeforeOpened(t *testing.T, w World) {
 	client, server := &Peer{}, &Peer{}
+	server.OnEOF = func() { server.Call(func(c loop.Conn) { c.Close() }) }
 	addr := w.Listen(w.Loop(0), func(in loop.Incoming) {
 		if !in.Remote().IsValid() || !in.Local().IsValid() || in.Wanted() != in.Local() {
 			t.Errorf("remote %v, local %v, wanted %v", in.Remote(), in.Local(), in.Wanted())
 		}
-		in.Adopt(w.Loop(1), func(c loop.Conn) loop.Handler { c.SetHandler(server); return nil })
+		in.Adopt(w.Loop(1), func(c loop.Conn) loop.Handler { server.conn = c; c.SetHandler(server); return nil })
 	})
 	w.Do(w.Loop(0), func() {
 		c := w.Loop(0).Dial(loop.Dial{Address: addr}, client)
@@ -549,9 +552,11 @@ func writtenBeforeOpened(t *testing.T, w World) {
 }
 
 func closedMethods(t *testing.T, w World) {
-	client, server := pair(t, w)
+	client, server := &Peer{}, &Peer{}
+	server.OnEOF = func() { server.Call(func(c loop.Conn) { c.Close() }) }
+	connect(t, w, client, server)
 	w.Do(w.Loop(0), func() { client.Call(func(c loop.Conn) { c.Close() }) })
-	until(t, w, "both told", func() bool { return client.isClosed() && server.sawEOF() })
+	until(t, w, "both told", func() bool { return client.isClosed() && server.isClosed() })
 	w.Do(w.Loop(0), func() {
 		client.Call(func(c loop.Conn) {
 			c.Write([]byte("x"))
@@ -566,8 +571,6 @@ func closedMethods(t *testing.T, w World) {
 			}
 		})
 	})
-	w.Do(w.Loop(1), func() { server.Call(func(c loop.Conn) { c.Close() }) })
-	until(t, w, "the server's Closed", server.isClosed)
 }
 
 func many(t *testing.T, w World) {
