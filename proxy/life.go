@@ -1,0 +1,255 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tulle-mesh/tulle/capture/bootstrap"
+	"github.com/tulle-mesh/tulle/capture/ready"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/live"
+)
+
+// Times of a workload's end.
+const (
+	withdrawWait = 2 * time.Second // for the callers' proxies to know
+	drainWait    = 2 * time.Second // for what is under way
+	waitEvery    = 100 * time.Millisecond
+)
+
+// life is where the workload stands between its start and its end.
+type life struct {
+	announced atomic.Bool
+	leaving   atomic.Bool
+	mu        sync.Mutex
+	probing   context.CancelFunc // ends the probe of the program's readiness; nil while there is none
+}
+
+// Follow obeys the supervisor until it says goodbye or is gone; then the proxy has drained and can be closed.
+func (p *Proxy) Follow(link *bootstrap.Link) error {
+	if p.cfg.Bootstrap.Program != 0 {
+		p.announceWhenReady(link)
+	}
+	if err := link.Send(bootstrap.Message{Event: bootstrap.EventReady}); err != nil {
+		return err
+	}
+	for {
+		m, err := link.Next()
+		if err != nil {
+			p.goodbye()
+			return nil // the supervisor is gone, so is the program
+		}
+		switch m.Cmd {
+		case bootstrap.CmdStarted:
+			p.announceWhenReady(link)
+		case bootstrap.CmdWait:
+			p.tasks.Go(func() { p.answerWait(link, m.Services) })
+		case bootstrap.CmdWithdraw:
+			p.tasks.Go(func() {
+				p.withdraw()
+				_ = link.Send(bootstrap.Message{Event: bootstrap.EventWithdrawn}) // a supervisor that is gone is seen by Next
+			})
+		case bootstrap.CmdGoodbye:
+			p.goodbye()
+			return nil
+		}
+	}
+}
+
+// Ready answers why this proxy's workload takes no requests, nil if it does.
+func (p *Proxy) Ready() error {
+	switch {
+	case p.leaving.Load():
+		return errors.New("the workload is leaving")
+	case len(p.ports) > 0 && !p.announced.Load():
+		return errors.New("the program is not ready yet")
+	}
+	return nil
+}
+
+// announceWhenReady probes the program and then announces the workload, in the background.
+func (p *Proxy) announceWhenReady(link *bootstrap.Link) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.mu.Lock()
+	if p.probing != nil {
+		p.probing()
+	}
+	p.probing = cancel
+	p.mu.Unlock()
+	p.tasks.Go(func() {
+		defer cancel()
+		if len(p.ports) == 0 && p.cfg.Bootstrap.Ready == "" {
+			p.announce(link)
+			return
+		}
+		var port uint16
+		if len(p.ports) > 0 {
+			port = p.ports[0].Port
+		}
+		probe, err := ready.Parse(p.cfg.Bootstrap.Ready, port)
+		if err != nil {
+			_ = link.Send(bootstrap.Message{Event: bootstrap.EventFailed, Error: err.Error()}) // likewise
+			return
+		}
+		if probe.Wait(ctx, p.dialProgram) == nil {
+			p.announce(link)
+		}
+	})
+}
+
+func (p *Proxy) announce(link *bootstrap.Link) {
+	if p.leaving.Load() {
+		return
+	}
+	p.announced.Store(true)
+	p.client.SetReady(true)
+	_ = link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced}) // likewise
+}
+
+// dialProgram connects to a port of the program through a socket made inside its namespace.
+func (p *Proxy) dialProgram(ctx context.Context, port uint16) (net.Conn, error) {
+	fd, err := p.seeds.Mint(false)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "program")
+	defer f.Close()
+	addr := &unix.SockaddrInet4{Port: int(port), Addr: loopback4.As4()}
+	if err := unix.Connect(fd, addr); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return nil, fmt.Errorf("port %d: %w", port, err)
+	}
+	if err := awaitConnect(ctx, fd); err != nil {
+		return nil, fmt.Errorf("port %d: %w", port, err)
+	}
+	return net.FileConn(f)
+}
+
+// awaitConnect waits until a connect under way has succeeded or failed. On the program's loopback that is at once.
+func awaitConnect(ctx context.Context, fd int) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(fds, 50)
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return err
+		case n > 0:
+			e, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			if err == nil && e != 0 {
+				err = unix.Errno(e)
+			}
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+}
+
+// answerWait waits until every service has a live endpoint.
+func (p *Proxy) answerWait(link *bootstrap.Link, services []string) {
+	for _, s := range services {
+		name := model.ServiceName{Namespace: p.self.Namespace, Name: s}
+		if n, err := model.ParseServiceName(s); err == nil {
+			name = n
+		}
+		for !p.available(name) {
+			if p.leaving.Load() {
+				return
+			}
+			time.Sleep(waitEvery)
+		}
+	}
+	_ = link.Send(bootstrap.Message{Event: bootstrap.EventWaited}) // a supervisor that is gone waits no more
+}
+
+// available reports whether a service has an endpoint that takes requests on its first port.
+func (p *Proxy) available(name model.ServiceName) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s, why := p.live.Find(ctx, name)
+	if why != failure.None || s == nil || len(s.Ports) == 0 {
+		return false
+	}
+	found := make(chan bool, 1)
+	w := p.workers[0]
+	posted := w.loop.Post(func() {
+		p.live.ByName(w.loop, model.PortName{Service: name, Port: s.Ports[0].Port}, func(port *live.Port, _ failure.Reason) {
+			found <- port != nil && hasEndpoint(port)
+		})
+	})
+	return posted && <-found
+}
+
+func hasEndpoint(port *live.Port) bool {
+	c := port.Cluster(port.Name())
+	if c == nil {
+		return false
+	}
+	for _, e := range c.Endpoints() {
+		if e.Model().Health == model.Healthy {
+			return true
+		}
+	}
+	return false
+}
+
+// withdraw takes the workload out of its service and returns when its callers know, or after withdrawWait.
+func (p *Proxy) withdraw() {
+	if p.leaving.Swap(true) {
+		return
+	}
+	p.mu.Lock()
+	if p.probing != nil {
+		p.probing()
+	}
+	p.mu.Unlock()
+	p.reportNow()
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawWait)
+	defer cancel()
+	if err := p.client.Withdraw(ctx); err != nil {
+		p.cfg.Log.Warn("withdrawn without the callers' acknowledgement", "error", err)
+	}
+}
+
+// goodbye withdraws, then waits for what is under way, at most drainWait.
+func (p *Proxy) goodbye() {
+	p.withdraw()
+	for _, w := range p.workers {
+		w.loop.Post(w.drain)
+	}
+	for end := time.Now().Add(drainWait); p.busy() > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	p.reportNow()
+}
+
+// busy answers how much is under way on all loops.
+func (p *Proxy) busy() int {
+	sum := 0
+	for _, w := range p.workers {
+		n := make(chan int, 1)
+		if w.loop.Post(func() { n <- w.busy() }) {
+			sum += <-n
+		}
+	}
+	return sum
+}
+
+// ParseAddress reads the address that other proxies are told.
+func ParseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
+	if err != nil {
+		return a, fmt.Errorf("address %q: give a literal IPv4 or IPv6 address", s)
+	}
+	return a.Unmap(), nil
+}

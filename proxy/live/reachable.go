@@ -1,0 +1,22 @@
+package live
+
+import "net/netip"
+
+// Place is where a workload's proxy is.
+type Place struct {
+	Address             netip.AddrPort
+	Namespace, Workload string
+}
+
+// Reachable answers the places of all endpoints in force, so that pools can end connections to others. It is
+// lock-free and for any goroutine; the map is the caller's.
+func (l *Live) Reachable() map[Place]bool {
+	out := map[Place]bool{}
+	for _, c := range *l.held.Load() {
+		for _, e := range c.Endpoints() {
+			m := e.Model()
+			out[Place{m.Address, m.Namespace, m.Workload}] = true
+		}
+	}
+	return out
+}

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/tulle-mesh/tulle/capture/bootstrap"
+	"github.com/tulle-mesh/tulle/capture/seed"
+	"github.com/tulle-mesh/tulle/dns"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/proxy/listener"
+	"github.com/tulle-mesh/tulle/proxy/live"
+	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/xds/client"
+)
+
+// reportEvery is how often the edges are reported to the control plane.
+const reportEvery = time.Second
+
+// Config of a proxy; all fields but AccessLog are needed.
+type Config struct {
+	Bootstrap *bootstrap.Bootstrap
+	Identity  svid.Source // this workload's
+	Control   string      // host:port of the control plane's gRPC port
+	Server    spiffe.ID   // the identity that the control plane must prove
+	Address   netip.Addr  // that other proxies reach this one at
+	AccessLog io.Writer   // nil: nowhere
+	Version   string      // of this program
+	Log       *slog.Logger
+}
+
+// Proxy is a running data plane. Its methods are safe for concurrent use.
+type Proxy struct {
+	cfg      Config
+	self     model.ServiceName
+	workers  []*worker
+	seeds    seed.Pair
+	ports    []listener.OwnPort // of the workload, as declared
+	learning listener.Learning
+	machine  machine
+
+	observer *observe.Observer
+	live     *live.Live
+	client   *client.Client
+	dns      *dns.Server
+	admin    *admin.Server
+
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+	life
+}
+
+// Start brings up a proxy on the sockets of its bootstrap. When it returns, everything is served.
+func Start(cfg Config) (p *Proxy, err error) {
+	b := cfg.Bootstrap
+	ctx, stop := context.WithCancel(context.Background())
+	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, stop: stop}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if p.ports, err = ownPorts(b); err != nil {
+		return nil, err
+	}
+	p.openSeeds()
+	if err := p.connect(); err != nil {
+		return nil, err
+	}
+	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up})
+	if err := p.startWorkers(); err != nil {
+		return nil, err
+	}
+	if err := p.listen(); err != nil {
+		return nil, err
+	}
+	p.client.Start(p.live)
+	p.tasks.Go(func() { p.report(ctx) })
+	p.tasks.Go(func() { p.machine.follow(ctx) })
+	return p, nil
+}
+
+// connect makes what is known of the mesh, and the connection that it comes over.
+func (p *Proxy) connect() error {
+	b := p.cfg.Bootstrap
+	w := client.Workload{Name: b.Workload, Namespace: b.Namespace, Service: b.Service, Version: b.Version,
+		ServiceAccount: b.ServiceAccount, Labels: b.Labels, PID: b.Program, Proxy: p.cfg.Version}
+	for i, port := range b.Ports {
+		w.Ports = append(w.Ports, client.Port{Name: port.Name, Port: port.Port, Target: port.Target, Protocol: p.ports[i].Protocol})
+	}
+	if addr, ok := p.socketAddress(bootstrap.RoleMesh); ok && len(b.Ports) > 0 {
+		w.Address = netip.AddrPortFrom(p.cfg.Address, addr.Port())
+	}
+	if addr, ok := p.socketAddress(bootstrap.RoleMetrics); ok {
+		w.Metrics = addr
+	}
+	c, err := client.New(client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log})
+	if err != nil {
+		return err
+	}
+	p.client = c
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log})
+	p.learning.Changed = c.Learned
+	return nil
+}
+
+func (p *Proxy) startWorkers() error {
+	n := p.cfg.Bootstrap.Workers
+	if n <= 0 {
+		n = min(2, runtime.NumCPU())
+	}
+	// A loop keeps its processor; the rest of the runtime needs one as well.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), n+1))
+	shake := &mtls.Handshakes{}
+	for i := range n {
+		w, err := p.newWorker(i, shake)
+		if err != nil {
+			return err
+		}
+		p.workers = append(p.workers, w)
+	}
+	return nil
+}
+
+// report tells the control plane once a second what was seen on every edge.
+func (p *Proxy) report(ctx context.Context) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			p.reportNow()
+		}
+	}
+}
+
+func (p *Proxy) reportNow() {
+	b, err := json.Marshal(p.observer.Edges())
+	if err != nil {
+		p.cfg.Log.Error("the statistics cannot be reported", "error", err)
+		return
+	}
+	p.client.Report(b)
+}
+
+// Close ends everything at once; see Goodbye for the way without loss.
+func (p *Proxy) Close() {
+	p.stop()
+	if p.admin != nil {
+		p.admin.Close()
+	}
+	if p.dns != nil {
+		p.dns.Close()
+	}
+	for _, w := range p.workers {
+		w.close()
+	}
+	if p.client != nil {
+		p.client.Close()
+	}
+	if p.live != nil {
+		p.live.Close()
+	}
+	p.tasks.Wait()
+	if p.observer != nil {
+		p.observer.Close()
+	}
+	p.seeds.Close()
+}
+
+// ownPorts reads the ports of the workload.
+func ownPorts(b *bootstrap.Bootstrap) ([]listener.OwnPort, error) {
+	var out []listener.OwnPort
+	for _, port := range b.Ports {
+		proto := model.ProtocolUnknown
+		if port.Protocol != "" {
+			var ok bool
+			if proto, ok = model.ParseProtocol(port.Protocol); !ok || !proto.Declared() {
+				return nil, fmt.Errorf("port %d: %q is not http, grpc, tcp or tls", port.Port, port.Protocol)
+			}
+		}
+		out = append(out, listener.OwnPort{Port: port.Target, Protocol: proto,
+			Service: model.PortName{Service: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, Port: port.Port}})
+	}
+	return out, nil
+}
