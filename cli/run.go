@@ -22,7 +22,7 @@ import (
 // socketPatience is how long tulle run waits for a control plane that is just being started.
 const socketPatience = 5 * time.Second
 
-// newRunCommand makes tulle run. It ends the process with the program's exit code.
+// newRunCommand makes tulle run. Its error is the exitCode of the program, unless that is 0.
 func newRunCommand() *cobra.Command {
 	f := new(runFlags)
 	cmd := &cobra.Command{
@@ -43,7 +43,9 @@ The exit code is the program's; 127 if it is not there, 126 if it cannot be exec
 			if err != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), "tulle run:", err)
 			}
-			os.Exit(code)
+			if code != 0 {
+				return exitCode(code)
+			}
 			return nil
 		},
 	}
