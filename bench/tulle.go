@@ -59,7 +59,7 @@ func tulleHop(o options, w *world) (running, error) {
 	}
 	addr := freePort()
 	_, port, _ := strings.Cut(addr, ":")
-	if err := w.echo(o, data, "--publish", "127.0.0.1:"+port+":8080"); err != nil {
+	if err := w.echo(o, data, "--publish", "127.0.0.1:"+port+"=8080"); err != nil {
 		return running{}, err
 	}
 	if err := waitFor(addr); err != nil {
