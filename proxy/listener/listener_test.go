@@ -61,7 +61,10 @@ func (p *port) Cluster(name model.PortName) *cluster.Cluster { return p.cluster 
 
 var peer = spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: "web"}
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return buildWorld(t, nil) }
+
+// buildWorld makes a world; change may replace parts before anything runs.
+func buildWorld(t *testing.T, change func(w *world, cfg *listener.Config)) *world {
 	l, err := loop.New(loop.Config{Name: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +74,7 @@ func newWorld(t *testing.T) *world {
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w})
 	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "db"}, Port: 3306}
 	w.port = &port{name: name, cluster: cluster.New(&model.Cluster{Name: name, ConnectTimeout: time.Second})}
-	w.worker = listener.New(listener.Config{
+	cfg := listener.Config{
 		Loop: l, Observer: w, Directory: w, Blanks: w, HTTP: w, Relays: w.relays,
 		Self: model.ServiceName{Namespace: "default", Name: "web"}, SelfID: peer.String(),
 		Ports: func(p uint16) (listener.OwnPort, bool) {
@@ -82,12 +85,17 @@ func newWorld(t *testing.T) *world {
 		},
 		Learn:       w.learning.Saw,
 		Passthrough: listener.Passthrough{VIPs: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15")}},
-	})
-	w.mesh = &listener.Mesh{Workload: "db-1", Namespace: "default", Workers: []*listener.Worker{w.worker},
+	}
+	w.mesh = &listener.Mesh{Workload: "db-1", Namespace: "default",
 		Handshake: func(raw loop.Conn, h loop.Handler) listener.Secure {
 			raw.SetHandler(h)
 			return secure{raw, w.sni}
 		}}
+	if change != nil {
+		change(w, &cfg)
+	}
+	w.worker = listener.New(cfg)
+	w.mesh.Workers = []*listener.Worker{w.worker}
 	w.endpoints(w.accept(w.mesh.Accept))
 	go l.Run()
 	t.Cleanup(l.Close)
@@ -224,6 +232,15 @@ func (h *web) EOF()         {}
 func (h *web) Writable()    {}
 func (h *web) Closed(error) {}
 
+// context waits for the first connection that HTTP was given.
+func (w *world) context() listener.Context {
+	w.t.Helper()
+	w.until("a connection for HTTP", func() bool { return len(w.contexts) > 0 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.contexts[0]
+}
+
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -356,11 +373,32 @@ func wantReset(t *testing.T, c net.Conn) {
 	}
 }
 
+// TestSession runs what passes between two proxies over plain connections, and over TLS from a real pool.
+func TestSession(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, func(*testing.T) *world)
+	}{
+		{"ServerFirst", testServerFirst},
+		{"ClientFirst", testClientFirst},
+		{"HTTP", testHTTP},
+		{"HTTPLate", testHTTPLate},
+		{"Silence", testSilence},
+		{"NobodyThere", testNobodyThere},
+		{"ProgramNotThere", testProgramNotThere},
+		{"Failover", testFailover},
+		{"Close", testClose},
+	} {
+		t.Run(c.name+"/plain", func(t *testing.T) { c.test(t, newWorld) })
+		t.Run(c.name+"/mtls", func(t *testing.T) { c.test(t, secureWorld) })
+	}
+}
+
 const get = "GET / HTTP/1.1\r\nHost: db\r\n\r\n"
 
-func TestServerFirst(t *testing.T) {
+func testServerFirst(t *testing.T, fresh func(*testing.T) *world) {
 	for _, known := range []model.Protocol{model.ProtocolUnknown, model.ProtocolTCP, model.LearnedServerFirst} {
-		w := newWorld(t)
+		w := fresh(t)
 		w.port.protocol = known
 		c := w.outbound(w.vip)
 		s := w.arrives()
@@ -386,9 +424,9 @@ func TestServerFirst(t *testing.T) {
 	}
 }
 
-func TestClientFirst(t *testing.T) {
+func testClientFirst(t *testing.T, fresh func(*testing.T) *world) {
 	for _, first := range []string{"*1\r\n", "GET", "\x16\x03\x01\x00\x00\x01"} { // opaque, HTTP that never comes, TLS
-		w := newWorld(t)
+		w := fresh(t)
 		c := w.outbound(w.vip)
 		write(t, c, first)
 		s := w.arrives()
@@ -401,20 +439,19 @@ func TestClientFirst(t *testing.T) {
 	}
 }
 
-func TestHTTP(t *testing.T) {
+func testHTTP(t *testing.T, fresh func(*testing.T) *world) {
 	for _, c := range []struct {
 		name  string
 		known model.Protocol
 		slow  bool
 	}{{"unknown", 0, false}, {"declared", model.ProtocolHTTP, false}, {"learned", model.LearnedHTTP, false}, {"asked for", 0, true}} {
-		w := newWorld(t)
+		w := fresh(t)
 		w.port.protocol, w.slow = c.known, c.slow
 		conn := w.outbound(w.vip)
 		write(t, conn, get)
 		read(t, conn, "HTTP got "+get)
 		wantEOF(t, conn)
-		w.until("a context", func() bool { return len(w.contexts) == 1 })
-		if x := w.contexts[0]; x.Port != listener.Port(w.port) || x.Direction != record.Outbound || x.HTTP2 || x.Wanted != w.vip || !x.Protocol.HTTP() {
+		if x := w.context(); x.Port != listener.Port(w.port) || x.Direction != record.Outbound || x.HTTP2 || x.Wanted != w.vip || !x.Protocol.HTTP() {
 			t.Errorf("%s: context %+v", c.name, x)
 		}
 		if len(w.records) != 0 || c.known.HTTP() && w.blanks != 0 {
@@ -423,10 +460,10 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestHTTPLate: the client is silent until the program has been connected to; the program sees a connection
+// testHTTPLate: the client is silent until the program has been connected to; the program sees a connection
 // that ends without a byte.
-func TestHTTPLate(t *testing.T) {
-	w := newWorld(t)
+func testHTTPLate(t *testing.T, fresh func(*testing.T) *world) {
+	w := fresh(t)
 	c := w.outbound(w.vip)
 	s := w.arrives()
 	for i := range len(get) {
@@ -439,9 +476,9 @@ func TestHTTPLate(t *testing.T) {
 	}
 }
 
-// TestSilence: nobody says anything. Nothing is learned.
-func TestSilence(t *testing.T) {
-	w := newWorld(t)
+// testSilence: nobody says anything. Nothing is learned.
+func testSilence(t *testing.T, fresh func(*testing.T) *world) {
+	w := fresh(t)
 	c := w.outbound(w.vip)
 	s := w.arrives()
 	c.Close()
@@ -451,9 +488,9 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-func TestNobodyThere(t *testing.T) {
+func testNobodyThere(t *testing.T, fresh func(*testing.T) *world) {
 	for _, known := range []model.Protocol{model.ProtocolUnknown, model.ProtocolTCP} {
-		w := newWorld(t)
+		w := fresh(t)
 		w.port.protocol = known
 		dead := w.listen()
 		dead.Close()
@@ -473,10 +510,10 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-// TestProgramNotThere: the proxy is there, the program is not.
-func TestProgramNotThere(t *testing.T) {
+// testProgramNotThere: the proxy is there, the program is not.
+func testProgramNotThere(t *testing.T, fresh func(*testing.T) *world) {
 	for _, first := range []string{"", "*1\r\n"} {
-		w := newWorld(t)
+		w := fresh(t)
 		w.program.Close()
 		if first == "" {
 			w.dialReset(w.captured(w.vip))
@@ -489,8 +526,8 @@ func TestProgramNotThere(t *testing.T) {
 	}
 }
 
-func TestFailover(t *testing.T) {
-	w := newWorld(t)
+func testFailover(t *testing.T, fresh func(*testing.T) *world) {
+	w := fresh(t)
 	dead := w.listen()
 	dead.Close()
 	alive := w.port.cluster.Endpoints()[0].Address().String()
@@ -578,7 +615,7 @@ func TestPublish(t *testing.T) {
 	c := w.dial(w.accept(w.worker.Publish(8080)))
 	write(t, c, get)
 	read(t, c, "HTTP got "+get)
-	if x := w.contexts[0]; !x.Publish || x.MTLS || x.Direction != record.Inbound || x.Own.Port != 8080 {
+	if x := w.context(); !x.Publish || x.MTLS || x.Direction != record.Inbound || x.Own.Port != 8080 {
 		t.Errorf("context %+v", x)
 	}
 	w.do(func() { w.port.protocol = model.ProtocolUnknown })
@@ -599,7 +636,7 @@ func TestMesh(t *testing.T) {
 	c := w.dial(addr)
 	write(t, c, "PRI * HTTP/2.0\r\n\r\n")
 	read(t, c, "HTTP got PRI")
-	if x := w.contexts[0]; !x.MTLS || !x.HTTP2 || x.Peer.ID != peer.String() || x.Peer.Service.Name != "web" || x.Own.Port != 8080 {
+	if x := w.context(); !x.MTLS || !x.HTTP2 || x.Peer.ID != peer.String() || x.Peer.Service.Name != "web" || x.Own.Port != 8080 {
 		t.Errorf("context %+v", x)
 	}
 	c = w.dial(addr)
@@ -626,9 +663,9 @@ func TestServerName(t *testing.T) {
 	}
 }
 
-// TestClose: what is undecided is reset.
-func TestClose(t *testing.T) {
-	w := newWorld(t)
+// testClose: what is undecided is reset.
+func testClose(t *testing.T, fresh func(*testing.T) *world) {
+	w := fresh(t)
 	c := w.outbound(w.vip)
 	w.arrives()
 	w.loop.Post(w.worker.Close)

@@ -203,14 +203,14 @@ func (s *side) EOF() {
 		s.peer.conn.CloseWrite()
 	}
 	if s.peer.eof {
-		r.settle()
+		r.set.cfg.Loop.Arm(&r.timer, settleEvery)
 	} else if !r.timer.Armed() {
 		r.set.cfg.Loop.Arm(&r.timer, r.set.cfg.HalfIdle)
 	}
 }
 
-// settle closes what has nothing more to say or to hear. What is still written to a slow reader keeps its time:
-// Conn.Close would cut it off after a few seconds.
+// settle closes what has nothing more to say or to hear and has not ended by itself. What is still written to a
+// slow reader keeps its time: Conn.Close would cut it off after a few seconds.
 func (r *relay) settle() {
 	for _, s := range [...]*side{&r.down, &r.up} {
 		if !s.closed && s.conn.Buffered() == 0 {
@@ -238,7 +238,7 @@ func (s *side) Closed(err error) {
 		return
 	}
 	if err == nil {
-		if !s.eof || !s.peer.eof || s.peer.conn.Buffered() == 0 {
+		if !s.eof || !s.peer.eof { // else it ends when a slow reader has had everything; see settle
 			s.peer.conn.Close()
 		}
 		return
