@@ -131,8 +131,8 @@ func (i *inbound) Data(p []byte) int {
 		rec.Direction, rec.TCP, rec.MTLS = record.Inbound, true, true
 		rec.Source, rec.SourceID = i.peer.Service, i.peer.ID
 		rec.Destination, rec.DestinationID = i.own.Service.Service, i.w.cfg.SelfID
-		rec.Port, rec.Protocol = i.own.Port, i.own.Protocol
-		h = i.w.server.Serve(i.conn, rec)
+		rec.Port, rec.Protocol = i.own.Service.Port, i.own.Protocol
+		h = i.w.server.Serve(i.conn, i.own.Port, rec)
 	default:
 		i.refuse(failure.BadRequest)
 		return 0

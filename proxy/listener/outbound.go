@@ -69,7 +69,7 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 		in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
 			s := w.session(c, record.Inbound, in.Local())
 			s.far, s.dial, s.own = farProgram, d, own
-			s.rec.Destination, s.rec.Port = own.Service.Service, port
+			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
 			s.begin(own.Protocol, own.Protocol == model.LearnedHTTP && w.probe(own.Service))
 			return s
 		})

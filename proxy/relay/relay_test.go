@@ -329,7 +329,7 @@ func (w *world) serveOpen() (addr string, program net.Listener) {
 			w.mu.Unlock()
 		},
 	}
-	return w.accept(func(c loop.Conn) loop.Handler { return srv.Serve(c, &record.Record{Port: 80}) }), ln
+	return w.accept(func(c loop.Conn) loop.Handler { return srv.Serve(c, 80, &record.Record{}) }), ln
 }
 
 func open(o relay.Open) string { return string(relay.AppendOpen(nil, &o)) }

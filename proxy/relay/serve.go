@@ -22,10 +22,10 @@ type Server struct {
 	Learn func(port uint16, p model.Protocol)
 }
 
-// Serve answers the handler for c, a mesh connection whose first byte is OpenByte. rec has what is known of the
-// peer; rec.Port is the port that the connection was authorized for, and no other is opened.
-func (s *Server) Serve(c loop.Conn, rec *record.Record) loop.Handler {
-	o := &opening{server: s, down: c, rec: *rec}
+// Serve answers the handler for c, a mesh connection whose first byte is OpenByte. port is the workload's port that
+// the connection was authorized for, and no other is opened. rec has what is known of the peer and is copied.
+func (s *Server) Serve(c loop.Conn, port uint16, rec *record.Record) loop.Handler {
+	o := &opening{server: s, down: c, port: port, rec: *rec}
 	o.rec.Start, o.rec.Wall = c.Loop().Now(), c.Loop().Wall()
 	o.timer.Expired = func() { o.fail(failure.BadRequest) }
 	c.Loop().Arm(&o.timer, openTimeout)
@@ -37,6 +37,7 @@ type opening struct {
 	server *Server
 	down   loop.Conn
 	up     loop.Conn
+	port   uint16
 	rec    record.Record
 	timer  loop.Timer
 	silent bool
@@ -53,7 +54,7 @@ func (o *opening) Data(p []byte) int {
 	}
 	f, n, err := ParseOpen(p)
 	switch {
-	case err != nil || n > 0 && f.Port != o.rec.Port:
+	case err != nil || n > 0 && f.Port != o.port:
 		o.fail(failure.BadRequest)
 	case n > 0:
 		o.dial(&f)
@@ -121,7 +122,7 @@ func (o *opening) first(server bool) {
 	if server {
 		p = model.LearnedServerFirst
 	}
-	o.server.Learn(o.rec.Port, p)
+	o.server.Learn(o.port, p)
 }
 
 // program is the handler of the connection to the program until it stands.
