@@ -331,7 +331,7 @@ func pause(t *testing.T, w World) {
 	timer.Expired = func() { mu.Lock(); expired = true; mu.Unlock() }
 	w.Do(w.Loop(1), func() { w.Loop(1).Arm(&timer, 50*time.Millisecond) })
 	until(t, w, "the timer", func() bool { mu.Lock(); defer mu.Unlock(); return expired })
-	if len(server.got) > 0 || server.sawEOF() {
+	if server.has(1)() || server.sawEOF() {
 		t.Errorf("got %q, EOF %v while paused", server.got, server.sawEOF())
 	}
 	w.Do(w.Loop(1), func() { server.Call(func(c loop.Conn) { c.Resume() }) })
@@ -358,7 +358,7 @@ func watermarks(t *testing.T, w World) {
 			}
 		})
 	})
-	if client.writable > 0 {
+	if client.state(func() bool { return client.writable > 0 })() {
 		t.Error("Writable before anything was read")
 	}
 	w.Do(w.Loop(1), func() { server.Call(func(c loop.Conn) { c.Resume() }) })
