@@ -142,6 +142,9 @@ func proxyMain(mode string) {
 			await(filepath.Join(b.DataDir, "acknowledged"))
 			link.Send(bootstrap.Message{Event: bootstrap.EventWithdrawn})
 		case bootstrap.CmdGoodbye:
+			if mode == "stubborn" {
+				continue
+			}
 			os.Exit(0)
 		}
 	}
@@ -500,4 +503,31 @@ func check(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestSignalBeforeTheProgramStarts(t *testing.T) {
+	both(t, func(t *testing.T, begin func(setup) *run) {
+		r := begin(setup{Args: []string{"echo", "must not run"}, WaitFor: []string{"cart"}})
+		until(t, "wait", func() bool { return strings.Contains(r.log(), "wait [cart]") })
+		r.signal(unix.SIGTERM)
+		r.touch("there") // or the lab's proxy would not hear the goodbye
+		if c := r.code(); c != 128+int(unix.SIGTERM) || strings.Contains(r.log(), "started") {
+			t.Errorf("exit code %d: %s", c, r.log())
+		}
+		if got := r.line(); got != "" {
+			t.Errorf("the program ran: %s", got)
+		}
+	})
+}
+
+func TestStubbornProxyIsEnded(t *testing.T) {
+	testenv.NeedRoot(t)
+	r := start(t, 0, setup{Args: []string{"sh", "-c", "exit 4"}, Mode: "stubborn"})
+	if c := r.code(); c != 4 || !strings.Contains(r.err.String(), "did not end in time") {
+		t.Errorf("exit code %d: %s", c, r.err)
+	}
+	var proxy int
+	_, rest, _ := strings.Cut(r.log(), " pid ")
+	fmt.Sscan(rest, &proxy)
+	until(t, "proxy gone", func() bool { return proxy != 0 && gone(proxy) })
 }
