@@ -38,6 +38,7 @@ func (p *pipe) send(b []byte) int {
 		case lost:
 			p.reset()
 			p.from.arrived(func() { p.from.broken() })
+		case p.rst: // nothing arrives behind a reset
 		case p.cut:
 			p.from.arrived(func() { p.from.broken() }) // bytes for a closed socket: it answers RST
 		default:

@@ -66,6 +66,7 @@ func (r *records) count() int {
 }
 
 type setup struct {
+	loop   *loop.Epoll // nil: a new one
 	origin exchange.Origin
 	http2  bool
 	config *downstream.Config
@@ -88,7 +89,10 @@ func newLoop(t testing.TB) *loop.Epoll {
 // newHop starts a proxy; every connection it accepts is served as s says.
 func newHop(t testing.TB, s setup) *hop {
 	t.Helper()
-	h := &hop{t: t, loop: newLoop(t), log: &records{keep: true}}
+	h := &hop{t: t, loop: s.loop, log: &records{keep: true}}
+	if h.loop == nil {
+		h.loop = newLoop(t)
+	}
 	s.pool.Loop = h.loop
 	if s.pool.Mesh == nil {
 		s.pool.Mesh = func(d *pool.Target, timeout time.Duration, hd loop.Handler) loop.Conn {

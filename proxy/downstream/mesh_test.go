@@ -46,15 +46,10 @@ func secure(t testing.TB, program netip.AddrPort, serverAs string) (out, in *hop
 		s.c = mtls.Server(c, cfg, s)
 		return nil
 	}})
-	m := &upstream.Mesh{Source: prove(a, "web")}
-	over := pool.Over(m)
-	s := setup{origin: exchange.Origin{Direction: record.Outbound, Destination: to(t, model.Timeouts{}, mesh(in)), Service: cart}}
-	s.pool.Mesh = func(d *pool.Target, timeout time.Duration, h loop.Handler) loop.Conn {
-		m.Loop = out.loop
-		return over(d, timeout, h)
-	}
-	out = newHop(t, s)
-	return out, in
+	l := newLoop(t)
+	s := setup{loop: l, origin: exchange.Origin{Direction: record.Outbound, Destination: to(t, model.Timeouts{}, mesh(in)), Service: cart}}
+	s.pool.Mesh = pool.Over(&upstream.Mesh{Loop: l, Source: prove(a, "web")})
+	return newHop(t, s), in
 }
 
 // handshake hands a connection on when its handshake is done.

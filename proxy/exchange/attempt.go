@@ -115,7 +115,6 @@ func (t *waiting) Unconnected(f *failure.Failure) {
 
 // open sends the request's head on c and as much of its body as is here.
 func (x *Exchange) open(c upstream.Conn) {
-	x.sent, x.endSent = 0, false
 	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
 	s, err := c.Open(&x.head, end, (*receiver)(x))
 	if err != nil {
@@ -134,6 +133,9 @@ func (x *Exchange) open(c upstream.Conn) {
 func (x *Exchange) attemptFailed(reason failure.Reason) {
 	x.endAttempt(reason)
 	x.reason = reason
+	if x.dropped == 0 {
+		x.sent, x.endSent = 0, false // the next stream begins at the beginning
+	}
 	if x.mayRetry(reason) {
 		x.attempt()
 		return

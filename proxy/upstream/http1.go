@@ -31,8 +31,9 @@ type HTTP1 struct {
 	up      bool
 	down    bool
 	paused  bool
-	stalled bool // Data took nothing
-	unread  int  // response bytes given and not consumed
+	stalled bool  // Data took nothing
+	unread  int   // response bytes given and not consumed
+	left    int64 // request body bytes that the stated length still promises; -1: none was stated
 	line    [20]byte
 }
 
@@ -61,6 +62,7 @@ func (u *HTTP1) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 	u.served++
 	u.r, u.method, u.state = r, h.Method, waiting
 	u.sent, u.chunked, u.offer, u.stalled, u.unread = end, false, false, false, 0
+	u.left = -1
 	f := http1.Framing{Kind: http1.BodyNone}
 	upgrade := h.Upgrade != nil || bytes.Equal(h.Method, connect)
 	switch {
@@ -69,6 +71,7 @@ func (u *HTTP1) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 		u.close, u.offer = true, true // what follows goes through only after the switch
 	case h.ContentLength >= 0:
 		f = http1.Framing{Kind: http1.BodyLength, Length: h.ContentLength}
+		u.left = h.ContentLength
 	default:
 		f = http1.Framing{Kind: http1.BodyChunked}
 		u.chunked = true
@@ -315,6 +318,9 @@ func (t *stream1) Data(p []byte, end bool) int {
 		u.stalled = true
 		return 0
 	}
+	if u.left >= 0 && !u.within(len(p), end) {
+		return len(p)
+	}
 	if u.chunked {
 		u.writeChunk(p, end)
 	} else if len(p) > 0 {
@@ -327,6 +333,18 @@ func (t *stream1) Data(p []byte, end bool) int {
 		}
 	}
 	return len(p)
+}
+
+// within counts body bytes against the stated length. Codecs have checked it; should a body differ all the same,
+// the connection ends here, because the next request on it would be read as part of this one or the other way round.
+func (u *HTTP1) within(n int, end bool) bool {
+	u.left -= int64(n)
+	if u.left < 0 || end && u.left > 0 {
+		u.left, u.sent, u.close = 0, true, true
+		u.c.Reset()
+		return false
+	}
+	return true
 }
 
 // writeChunk writes p as one chunk without copying it twice.
