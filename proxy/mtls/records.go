@@ -201,20 +201,22 @@ func (c *Conn) keep(buf []byte) {
 
 // readDone acts on how reading ended.
 func (c *Conn) readDone(err error) {
-	var temporary net.Error
-	switch {
-	case err == nil || err == errWouldBlock:
-	case err == io.EOF:
+	switch err {
+	case nil, errWouldBlock:
+	case io.EOF:
 		c.eof = true
 		c.tellEOF()
-	case errors.As(err, &temporary) && temporary.Temporary():
 	default:
-		var remote *net.OpError
-		if !c.heard && errors.As(err, &remote) && remote.Op == "remote error" {
-			err = &HandshakeError{Err: err} // it could not say so before
-		}
-		c.fail(err)
+		c.readFailed(err)
 	}
+}
+
+func (c *Conn) readFailed(err error) {
+	var remote *net.OpError
+	if !c.heard && errors.As(err, &remote) && remote.Op == "remote error" {
+		err = &HandshakeError{Err: err} // it could not say so before
+	}
+	c.fail(err)
 }
 
 func (c *Conn) tellEOF() {
