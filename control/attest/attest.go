@@ -1,0 +1,156 @@
+// Package attest gives identities to whoever proves who he is: processes of the same user on this machine by
+// the credentials of a unix socket, others by a join token, and everyone who has an identity by that. It signs
+// nothing itself. Safe for concurrent use. Start reading at Config.
+package attest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+)
+
+// TTL of the identities that are given.
+const TTL = 24 * time.Hour
+
+// Authority signs; *ca.CA is one.
+type Authority interface {
+	TrustDomain() string
+	RootsDER() [][]byte
+	Sign(csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error)
+}
+
+// Tokens redeems join tokens; *token.Tokens is one.
+type Tokens interface {
+	Redeem(ctx context.Context, text, namespace, serviceAccount string, now time.Time) error
+}
+
+// Config of the service; all but Log are needed.
+type Config struct {
+	Authority Authority
+	Tokens    Tokens
+	Address   string    // host:port of the gRPC port, as local processes reach it
+	Server    spiffe.ID // of the control plane
+	Log       *slog.Logger
+}
+
+// Service gives identities.
+type Service struct {
+	attestpb.UnimplementedIdentityServer
+	cfg Config
+}
+
+// New makes the service.
+func New(cfg Config) *Service {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Service{cfg: cfg}
+}
+
+// Register adds the service to the server of the gRPC port (server.Options).
+func (s *Service) Register(g grpc.ServiceRegistrar) { attestpb.RegisterIdentityServer(g, s) }
+
+// LocalServer makes the server for the unix socket. Serve it with a *net.UnixListener; the caller stops it.
+func (s *Service) LocalServer() *grpc.Server {
+	g := grpc.NewServer(grpc.Creds(localCredentials{s.cfg.Log}), grpc.MaxRecvMsgSize(64<<10),
+		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10), grpc.ConnectionTimeout(5*time.Second))
+	s.Register(g)
+	return g
+}
+
+// ServerID is the identity of a control plane.
+func ServerID(trustDomain string) spiffe.ID {
+	return spiffe.ID{TrustDomain: trustDomain, Namespace: "tulle-system", ServiceAccount: "control"}
+}
+
+// Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
+// what a join token pins.
+func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
+	return svid.NewRotator(ctx, func(context.Context, *svid.SVID) (*svid.SVID, error) {
+		key, err := svid.NewKey()
+		if err != nil {
+			return nil, err
+		}
+		csr, err := svid.Request(key, spiffe.ID{})
+		if err != nil {
+			return nil, err
+		}
+		issued, err := a.Sign(csr, ServerID(a.TrustDomain()), TTL, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		chain := append(append([][]byte{}, issued.Chain...), a.RootsDER()...)
+		return svid.New(key, chain, a.RootsDER())
+	}, log)
+}
+
+// Attest implements attestpb.IdentityServer.
+func (s *Service) Attest(ctx context.Context, r *attestpb.AttestRequest) (*attestpb.Grant, error) {
+	id := spiffe.ID{TrustDomain: s.cfg.Authority.TrustDomain(), Namespace: r.GetNamespace(), ServiceAccount: r.GetServiceAccount()}
+	if err := id.Validate(); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if id.Namespace == s.cfg.Server.Namespace {
+		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
+	}
+	if local, ok := localPeer(ctx); ok {
+		s.cfg.Log.Info("identity given", "id", id.String(), "by", "unix socket", "pid", local.PID, "uid", local.UID)
+		return s.grant(r.GetCsr(), id)
+	}
+	if r.GetToken() == "" {
+		return nil, status.Error(codes.Unauthenticated, "a join token is needed here: make one with 'tulle token'")
+	}
+	if err := s.cfg.Tokens.Redeem(ctx, r.GetToken(), id.Namespace, id.ServiceAccount, time.Now()); err != nil {
+		s.cfg.Log.Warn("join token refused", "id", id.String(), "error", err)
+		return nil, status.Errorf(codes.PermissionDenied, "join token for %s: %v", id, err)
+	}
+	s.cfg.Log.Info("identity given", "id", id.String(), "by", "join token")
+	return s.grant(r.GetCsr(), id)
+}
+
+// Renew implements attestpb.IdentityServer.
+func (s *Service) Renew(ctx context.Context, r *attestpb.RenewRequest) (*attestpb.Grant, error) {
+	id, err := proven(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if id.Namespace == s.cfg.Server.Namespace {
+		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
+	}
+	return s.grant(r.GetCsr(), id)
+}
+
+func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
+	issued, err := s.cfg.Authority.Sign(csr, id, TTL, time.Now())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return &attestpb.Grant{Chain: issued.Chain, Roots: s.cfg.Authority.RootsDER(), Address: s.cfg.Address, Server: s.cfg.Server.String()}, nil
+}
+
+// proven answers who is at the other end of an mTLS connection.
+func proven(ctx context.Context) (spiffe.ID, error) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			if id := svid.PeerID(info.State); !id.IsZero() {
+				return id, nil
+			}
+		}
+	}
+	return spiffe.ID{}, errors.New("a certificate of this mesh is needed; attest first")
+}
+
+var errNotUnix = fmt.Errorf("control/attest: the local server serves unix sockets only")

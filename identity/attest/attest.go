@@ -1,0 +1,163 @@
+// Package attest is how a process proves who it is and gets its identity from the control plane: by the
+// credentials of its unix socket on the same machine, or with a join token from another. The private key is
+// made here and never leaves the process. Later identities are asked for with the one in force. Start reading
+// at Start.
+package attest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+)
+
+// Config says who asks, and how it proves that: Socket, or Token with Address.
+type Config struct {
+	Namespace, ServiceAccount string
+
+	Socket string // the control plane's control.sock, on this machine
+
+	Token   string // from tulle token
+	Address string // host:port of the control plane's gRPC port; needed with Token
+
+	Log *slog.Logger
+}
+
+// Identity is a Source with what else was granted.
+type Identity struct {
+	*svid.Rotator
+	Address string    // host:port of the control plane's gRPC port
+	Server  spiffe.ID // that the control plane proves there
+}
+
+// Start attests, bounded by ctx, and keeps the identity renewed until Close.
+func Start(ctx context.Context, cfg Config) (*Identity, error) {
+	id := &Identity{}
+	first := func() (*svid.SVID, error) { return id.attest(ctx, cfg) }
+	if _, err := kind(cfg); err != nil {
+		return nil, err
+	}
+	var err error
+	id.Rotator, err = svid.NewRotator(ctx, func(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
+		if now == nil {
+			return first()
+		}
+		next, err := id.renew(ctx, now)
+		if err != nil && cfg.Socket != "" { // also when now has ended, after a long sleep
+			if again, err := (&Identity{}).attest(ctx, cfg); err == nil {
+				return again, nil
+			}
+		}
+		return next, err
+	}, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+func kind(cfg Config) (local bool, err error) {
+	switch {
+	case cfg.Namespace == "" || cfg.ServiceAccount == "":
+		return false, errors.New("attest: no namespace or service account")
+	case cfg.Socket != "":
+		return true, nil
+	case cfg.Token == "" || cfg.Address == "":
+		return false, errors.New("attest: neither the control plane's socket nor a join token with its address")
+	}
+	return false, nil
+}
+
+// attest proves who we are for the first time.
+func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) {
+	local, err := kind(cfg)
+	if err != nil {
+		return nil, err
+	}
+	var creds credentials.TransportCredentials
+	network, address := "tcp", cfg.Address
+	if local {
+		creds, network, address = insecure.NewCredentials(), "unix", cfg.Socket
+	} else if creds, err = pinned(cfg.Token); err != nil {
+		return nil, err
+	}
+	var s *svid.SVID
+	err = id.ask(ctx, network, address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
+		return c.Attest(ctx, &attestpb.AttestRequest{Csr: csr, Namespace: cfg.Namespace, ServiceAccount: cfg.ServiceAccount, Token: cfg.Token})
+	}, &s)
+	if err != nil {
+		return nil, fmt.Errorf("attesting to the control plane at %s: %w", address, err)
+	}
+	if cfg.Address != "" {
+		id.Address = cfg.Address // as it is known here, not there
+	}
+	return s, nil
+}
+
+// renew proves who we are by the identity in force.
+func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
+	creds := credentials.NewTLS(svid.ClientConfig(held{now}, id.Server))
+	var s *svid.SVID
+	err := (&Identity{}).ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
+		return c.Renew(ctx, &attestpb.RenewRequest{Csr: csr})
+	}, &s)
+	if err != nil {
+		return nil, fmt.Errorf("renewing the identity at %s: %w", id.Address, err)
+	}
+	return s, nil
+}
+
+type held struct{ *svid.SVID }
+
+func (h held) Current() *svid.SVID { return h.SVID }
+
+// ask makes a key, has it signed and puts the identity together. The connection is for this alone.
+func (id *Identity) ask(ctx context.Context, network, address string, creds credentials.TransportCredentials,
+	call func(attestpb.IdentityClient, []byte) (*attestpb.Grant, error), to **svid.SVID) error {
+	key, csr, err := request()
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds), grpc.WithAuthority("tulle"), grpc.WithDisableServiceConfig(),
+		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, a)
+		}),
+		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	g, err := call(attestpb.NewIdentityClient(conn), csr)
+	if err != nil {
+		return err
+	}
+	if id.Server, err = spiffe.ParseID(g.GetServer()); err != nil {
+		return err
+	}
+	id.Address = g.GetAddress()
+	*to, err = svid.New(key, g.GetChain(), g.GetRoots())
+	if err == nil && !time.Now().Before((*to).NotAfter) {
+		err = fmt.Errorf("the identity granted has ended at %s already: check the clocks", (*to).NotAfter)
+	}
+	return err
+}
+
+func request() (*ecdsa.PrivateKey, []byte, error) {
+	key, err := svid.NewKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	csr, err := svid.Request(key, spiffe.ID{})
+	return key, csr, err
+}
