@@ -38,7 +38,9 @@ type life struct {
 
 // Follow obeys the supervisor until it says goodbye or is gone; then the proxy has drained and can be closed.
 func (p *Proxy) Follow(link *bootstrap.Link) error {
-	if p.cfg.Bootstrap.Program != 0 {
+	if p.cfg.Bootstrap.Withdrawn {
+		p.leaving.Store(true) // the proxy before this one has said so
+	} else if p.cfg.Bootstrap.Program != 0 {
 		p.announceWhenReady(link)
 	}
 	if err := link.Send(bootstrap.Message{Event: bootstrap.EventReady}); err != nil {
