@@ -387,6 +387,7 @@ func TestSession(t *testing.T) {
 		{"NobodyThere", testNobodyThere},
 		{"ProgramNotThere", testProgramNotThere},
 		{"Failover", testFailover},
+		{"NextEndpoint", testNextEndpoint},
 		{"Close", testClose},
 	} {
 		t.Run(c.name+"/plain", func(t *testing.T) { c.test(t, newWorld) })
@@ -541,6 +542,37 @@ func testFailover(t *testing.T, fresh func(*testing.T) *world) {
 		s.Close()
 	}
 }
+
+// testNextEndpoint: the first proxy's program is not there; its proxy says so by a reset, and another serves.
+func testNextEndpoint(t *testing.T, fresh func(*testing.T) *world) {
+	w := fresh(t)
+	alive := w.port.cluster.Endpoints()[0].Address().String()
+	resetting := w.accept(func(in loop.Incoming) {
+		in.Adopt(w.loop, func(c loop.Conn) loop.Handler {
+			h := &resetter{}
+			h.c = w.mesh.Handshake(c, h)
+			return nil
+		})
+	})
+	w.endpoints(resetting, alive)
+	for range 10 {
+		c := w.outbound(w.vip)
+		s := w.arrives()
+		write(t, s, "hello")
+		read(t, c, "hello")
+		c.Close()
+		s.Close()
+	}
+}
+
+// resetter resets a mesh connection as soon as it is opened.
+type resetter struct{ c loop.Conn }
+
+func (r *resetter) Opened()           {}
+func (r *resetter) Data(p []byte) int { r.c.Reset(); return len(p) }
+func (r *resetter) EOF()              {}
+func (r *resetter) Writable()         {}
+func (r *resetter) Closed(error)      {}
 
 func TestUnknownService(t *testing.T) {
 	w := newWorld(t)

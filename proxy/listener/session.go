@@ -43,6 +43,7 @@ type session struct {
 	search   *relay.Search
 	up       loop.Conn // stands, or (farProgram) is being made
 	standing bool
+	sent     bool // OPEN, on up
 	endpoint *cluster.Endpoint
 	target   pool.Target
 }
@@ -240,7 +241,11 @@ func (s *session) stands() {
 		return
 	}
 	s.standing = true
-	s.do(s.machine.Ready())
+	if s.machine.Opened() && s.far == farMesh {
+		s.open(true) // again, to another endpoint
+	} else {
+		s.do(s.machine.Ready())
+	}
 	if !s.over && s.forward {
 		s.relay()
 	}
@@ -248,6 +253,7 @@ func (s *session) stands() {
 
 // open writes an OPEN frame.
 func (s *session) open(silent bool) {
+	s.sent = true
 	s.w.scratch = relay.AppendOpen(s.w.scratch[:0], &relay.Open{
 		Port: s.target.Port, Wanted: s.rec.Wanted, Source: s.conn.Remote(), RequestID: s.rec.RequestID, Silent: silent,
 	})
@@ -262,7 +268,7 @@ func (s *session) giveBack(cancel bool) {
 	case up == nil && s.search != nil:
 		s.search.Cancel()
 	case up == nil:
-	case s.far == farMesh && !cancel:
+	case s.far == farMesh && !(cancel && s.sent):
 		s.w.cfg.Blanks.Return(&s.target, up)
 	case s.far == farMesh:
 		up.Write([]byte{relay.CancelByte})
@@ -299,7 +305,7 @@ func (s *session) relay() {
 	}
 	s.leave()
 	if s.far == farMesh {
-		if s.machine.Opened() {
+		if s.sent {
 			s.up.Write([]byte{relay.GoByte})
 		} else {
 			s.open(false)
@@ -360,7 +366,7 @@ func (s *session) dropFar() {
 	s.up = nil
 	switch {
 	case up == nil:
-	case s.far == farMesh && !s.machine.Opened():
+	case s.far == farMesh && !s.sent:
 		s.w.cfg.Blanks.Return(&s.target, up)
 	case s.far == farMesh && s.rec.Reason == "": // the client came and went without a byte
 		up.SetHandler(nobody{up})
@@ -389,7 +395,7 @@ func (f *farSide) EOF() { f.spoke() }
 // spoke: the server's side has spoken or ended. It may only where the relay is open.
 func (f *farSide) spoke() {
 	s := (*session)(f)
-	if s.far == farProgram || s.machine.Opened() {
+	if s.far == farProgram || s.sent {
 		s.do(s.machine.Spoke())
 		return
 	}
@@ -405,16 +411,17 @@ func (f *farSide) Closed(err error) {
 	if s.over || s.up == nil {
 		return
 	}
-	stood := s.standing
-	s.up, s.standing = nil, false
+	stood, sent := s.standing, s.sent
+	s.up, s.standing, s.sent = nil, false, false
 	switch {
-	case stood && !s.machine.Opened():
-		// A blank that was held while the client's first bytes were incomplete. It may be needed yet.
-		if s.forward || s.far == farMesh {
-			s.connect()
-			return
-		}
-		s.note(failure.UpstreamReset)
+	case s.far == farMesh && sent:
+		// The other proxy could not connect to its program, or is gone. No byte has passed: another may serve.
+		s.endpoint = nil
+		s.search.Next(failure.ConnectFailed)
+		return
+	case s.far == farMesh && stood:
+		s.connect() // a blank that was held while the client's first bytes were incomplete; it may be needed yet
+		return
 	case stood:
 		s.note(failure.UpstreamReset)
 	case errors.Is(err, loop.ErrConnectTimeout):

@@ -44,6 +44,16 @@ func Find(l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record
 	return s
 }
 
+// Next goes on after the connection that was found broke before a byte had passed on it: then is called again, with
+// a connection to another endpoint or with why.
+func (s *Search) Next(why failure.Reason) {
+	if n := s.rec.NAttempts - 1; n >= 0 && n < record.MaxAttempts {
+		s.rec.Attempts[n].Reason = why.Label()
+	}
+	s.done = false
+	s.failed(s.tried[len(s.tried)-1], &failure.Failure{Reason: why})
+}
+
 // Cancel ends the search; then is not called any more. What is under way becomes a spare.
 func (s *Search) Cancel() {
 	if !s.done {
