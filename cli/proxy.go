@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/capture/bootstrap"
+	"github.com/tulle-mesh/tulle/identity/attest"
+	"github.com/tulle-mesh/tulle/proxy"
+)
+
+// Times of a proxy's first contact with the control plane.
+const (
+	attestFirst = 15 * time.Second       // until the user is told that it failed
+	attestRetry = 200 * time.Millisecond // between two tries
+)
+
+// newProxyCommand makes tulle proxy, which a supervisor starts. Users start tulle run.
+func newProxyCommand() *cobra.Command {
+	supervised := false
+	c := &cobra.Command{
+		Use: "proxy", Hidden: true, Short: "Be the proxy of a workload (started by tulle run)", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if !supervised {
+				return errors.New("a proxy is started by 'tulle run'; see 'tulle run --help'")
+			}
+			return runProxy()
+		},
+	}
+	c.Flags().BoolVar(&supervised, "supervised", false, "take bootstrap and sockets from the supervisor")
+	return c
+}
+
+// runProxy is the life of a proxy process. What ends it is the supervisor's word or its end; signals that a
+// terminal sends to everybody are the program's business.
+func runProxy() error {
+	b, link, err := bootstrap.Open()
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("workload", b.Workload)
+	p, err := startProxy(b, log)
+	if err != nil {
+		if sent := link.Send(bootstrap.Message{Event: bootstrap.EventFailed, Error: err.Error()}); sent == nil {
+			return exitCode(1) // the supervisor tells the user
+		}
+		return err
+	}
+	defer p.Close()
+	return p.Follow(link)
+}
+
+func startProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*proxy.Proxy, error) {
+	id, err := attestProxy(b, log)
+	if err != nil {
+		return nil, err
+	}
+	address, err := meshAddress(b.Address, id.Address)
+	if err != nil {
+		return nil, err
+	}
+	return proxy.Start(proxy.Config{Bootstrap: b, Identity: id, Control: id.Address, Server: id.Server, Address: address,
+		AccessLog: os.Stderr, Version: version(), Log: log})
+}
+
+// attestProxy obtains the workload's identity. The first proxy of a workload gives up after attestFirst, for the user
+// to see why; one that replaces a crashed one tries for as long as its program runs.
+func attestProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*attest.Identity, error) {
+	cfg := attest.Config{Namespace: b.Namespace, ServiceAccount: b.ServiceAccount, Socket: b.Control.Socket,
+		Token: b.Control.Token, Address: b.Control.Address, Log: log}
+	begin := time.Now()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), attestFirst)
+		id, err := attest.Start(ctx, cfg)
+		cancel()
+		if err == nil {
+			return id, nil
+		}
+		if b.Starts == 0 && time.Since(begin) >= attestFirst/3 {
+			return nil, fmt.Errorf("no identity from the control plane: %w", err)
+		}
+		time.Sleep(attestRetry)
+	}
+}
+
+// meshAddress answers where other proxies reach this machine: what the user said, or the source address of the way to
+// the control plane.
+func meshAddress(said, control string) (netip.Addr, error) {
+	if said != "" {
+		return proxy.ParseAddress(said)
+	}
+	c, err := net.Dial("udp", control) // sends nothing
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("no way to the control plane at %s: %w; say with --address where other proxies reach this machine", control, err)
+	}
+	defer c.Close()
+	a, err := netip.ParseAddrPort(c.LocalAddr().String())
+	return a.Addr().Unmap(), err
+}
