@@ -267,7 +267,7 @@ func TestIdentities(t *testing.T) {
 					return nil
 				},
 			})
-			clientErr, serverErr, client := exchange(t, cfg, mtls.ClientConfig(c.client, sni, id(t, c.expected)), server)
+			client, clientErr, serverErr := exchange(t, cfg, mtls.ClientConfig(c.client, sni, id(t, c.expected)), server)
 			if c.fails == "" {
 				if clientErr != nil || serverErr != nil || string(client.got) != "pong" {
 					t.Errorf("client %v, server %v, got %q", clientErr, serverErr, client.got)
@@ -292,7 +292,7 @@ func TestIdentities(t *testing.T) {
 }
 
 // exchange has the client say ping, and answers how both ended.
-func exchange(t *testing.T, server, client *tls.Config, s *side) (clientErr, serverErr error, c *side) {
+func exchange(t *testing.T, server, client *tls.Config, s *side) (c *side, clientErr, serverErr error) {
 	t.Helper()
 	a, b := start(t), start(t)
 	addr := listen(t, a, func(in loop.Incoming) {
@@ -304,7 +304,7 @@ func exchange(t *testing.T, server, client *tls.Config, s *side) (clientErr, ser
 		c.conn.Write([]byte("ping"))
 		c.conn.CloseWrite()
 	})
-	return <-c.closed, <-s.closed, c
+	return c, <-c.closed, <-s.closed
 }
 
 // TestTruncated: an end without close_notify is an error.
