@@ -604,3 +604,131 @@ func TestRelease(t *testing.T) {
 		t.Error("not used again")
 	}
 }
+
+// TestBlockedThenReset: a stream that waits for the connection's window and is reset is not asked for more; the
+// others are, in the order in which they began to wait.
+func TestBlockedThenReset(t *testing.T) {
+	p := newScript(t, http2.Config{}).hello()
+	p.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingInitialWindowSize, Val: 1 << 20})
+	p.frames()
+	var ss []*http2.Stream
+	for range 4 {
+		s, err := p.c.Open(request("POST", "/"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ss = append(ss, s)
+		p.c.Data(s, make([]byte, 50000), true)
+	}
+	p.c.Reset(ss[2], http2.Cancel)
+	p.frames()
+	p.WriteRSTStream(ss[1].ID(), xhttp2.ErrCodeCancel)
+	p.WriteWindowUpdate(0, 100)
+	p.expect()
+	p.logged("reset 3 CANCEL", "writable 7")
+}
+
+// TestPaddingIsCredit: padding comes back on the stream too, although the owner never sees it.
+func TestPaddingIsCredit(t *testing.T) {
+	p := newScript(t, http2.Config{Server: true, InitialWindow: 400}).hello()
+	p.headers(1, false, post...)
+	p.WriteDataPadded(1, false, []byte("x"), make([]byte, 199))
+	p.expect("WINDOW 1 200")
+}
+
+// TestOldResets: a client that gives up slow requests is no attacker.
+func TestOldResets(t *testing.T) {
+	p := newScript(t, http2.Config{Server: true, Budget: 10}).hello()
+	now := time.Second
+	for id := uint32(1); id < 500; id += 10 {
+		p.c.Tick(now)
+		for i := range uint32(5) {
+			p.headers(id+2*i, true, get...)
+		}
+		p.expect()
+		now += time.Second
+		p.c.Tick(now)
+		for i := range uint32(5) {
+			p.WriteRSTStream(id+2*i, xhttp2.ErrCodeCancel)
+		}
+		p.expect()
+		if p.err != nil {
+			t.Fatal(p.err)
+		}
+	}
+}
+
+// TestWindowBeforeAck: until our SETTINGS are acknowledged the peer may go by the default window.
+func TestWindowBeforeAck(t *testing.T) {
+	p := newScript(t, http2.Config{Server: true, InitialWindow: 100})
+	p.WriteSettings()
+	p.headers(1, false, post...)
+	p.WriteData(1, false, make([]byte, 16000))
+	p.WriteSettingsAck()
+	p.headers(3, false, post...)
+	p.WriteData(3, false, make([]byte, 101))
+	if out := p.frames(); out[len(out)-1] != "RST 3 FLOW_CONTROL_ERROR" || len(p.log) != 4 {
+		t.Error(out, p.log)
+	}
+}
+
+// largeOwner answers heads that are too large by itself.
+type largeOwner struct {
+	owner
+	s *http2.Stream
+}
+
+func (o *largeOwner) HeadTooLarge(s *http2.Stream) { o.s = s }
+
+func TestHeadTooLargeOwner(t *testing.T) {
+	var o largeOwner
+	var c *http2.Conn
+	p := newScript(t, http2.Config{Server: true})
+	c = http2.New(http2.Config{Server: true, MaxHead: 1000, Events: &o})
+	p.c = c
+	p.hello()
+	p.headers(1, true, with(get, "x", strings.Repeat("y", 2000))...)
+	p.expect()
+	if o.s == nil {
+		t.Fatal("not told")
+	}
+	c.Head(o.s, response(431, "tulle-reason", "head_too_large"), true)
+	p.expect("HEADERS 1 :status=431 tulle-reason=head_too_large true")
+}
+
+// TestLongHead: a head longer than a frame goes out in several, and is taken from several.
+func TestLongHead(t *testing.T) {
+	p := newPair(t, nil)
+	long := strings.Repeat("0123456789", 5000)
+	var seen, back string
+	p.s.head = func(s *http2.Stream, h *message.Head, end bool) {
+		seen = string(h.Get("x-long"))
+		p.server.Head(s, response(200, "x-long", seen), true)
+	}
+	p.c.head = func(s *http2.Stream, h *message.Head, end bool) { back = string(h.Get("x-long")) }
+	p.client.Open(request("GET", "/", "X-Long", long), true)
+	p.pump()
+	if seen != long || back != long {
+		t.Errorf("%d bytes there, %d back", len(seen), len(back))
+	}
+}
+
+// TestSecrets: credentials are never indexed, whoever wrote them (RFC 7541 section 7.1.3).
+func TestSecrets(t *testing.T) {
+	p := newPair(t, nil)
+	sensitive := map[string]bool{}
+	p.s.head = func(s *http2.Stream, h *message.Head, end bool) {
+		for _, f := range h.Fields {
+			sensitive[string(f.Name)] = f.Sensitive
+		}
+	}
+	h := request("GET", "/", "Authorization", "Bearer x", "cookie", "short", "x-mine", "v", "accept", "*/*")
+	h.Fields[2].Sensitive = true
+	for range 3 {
+		p.client.Open(h, true)
+	}
+	p.pump()
+	if !sensitive["authorization"] || !sensitive["cookie"] || !sensitive["x-mine"] || sensitive["accept"] {
+		t.Error(sensitive)
+	}
+}
