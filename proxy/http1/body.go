@@ -154,7 +154,7 @@ func (b *Body) section(p []byte) (int, error) {
 	if len(p) >= 2 && p[0] == '\r' && p[1] == '\n' {
 		return 2, nil
 	}
-	if len(p) > 4<<10 && bytes.Index(p[:min(len(p), MaxTrailers)], endOfHead) < 0 {
+	if len(p) > 4<<10 && !bytes.Contains(p[:min(len(p), MaxTrailers)], endOfHead) {
 		if len(p) >= MaxTrailers {
 			return 0, ErrTrailers
 		}

@@ -86,7 +86,7 @@ func (l Limits) or() Limits {
 // late reports that p is long and yet holds no end of a head. Looking for the end costs much less than parsing
 // again, which would make a head that arrives byte by byte expensive.
 func late(p []byte, l Limits) bool {
-	return len(p) > 4<<10 && bytes.Index(p[:min(len(p), l.Head)], endOfHead) < 0
+	return len(p) > 4<<10 && !bytes.Contains(p[:min(len(p), l.Head)], endOfHead)
 }
 
 var endOfHead = []byte("\r\n\r\n")
@@ -267,7 +267,7 @@ func authority(a []byte, port bool) bool {
 		if end < 0 {
 			end = len(a)
 		}
-		if host, a = a[:end], a[end:]; bytes.IndexAny(host, "[]") >= 0 {
+		if host, a = a[:end], a[end:]; bytes.ContainsAny(host, "[]") {
 			return false
 		}
 	}

@@ -243,7 +243,7 @@ func (w *world) context() listener.Context {
 
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { // poll
 		w.mu.Lock()
 		ok := cond()
 		w.mu.Unlock()

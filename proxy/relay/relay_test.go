@@ -75,7 +75,7 @@ func (w *world) record() record.Record {
 
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) { // poll
 		w.mu.Lock()
 		ok := cond()
 		w.mu.Unlock()

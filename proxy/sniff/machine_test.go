@@ -44,7 +44,6 @@ func step(m *sniff.Machine, event string) sniff.Action {
 
 // TestMachine walks the diagram of docs/design/sniff.md: events and what each of them answers.
 func TestMachine(t *testing.T) {
-	const get = "GET / HTTP/1.1\r\n"
 	for _, c := range []struct {
 		name  string
 		known model.Protocol
