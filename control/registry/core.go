@@ -37,9 +37,9 @@ type entry struct {
 	deadline time.Time // of Lost and Stale
 }
 
-func newCore(now time.Time) *core {
+func newCore(hold time.Time) *core {
 	return &core{
-		hold: now.Add(StartHold), workloads: map[string]*entry{}, sessions: map[SessionID]string{},
+		hold: hold, workloads: map[string]*entry{}, sessions: map[SessionID]string{},
 		dirty: map[string]bool{}, touched: map[string]bool{},
 	}
 }

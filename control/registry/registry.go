@@ -26,6 +26,7 @@ const (
 // Config of a Registry. Store is needed.
 type Config struct {
 	Store store.Store
+	Hold  time.Duration // nothing expires so soon after the start; 0 is StartHold, and only tests want less
 	Log   *slog.Logger
 }
 
@@ -59,9 +60,12 @@ func Start(ctx context.Context, cfg Config) (*Registry, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Hold == 0 {
+		cfg.Hold = StartHold
+	}
 	now := time.Now()
 	r := &Registry{
-		cfg: cfg, wake: make(chan struct{}, 1), keep: make(chan struct{}, 1), core: newCore(now),
+		cfg: cfg, wake: make(chan struct{}, 1), keep: make(chan struct{}, 1), core: newCore(now.Add(cfg.Hold)),
 		defs: map[model.ServiceName]Definition{}, book: newBook(), watchers: map[int]func(Change){},
 	}
 	r.spaces.Store(&map[string]*space{})

@@ -1,0 +1,146 @@
+package attest_test
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	server "github.com/tulle-mesh/tulle/control/attest"
+	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/store/mem"
+	"github.com/tulle-mesh/tulle/control/token"
+	"github.com/tulle-mesh/tulle/identity/attest"
+	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
+	"github.com/tulle-mesh/tulle/identity/svid"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// plane is a control plane that only gives identities.
+type plane struct {
+	address, socket string
+	authority       *ca.CA
+	tokens          *token.Tokens
+	own             *svid.Rotator
+}
+
+func start(t *testing.T) plane {
+	t.Helper()
+	var p plane
+	var err error
+	if p.authority, err = ca.Open(filepath.Join(t.TempDir(), "ca"), "tulle.local", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	store := mem.New(100)
+	t.Cleanup(func() { store.Close() })
+	p.tokens = token.New(store, p.authority.RootsDER()[0])
+	if p.own, err = server.Own(t.Context(), p.authority, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.own.Close)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address, p.socket = tcp.Addr().String(), filepath.Join(t.TempDir(), "control.sock")
+	unix, err := net.Listen("unix", p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := server.New(server.Config{Authority: p.authority, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local")})
+	remote, local := grpc.NewServer(grpc.Creds(credentials.NewTLS(svid.ServerConfig(p.own)))), s.LocalServer()
+	s.Register(remote)
+	go remote.Serve(tcp) // both end with Stop
+	go local.Serve(unix)
+	t.Cleanup(remote.Stop)
+	t.Cleanup(local.Stop)
+	return p
+}
+
+func ctx(t *testing.T) context.Context {
+	c, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return c
+}
+
+const cart = "spiffe://tulle.local/ns/default/sa/cart"
+
+func TestLocalAndRenewal(t *testing.T) {
+	p := start(t)
+	id, err := attest.Start(ctx(t), attest.Config{Namespace: "default", ServiceAccount: "cart", Socket: p.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer id.Close()
+	if id.Current().ID.String() != cart || id.Address != p.address || id.Server != server.ServerID("tulle.local") {
+		t.Errorf("granted %s, %s, %s", id.Current().ID, id.Address, id.Server)
+	}
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientConfig(id, id.Server))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	key, err := svid.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := svid.Request(key, id.Current().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := attestpb.NewIdentityClient(conn).Renew(ctx(t), &attestpb.RenewRequest{Csr: csr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := svid.New(key, g.Chain, g.Roots)
+	if err != nil || next.ID.String() != cart || time.Until(next.NotAfter) < 23*time.Hour {
+		t.Errorf("renewed %+v, %v", next, err)
+	}
+}
+
+func TestToken(t *testing.T) {
+	p := start(t)
+	text, _, err := p.tokens.Issue(t.Context(), token.Spec{Namespace: "default", ServiceAccount: "cart", TTL: time.Hour, Uses: 1}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(p plane, account string) error {
+		id, err := attest.Start(ctx(t), attest.Config{Namespace: "default", ServiceAccount: account, Token: text, Address: p.address})
+		if err == nil {
+			id.Close()
+		}
+		return err
+	}
+	if err := try(p, "thief"); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
+		t.Errorf("for another service account: %v", err)
+	}
+	if err := try(start(t), "cart"); err == nil || !strings.Contains(err.Error(), "its root is another one") {
+		t.Errorf("at another control plane: %v", err)
+	}
+	if err := try(p, "cart"); err != nil {
+		t.Errorf("as it was meant: %v", err)
+	}
+	if err := try(p, "cart"); err == nil {
+		t.Error("a token for one use was used twice")
+	}
+}
+
+func TestNobodyBecomesTheControlPlane(t *testing.T) {
+	p := start(t)
+	if _, err := attest.Start(ctx(t), attest.Config{Namespace: "tulle-system", ServiceAccount: "control", Socket: p.socket}); err == nil {
+		t.Error("a local process was given the control plane's identity")
+	}
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientConfig(p.own, server.ServerID("tulle.local")))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := attestpb.NewIdentityClient(conn).Attest(ctx(t), &attestpb.AttestRequest{Namespace: "default", ServiceAccount: "cart"}); err == nil {
+		t.Error("no token and no socket, and yet an identity")
+	}
+}

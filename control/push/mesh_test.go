@@ -1,0 +1,222 @@
+package push_test
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/push"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/snapshot"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/control/store/mem"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/client"
+	"github.com/tulle-mesh/tulle/xds/server"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func meshID(sa string) spiffe.ID {
+	return spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: sa}
+}
+
+// mesh is a control plane's registry, push and server over loopback, which can be killed and started again.
+type mesh struct {
+	t         *testing.T
+	store     store.Store
+	authority *svidtest.Authority
+	address   string
+	hold      time.Duration
+
+	registry *registry.Registry
+	push     *push.Push
+	grpc     *grpc.Server
+	stats    chan string
+}
+
+func newMesh(t *testing.T) *mesh {
+	m := &mesh{t: t, store: mem.New(1000), authority: svidtest.New(t), address: "127.0.0.1:0", stats: make(chan string, 10)}
+	t.Cleanup(func() { m.store.Close() })
+	m.start()
+	t.Cleanup(m.kill)
+	return m
+}
+
+func (m *mesh) start() {
+	var err error
+	if m.registry, err = registry.Start(m.t.Context(), registry.Config{Store: m.store, Hold: m.hold}); err != nil {
+		m.t.Fatal(err)
+	}
+	index, r := compile.NewIndex(nil), m.registry
+	m.push = push.New(push.Config{Log: quiet, Snapshot: func() snapshot.Snapshot { return snapshot.Snapshot{Index: index, View: r} }})
+	p := m.push
+	r.Watch(func(c registry.Change) { p.Changed(c.Revision, c.Services, c.Endpoints) })
+	l, err := net.Listen("tcp", m.address)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.address = l.Addr().String()
+	m.grpc = grpc.NewServer(server.Options(m.authority.Issue(meshID("control")))...)
+	sessions := &push.Sessions{Registry: r, Push: p, Stats: func(w registry.Workload, json []byte) { m.stats <- w.Key() + " " + string(json) }}
+	server.New(server.Config{Source: p, Sessions: sessions}).Register(m.grpc)
+	go m.grpc.Serve(l) // ends with Stop
+}
+
+func (m *mesh) kill() {
+	m.grpc.Stop()
+	m.registry.Close()
+}
+
+// proxy is a client with the endpoints and the connection's state that it was told last.
+type proxy struct {
+	*client.Client
+	mu        sync.Mutex
+	endpoints map[string]*model.Endpoints
+	services  map[string]*model.Service
+	up        bool
+}
+
+func (p *proxy) Service(n string, s *model.Service) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.services[n] = s
+}
+func (p *proxy) Endpoints(n string, e *model.Endpoints) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endpoints[n] = e
+}
+func (p *proxy) Connected(up bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.up = up
+}
+func (*proxy) RouteTable(string, *model.RouteTable) {}
+func (*proxy) Cluster(string, *model.Cluster)       {}
+
+// count answers how many endpoints the proxy knows, -1 when it was told of none or that the name does not exist.
+func (p *proxy) count(name model.PortName) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.endpoints[name.String()]; e != nil {
+		return len(e.Endpoints)
+	}
+	return -1
+}
+
+func (p *proxy) connected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up
+}
+
+func (m *mesh) join(service, name string) *proxy {
+	p := &proxy{endpoints: map[string]*model.Endpoints{}, services: map[string]*model.Service{}}
+	var err error
+	p.Client, err = client.New(client.Config{
+		Address: m.address, Identity: m.authority.Issue(meshID(service)), Server: meshID("control"), Log: quiet,
+		MinBackoff: 10 * time.Millisecond, MaxBackoff: 100 * time.Millisecond,
+		Workload: client.Workload{Name: name, Namespace: "default", Service: service, Version: "v1",
+			Ports: []client.Port{{Port: 80, Target: 8080}}, Address: netip.MustParseAddrPort("127.0.0.1:2000")},
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	p.Start(p)
+	m.t.Cleanup(p.Close)
+	return p
+}
+
+// within fails unless holds comes to be true in time; it answers how long that took.
+func within(t *testing.T, limit time.Duration, what string, holds func() bool) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	for !holds() {
+		if time.Since(begin) > limit {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return time.Since(begin)
+}
+
+func TestMesh(t *testing.T) {
+	m := newMesh(t)
+	web := m.join("web", "web-1")
+	one, two := m.join("cart", "cart-1"), m.join("cart", "cart-2")
+	web.Subscribe(client.KindEndpoints, cart.String())
+	web.Subscribe(client.KindService, "cart.default")
+	one.SetReady(true)
+	within(t, 5*time.Second, "the first instance is an endpoint", func() bool { return web.count(cart) == 1 })
+	two.SetReady(true)
+	within(t, 5*time.Second, "the second too", func() bool { return web.count(cart) == 2 })
+	within(t, 5*time.Second, "the service is known by its virtual address", func() bool {
+		web.mu.Lock()
+		defer web.mu.Unlock()
+		s := web.services["cart.default"]
+		return s != nil && s.VIP4.IsValid()
+	})
+	one.Report([]byte("{}"))
+	if got := <-m.stats; got != "default/cart-1 {}" {
+		t.Errorf("stats %q", got)
+	}
+
+	// A goodbye is answered when the callers know.
+	if err := two.Withdraw(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := web.count(cart); n != 1 {
+		t.Errorf("%d endpoints known to the caller when the withdrawal was answered, want 1", n)
+	}
+
+	// The control plane dies and comes back: it forgets nobody, and nobody is told otherwise.
+	m.kill()
+	within(t, 5*time.Second, "the loss is noticed", func() bool { return !web.connected() })
+	if n := web.count(cart); n != 1 {
+		t.Errorf("%d endpoints while the control plane is away, want 1", n)
+	}
+	m.start()
+	within(t, 5*time.Second, "the proxies are back", func() bool { return web.connected() && one.connected() })
+	if e, _ := m.registry.Endpoints(cart); e == nil || len(e.Endpoints) != 1 {
+		t.Errorf("after the restart the registry knows %+v", e)
+	}
+	if n := web.count(cart); n != 1 {
+		t.Errorf("%d endpoints after the restart, want 1", n)
+	}
+}
+
+// TestDeadSession is in real time: a proxy that ends without a word is out of its callers' endpoints within 3 s.
+func TestDeadSession(t *testing.T) {
+	m := newMesh(t)
+	m.kill()
+	m.hold = time.Nanosecond
+	m.start()
+	web, one, two := m.join("web", "web-1"), m.join("cart", "cart-1"), m.join("cart", "cart-2")
+	web.Subscribe(client.KindEndpoints, cart.String())
+	one.SetReady(true)
+	two.SetReady(true)
+	within(t, 5*time.Second, "both are endpoints", func() bool { return web.count(cart) == 2 })
+	two.Close() // without a goodbye
+	took := within(t, 3*time.Second, "the dead one is gone", func() bool { return web.count(cart) == 1 })
+	if took < registry.Grace/2 {
+		t.Errorf("gone after %v: there was no grace", took)
+	}
+}
+
+// A proxy announces only what its identity stands for.
+func TestForeignAnnouncement(t *testing.T) {
+	m := newMesh(t)
+	sessions := &push.Sessions{Registry: m.registry, Push: m.push}
+	if _, err := sessions.Begin(meshID("thief"), server.Hello{Workload: "cart-9", Namespace: "default", Service: "cart", ServiceAccount: "cart"}); err == nil {
+		t.Error("announced another service account")
+	}
+}
