@@ -67,7 +67,9 @@ func TestFailover(t *testing.T) {
 				if res, body := post(t, p, "hello"); res.StatusCode != 200 || body != "hello" {
 					t.Fatalf("got %d %q", res.StatusCode, body)
 				}
-				if r := p.log.last(); r.NAttempts == 2 {
+				if r := p.log.last(); r.Reason != "" || r.Status != 200 || !r.MTLS {
+					t.Errorf("record %+v", r)
+				} else if r.NAttempts == 2 {
 					twice++
 					if r.Attempts[0].Reason != "connect_failed" || r.Attempts[1].Workload != "cart-b" {
 						t.Errorf("attempts %+v", r.Attempts)

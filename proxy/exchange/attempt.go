@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -62,12 +61,10 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	ep.Begin()
 	x.tried[x.ntried] = ep
 	x.ntried++
-	x.target = meshTarget(ep.Model())
+	x.target = pool.MeshTarget(ep.Model())
 	x.rec.DestinationID = x.target.Identity
 	return from, failure.None
 }
-
-func meshTarget(e *model.Endpoint) pool.Target { return pool.MeshTarget(e) }
 
 // unreachable reports whether the last attempt could not even connect.
 func (x *Exchange) unreachable() bool {
@@ -126,6 +123,7 @@ func (x *Exchange) open(c upstream.Conn) {
 		return
 	}
 	x.stream, x.endSent = s, end
+	x.rec.MTLS = x.rec.MTLS || x.cluster != nil // there is no other way to an endpoint
 	x.pump()
 }
 

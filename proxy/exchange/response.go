@@ -30,8 +30,10 @@ func (t *receiver) Head(h *message.Head, end bool) {
 }
 
 // againElsewhere makes another attempt when the proxy in front of the endpoint, and not the program, has
-// answered, and that makes sense: its program does not accept, or it is about to end.
+// answered, and that makes sense: its program does not accept, or it is about to end. Otherwise the reason it gave
+// becomes ours.
 func (x *Exchange) againElsewhere(h *message.Head) bool {
+	x.reason = failure.None
 	if x.cluster == nil {
 		return false
 	}
@@ -44,6 +46,9 @@ func (x *Exchange) againElsewhere(h *message.Head) bool {
 		return false
 	}
 	x.reason = reason
+	if x.unreachable() || reason == failure.Draining {
+		x.ep.ConnectFailed(x.w.cfg.Loop.Now())
+	}
 	if !x.mayRetry(reason) {
 		return false
 	}

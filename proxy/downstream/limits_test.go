@@ -1,0 +1,84 @@
+package downstream_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tulle-mesh/tulle/proxy/downstream"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+)
+
+// A client that says nothing, or never ends its head, is let go.
+func TestClientTimeouts(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {})
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{
+		HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 150 * time.Millisecond,
+	}})
+	for _, send := range []string{"", "GET / HT", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /"} {
+		c := raw(t, p)
+		if send != "" {
+			c.send(send)
+		}
+		if _, err := io.ReadAll(c.r); err != nil {
+			t.Errorf("%q: %v", send, err)
+		}
+	}
+}
+
+// A request that takes longer than the client may be idle is not cut off.
+func TestLongRequest(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(200 * time.Millisecond) // the request has to take long
+		fmt.Fprint(w, "late")
+	})
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{
+		HeaderTimeout: 30 * time.Millisecond, IdleTimeout: 50 * time.Millisecond,
+	}})
+	c := raw(t, p)
+	c.send("GET / HTTP/1.1\r\nHost: a\r\n")
+	c.send("\r\n")
+	if _, body := c.response("GET"); body != "late" {
+		t.Fatalf("%q", body)
+	}
+}
+
+// Draining ends an idle connection now and a busy one after its response, which says so.
+func TestDrain(t *testing.T) {
+	release, started := make(chan struct{}), make(chan struct{}, 1)
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			started <- struct{}{}
+			<-release
+		}
+		fmt.Fprint(w, "done")
+	})
+	var served []downstream.Drainer
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), wrap: func(c loop.Conn, serve func(c loop.Conn) loop.Handler) loop.Handler {
+		h := serve(c)
+		served = append(served, h.(downstream.Drainer))
+		return h
+	}})
+	idle, busy := raw(t, p), raw(t, p)
+	idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	idle.response("GET")
+	busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-started
+	p.do(func() {
+		for _, d := range served {
+			d.Drain()
+		}
+	})
+	if b, err := io.ReadAll(idle.r); len(b) > 0 || err != nil {
+		t.Errorf("idle: %q %v", b, err)
+	}
+	close(release)
+	if res, body := busy.response("GET"); body != "done" || !res.Close {
+		t.Errorf("busy: %v %q", res.Header, body)
+	}
+	if b, err := io.ReadAll(busy.r); len(b) > 0 || err != nil {
+		t.Errorf("busy: %q %v", b, err)
+	}
+}
