@@ -1,0 +1,134 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// This file has what the tests run inside the mesh where no common program does it; see TestMain.
+
+// grpcHealthMain asks a server for its health with gRPC's own client, and then for the end of a stream.
+func grpcHealthMain(args []string) error {
+	c, err := grpc.NewClient("passthrough:///"+args[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	client := healthpb.NewHealthClient(c)
+	r, err := client.Check(ctx, &healthpb.HealthCheckRequest{Service: args[1]})
+	if err != nil {
+		return err
+	}
+	fmt.Println(r.Status)
+	_, err = client.Check(ctx, &healthpb.HealthCheckRequest{Service: "nobody"})
+	fmt.Println(err) // the server's status, in trailers
+	stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{Service: args[1]})
+	if err != nil {
+		return err
+	}
+	w, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	fmt.Println(w.Status)
+	return nil
+}
+
+// datagramMain sends one UDP datagram and prints how that went and how long it took.
+func datagramMain(args []string) error {
+	begin := time.Now()
+	c, err := net.Dial("udp", args[0])
+	if err == nil {
+		_, err = c.Write([]byte("x"))
+		c.Close()
+	}
+	return told(err, begin)
+}
+
+// pingMain sends one ICMP echo request from an unprivileged or else a raw socket.
+func pingMain(args []string) error {
+	begin := time.Now()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP)
+	if err != nil {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+	}
+	if err == nil {
+		to := &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(args[0]).To4())}
+		err = unix.Sendto(fd, []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}, 0, to)
+	}
+	return told(err, begin)
+}
+
+// dialMain makes a TCP connection, reads from it and prints how that went.
+func dialMain(args []string) error {
+	begin := time.Now()
+	c, err := net.DialTimeout("tcp", args[0], 5*time.Second)
+	if err == nil {
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		if len(args) > 1 {
+			_, err = io.WriteString(c, args[1])
+		}
+		if err == nil {
+			var text []byte
+			if text, err = io.ReadAll(io.LimitReader(c, 4096)); err == nil && len(text) == 0 {
+				err = io.EOF
+			} else if err == nil {
+				fmt.Printf("read %q\n", text)
+			}
+		}
+	}
+	return told(err, begin)
+}
+
+// told prints "EPERM 3ms".
+func told(err error, begin time.Time) error {
+	name := "nothing was refused"
+	for _, e := range []unix.Errno{unix.EPERM, unix.EACCES, unix.ECONNRESET, unix.ECONNREFUSED, unix.ETIMEDOUT, unix.ENETUNREACH, unix.EHOSTUNREACH} {
+		if errors.Is(err, e) {
+			name = unix.ErrnoName(e)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		name = "EOF"
+	} else if err != nil && name == "nothing was refused" {
+		name = strings.ReplaceAll(err.Error(), " ", "_")
+	}
+	fmt.Printf("%s %s\n", name, time.Since(begin).Round(time.Millisecond))
+	return nil
+}
+
+// serveAfterFINMain serves one connection after the other: it reads to the end (the peer's FIN), and only then
+// answers with how much it was and a megabyte more.
+func serveAfterFINMain(args []string) error {
+	l, err := net.Listen("tcp", ":"+args[0])
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, c)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		fmt.Fprintf(c, "%d bytes\n%s", n, strings.Repeat("0123456789abcde\n", 1<<16))
+		c.Close()
+	}
+}
