@@ -7,7 +7,7 @@
 // for concurrent use. Methods of Conn may be called from inside Events, except Feed.
 //
 // Start reading at Conn.Feed (feed.go); then head.go and classify.go (what a head has to be), stream.go (states),
-// flow.go (credit), write.go, budget.go (floods), drain.go.
+// flow.go (credit), write.go and compose.go, budget.go (floods), drain.go.
 package http2
 
 import (
