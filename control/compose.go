@@ -2,24 +2,102 @@ package control
 
 import (
 	"context"
-	"net/netip"
 	"time"
 
+	"google.golang.org/grpc"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/attest"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/routes"
+	"github.com/tulle-mesh/tulle/control/snapshot"
+	"github.com/tulle-mesh/tulle/control/stats"
+	"github.com/tulle-mesh/tulle/control/status"
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/telemetry"
+	"github.com/tulle-mesh/tulle/xds/server"
 )
 
 // compose starts the parts in the order of their needs and plugs them together. The API comes last: when it
 // answers, everything does.
 func (p *Plane) compose(ctx context.Context) error {
+	reg, err := registry.Start(ctx, registry.Config{Store: p.store, Log: p.log})
+	if err != nil {
+		return err
+	}
+	p.onClose(reg.Close)
+	var rt *routes.Routes
+	started := make(chan struct{}) // closed when rt is set: nobody asks for a snapshot before
+	snap := func() snapshot.Snapshot {
+		<-started
+		return snapshot.Snapshot{Index: rt.Index(), View: reg}
+	}
+	out := push.New(push.Config{Snapshot: snap, Log: p.log})
+	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Changed: func(services []model.ServiceName, revision int64) {
+		out.Changed(uint64(revision), services, nil)
+	}})
+	close(started)
+	if err != nil {
+		return err
+	}
+	p.onClose(rt.Close)
+	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
+	seen := &stats.Stats{}
 	tokens := token.New(p.store, p.ca.RootsDER()[0])
+	if err := p.serveProxies(ctx, reg, out, seen, tokens); err != nil {
+		return err
+	}
+	return p.serveAPI(reg, rt, out, seen, tokens)
+}
+
+// serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
+func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *push.Push, seen *stats.Stats, tokens *token.Tokens) error {
+	own, err := attest.Own(ctx, p.ca, p.log)
+	if err != nil {
+		return err
+	}
+	p.onClose(own.Close)
+	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: p.GRPCAddress(), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
+	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Stats: func(w registry.Workload, text []byte) {
+		if err := seen.Report(w.Key(), text, time.Now()); err != nil {
+			p.log.Warn("statistics refused", "error", err)
+		}
+	}}
+	remote := grpc.NewServer(server.Options(own)...)
+	ids.Register(remote)
+	server.New(server.Config{Source: out, Sessions: sessions, Log: p.log}).Register(remote)
+	p.serveGRPC(remote, p.grpc)
+	l, err := p.listenUnix(ProxySocket(p.cfg.DataDir))
+	if err != nil {
+		return err
+	}
+	p.serveGRPC(ids.LocalServer(), l)
+	return nil
+}
+
+// serveAPI opens what people and the command line talk to.
+func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, tokens *token.Tokens) error {
 	admin, err := p.adminToken()
 	if err != nil {
 		return err
 	}
-	api := httpapi.New(httpapi.Config{Store: p.store, Registry: empty{}, Tokens: tokens, Admin: admin, Log: p.log, Now: time.Now, Info: p.info()})
+	compiler := func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }
+	api := httpapi.New(httpapi.Config{
+		Store: p.store, Registry: reg, Tokens: tokens, Admin: admin, Log: p.log, Now: time.Now, Info: p.info(),
+		RouteTable: func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
+		RouteStatus: func(r *v1alpha1.HTTPRoute) []v1alpha1.RouteParentStatus {
+			return status.HTTPRoute(compiler(), out, r, time.Now())
+		},
+		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {
+			return seen.Edges(window, time.Now()), nil
+		},
+		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
+		Proxies: func() []httpapi.Proxy { return proxies(out) },
+	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {
 		return err
@@ -29,12 +107,31 @@ func (p *Plane) compose(ctx context.Context) error {
 	return nil
 }
 
-// empty is a registry of nobody.
-type empty struct{}
+// behind answers the proxies that do not enforce a revision of the store yet. While the control plane itself has not
+// seen the revision, that is all of them.
+func behind(out *push.Push, revision int64) []httpapi.Straggler {
+	late := []httpapi.Straggler{}
+	seen := int64(out.Revision())
+	for _, x := range out.Proxies() {
+		if !x.Settled || seen < revision {
+			late = append(late, httpapi.Straggler{Workload: x.Node, Revision: min(seen, revision-1), Reason: firstRefusal(x)})
+		}
+	}
+	return late
+}
 
-func (empty) Services() []*registry.Service                       { return nil }
-func (empty) Service(model.ServiceName) (*registry.Service, bool) { return nil, false }
-func (empty) ByAddress(netip.Addr) (*registry.Service, bool)      { return nil, false }
-func (empty) Endpoints(model.PortName) (*model.Endpoints, bool)   { return nil, false }
-func (empty) Workloads() []*registry.Workload                     { return nil }
-func (empty) Watch(func(registry.Change)) (stop func())           { return func() {} }
+func proxies(out *push.Push) []httpapi.Proxy {
+	list := []httpapi.Proxy{}
+	seen := int64(out.Revision())
+	for _, x := range out.Proxies() {
+		list = append(list, httpapi.Proxy{Workload: x.Node, Revision: seen, Connected: x.Since, Resources: x.Resources, Rejected: firstRefusal(x)})
+	}
+	return list
+}
+
+func firstRefusal(x push.Proxy) string {
+	for what, why := range x.Refused {
+		return what + ": " + why
+	}
+	return ""
+}

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/store"
@@ -151,6 +153,16 @@ func (p *Plane) serve(s *http.Server, l net.Listener) {
 			s.Close()
 		}
 	})
+}
+
+// serveGRPC runs a gRPC server until Close. Streams end with it: proxies come back by themselves.
+func (p *Plane) serveGRPC(g *grpc.Server, l net.Listener) {
+	p.serving.Go(func() {
+		if err := g.Serve(l); err != nil {
+			p.log.Error("the port for proxies ended", "address", l.Addr().String(), "error", err)
+		}
+	})
+	p.onClose(g.Stop)
 }
 
 func (p *Plane) onClose(f func()) { p.closers = append(p.closers, f) }

@@ -40,11 +40,12 @@ type mesh struct {
 	registry *registry.Registry
 	push     *push.Push
 	grpc     *grpc.Server
+	listener net.Listener
 	stats    chan string
 }
 
-func newMesh(t *testing.T) *mesh {
-	m := &mesh{t: t, store: mem.New(1000), authority: svidtest.New(t), address: "127.0.0.1:0", stats: make(chan string, 10)}
+func newMesh(t *testing.T, hold time.Duration) *mesh {
+	m := &mesh{t: t, store: mem.New(1000), authority: svidtest.New(t), address: "127.0.0.1:0", hold: hold, stats: make(chan string, 10)}
 	t.Cleanup(func() { m.store.Close() })
 	m.start()
 	t.Cleanup(m.kill)
@@ -64,7 +65,7 @@ func (m *mesh) start() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.address = l.Addr().String()
+	m.address, m.listener = l.Addr().String(), l
 	m.grpc = grpc.NewServer(server.Options(m.authority.Issue(meshID("control")))...)
 	sessions := &push.Sessions{Registry: r, Push: p, Stats: func(w registry.Workload, json []byte) { m.stats <- w.Key() + " " + string(json) }}
 	server.New(server.Config{Source: p, Sessions: sessions}).Register(m.grpc)
@@ -73,6 +74,7 @@ func (m *mesh) start() {
 
 func (m *mesh) kill() {
 	m.grpc.Stop()
+	m.listener.Close() // also when Serve had not taken it yet
 	m.registry.Close()
 }
 
@@ -150,7 +152,7 @@ func within(t *testing.T, limit time.Duration, what string, holds func() bool) t
 }
 
 func TestMesh(t *testing.T) {
-	m := newMesh(t)
+	m := newMesh(t, 0)
 	web := m.join("web", "web-1")
 	one, two := m.join("cart", "cart-1"), m.join("cart", "cart-2")
 	web.Subscribe(client.KindEndpoints, cart.String())
@@ -196,10 +198,7 @@ func TestMesh(t *testing.T) {
 
 // TestDeadSession is in real time: a proxy that ends without a word is out of its callers' endpoints within 3 s.
 func TestDeadSession(t *testing.T) {
-	m := newMesh(t)
-	m.kill()
-	m.hold = time.Nanosecond
-	m.start()
+	m := newMesh(t, time.Nanosecond)
 	web, one, two := m.join("web", "web-1"), m.join("cart", "cart-1"), m.join("cart", "cart-2")
 	web.Subscribe(client.KindEndpoints, cart.String())
 	one.SetReady(true)
@@ -214,7 +213,7 @@ func TestDeadSession(t *testing.T) {
 
 // A proxy announces only what its identity stands for.
 func TestForeignAnnouncement(t *testing.T) {
-	m := newMesh(t)
+	m := newMesh(t, 0)
 	sessions := &push.Sessions{Registry: m.registry, Push: m.push}
 	if _, err := sessions.Begin(meshID("thief"), server.Hello{Workload: "cart-9", Namespace: "default", Service: "cart", ServiceAccount: "cart"}); err == nil {
 		t.Error("announced another service account")

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/tulle-mesh/tulle/control/snapshot"
 	"github.com/tulle-mesh/tulle/model"
@@ -27,6 +28,12 @@ type Config struct {
 	Log      *slog.Logger
 }
 
+// standing is what is known about a stream.
+type standing struct {
+	since time.Time
+	asks  int // how many resources it asked for
+}
+
 // key names a resource of any type.
 type key struct{ typ, name string }
 
@@ -38,7 +45,7 @@ type Push struct {
 	compiled  map[key]*server.Resource // nil value: it does not exist
 	asked     map[key]map[*server.Stream]bool
 	byService map[model.ServiceName]map[key]bool // of asked; names of virtual addresses under the zero name
-	streams   map[*server.Stream]bool
+	streams   map[*server.Stream]*standing
 	revision  uint64
 	changes   uint64        // how often something was forgotten: a compilation that began before is not kept
 	progress  chan struct{} // closed and replaced when a stream acknowledged something or ended
@@ -50,7 +57,7 @@ var _ server.Source = (*Push)(nil)
 func New(cfg Config) *Push {
 	return &Push{
 		cfg: cfg, compiled: map[key]*server.Resource{}, asked: map[key]map[*server.Stream]bool{},
-		byService: map[model.ServiceName]map[key]bool{}, streams: map[*server.Stream]bool{}, progress: make(chan struct{}),
+		byService: map[model.ServiceName]map[key]bool{}, streams: map[*server.Stream]*standing{}, progress: make(chan struct{}),
 	}
 }
 
@@ -100,7 +107,7 @@ func (p *Push) collect(to []key, service model.ServiceName) []key {
 func (p *Push) Open(s *server.Stream) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.streams[s] = true
+	p.streams[s] = &standing{since: time.Now()}
 }
 
 // Close implements server.Source.
@@ -128,7 +135,12 @@ func (p *Push) Subscribe(s *server.Stream, typ string, names []string) {
 			}
 			p.byService[svc][k] = true
 		}
-		p.asked[k][s] = true
+		if !p.asked[k][s] {
+			p.asked[k][s] = true
+			if st := p.streams[s]; st != nil {
+				st.asks++
+			}
+		}
 	}
 }
 
@@ -148,6 +160,9 @@ func (p *Push) forget(s *server.Stream, k key) {
 		return
 	}
 	delete(p.asked[k], s)
+	if st := p.streams[s]; st != nil {
+		st.asks--
+	}
 	if len(p.asked[k]) > 0 {
 		return
 	}
@@ -243,24 +258,26 @@ func (p *Push) Enforced(table model.PortName) (acknowledged, subscribed int) {
 
 // Proxy is how one proxy stands.
 type Proxy struct {
-	Node    string            // "namespace/workload"
-	Peer    string            // SPIFFE ID
-	Settled bool              // it has acknowledged everything
-	Refused map[string]string // by "<type> <name>", with the reason
+	Node      string            // "namespace/workload"
+	Peer      string            // SPIFFE ID
+	Since     time.Time         // of its connection
+	Resources int               // how many it asked for
+	Settled   bool              // it has acknowledged everything
+	Refused   map[string]string // by "<type> <name>", with the reason
 }
 
 // Proxies answers every connected proxy, ordered by node.
 func (p *Push) Proxies() []Proxy {
 	p.mu.Lock()
-	streams := make([]*server.Stream, 0, len(p.streams))
-	for s := range p.streams {
-		streams = append(streams, s)
+	streams := make(map[*server.Stream]standing, len(p.streams))
+	for s, st := range p.streams {
+		streams[s] = *st
 	}
 	p.mu.Unlock()
 	out := make([]Proxy, 0, len(streams))
-	for _, s := range streams {
+	for s, st := range streams { // outside of the lock: streams have their own, and call us under it
 		settled, refused := s.Standing()
-		out = append(out, Proxy{Node: s.Node(), Peer: s.Peer().String(), Settled: settled, Refused: refused})
+		out = append(out, Proxy{Node: s.Node(), Peer: s.Peer().String(), Since: st.since, Resources: st.asks, Settled: settled, Refused: refused})
 	}
 	slices.SortFunc(out, func(a, b Proxy) int {
 		switch {

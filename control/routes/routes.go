@@ -29,7 +29,8 @@ const retryWait = 200 * time.Millisecond
 type Config struct {
 	Store store.Store
 	// Changed is called after the index was swapped, with the services whose route tables may be different now
-	// and the revision of the change; from one goroutine, one call at a time.
+	// (none, when the change was of another kind) and the revision of the change; from one goroutine, one call at a
+	// time.
 	Changed func(services []model.ServiceName, revision int64)
 	Log     *slog.Logger
 }
@@ -96,6 +97,7 @@ func (r *Routes) swap() {
 
 // follow applies changes until ctx ends; when the watch breaks, everything is read again.
 func (r *Routes) follow(ctx context.Context, revision int64) {
+	r.cfg.Changed(nil, revision)
 	for ctx.Err() == nil {
 		err := r.watch(ctx, &revision)
 		if ctx.Err() != nil {
@@ -116,7 +118,8 @@ func (r *Routes) follow(ctx context.Context, revision int64) {
 }
 
 func (r *Routes) watch(ctx context.Context, revision *int64) error {
-	w, err := r.cfg.Store.Watch(ctx, kind, *revision)
+	// All kinds: what is no route only tells how far the store has come.
+	w, err := r.cfg.Store.Watch(ctx, "", *revision)
 	if err != nil {
 		return err
 	}
@@ -124,6 +127,10 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 	for events := range w.Events() {
 		var touched []model.ServiceName
 		for _, e := range events {
+			*revision = e.Revision
+			if e.Kind != kind {
+				continue
+			}
 			touched = union(touched, r.parentsOf(e.Key))
 			if e.Deleted {
 				delete(r.routes, e.Key)
@@ -131,9 +138,10 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 				r.put(e.Object)
 			}
 			touched = union(touched, r.parentsOf(e.Key))
-			*revision = e.Revision
 		}
-		r.swap()
+		if len(touched) > 0 {
+			r.swap()
+		}
 		r.cfg.Changed(touched, *revision)
 	}
 	if err := w.Err(); err != nil {
