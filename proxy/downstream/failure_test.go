@@ -288,9 +288,9 @@ func TestSlowReader(t *testing.T) {
 			t.Fatal()
 		}
 		stuck := int64(-1)
-		for stuck != wrote.Load() {
+		for end := time.Now().Add(10 * time.Second); stuck != wrote.Load() && time.Now().Before(end); {
 			stuck = wrote.Load()
-			time.Sleep(200 * time.Millisecond) // nothing tells us that nothing happens
+			time.Sleep(200 * time.Millisecond) // poll
 		}
 		// Kernel buffers on loopback take several megabytes at each hop.
 		if stuck > 24<<20 {

@@ -30,8 +30,9 @@ func TestClientTimeouts(t *testing.T) {
 
 // A request that takes longer than the client may be idle is not cut off.
 func TestLongRequest(t *testing.T) {
+	release := make(chan struct{})
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		time.Sleep(200 * time.Millisecond) // the request has to take long
+		<-release
 		fmt.Fprint(w, "late")
 	})
 	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{
@@ -40,6 +41,10 @@ func TestLongRequest(t *testing.T) {
 	c := raw(t, p)
 	c.send("GET / HTTP/1.1\r\nHost: a\r\n")
 	c.send("\r\n")
+	var begun time.Duration
+	p.do(func() { begun = p.loop.Now() })
+	p.until("200 ms", func() bool { return p.loop.Now() > begun+200*time.Millisecond })
+	close(release)
 	if _, body := c.response("GET"); body != "late" {
 		t.Fatalf("%q", body)
 	}
@@ -80,5 +85,22 @@ func TestDrain(t *testing.T) {
 	}
 	if b, err := io.ReadAll(busy.r); len(b) > 0 || err != nil {
 		t.Errorf("busy: %q %v", b, err)
+	}
+}
+
+// A program behind a published port learns its caller's address.
+func TestForwarded(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.Header.Values("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"))
+	})
+	o := inbound(addrOf(t, srv))
+	o.Publish = true
+	p := newHop(t, setup{origin: o})
+	for given, want := range map[string]string{"": "[127.0.0.1]http", "X-Forwarded-For: 192.0.2.1\r\n": "[192.0.2.1, 127.0.0.1]http"} {
+		c := raw(t, p)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n" + given + "\r\n")
+		if _, body := c.response("GET"); body != want {
+			t.Errorf("%q, want %q", body, want)
+		}
 	}
 }

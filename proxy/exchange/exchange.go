@@ -4,7 +4,7 @@
 // that no byte is held that flow control does not bound; and that nothing is allocated per request in the steady
 // state. It never parses or formats a wire format and never touches a socket.
 //
-// An Exchange belongs to one loop. Start reading at Exchange.Begin (request.go), which is the story of a request.
+// An Exchange belongs to one loop. Start reading at Worker.Begin (request.go), which is the story of a request.
 package exchange
 
 import (
@@ -27,7 +27,7 @@ type Origin struct {
 	SourceID  string            // SPIFFE ID of the caller
 	MTLS      bool              // the caller proved SourceID on this connection
 	Mesh      bool              // the other end is a proxy of the mesh, so its tulle-* fields are believed
-	Publish   bool              // came in through --publish, from outside the mesh
+	Publish   bool              // came in through --publish, from outside the mesh: the program is told by x-forwarded-for
 	Remote    netip.AddrPort    // the caller's address
 	Wanted    netip.AddrPort    // where the caller wanted to go
 
@@ -35,10 +35,9 @@ type Origin struct {
 
 	// Destination routes the requests of an outbound connection.
 	Destination Destination
-	// Program is where an inbound connection's requests go: no routing, one endpoint. Protocol says whether
-	// its requests are HTTP at all cost (declared) for the record.
+	// Program is where an inbound connection's requests go, when Destination is nil: no routing, one endpoint.
 	Program  netip.AddrPort
-	Protocol model.Protocol
+	Protocol model.Protocol // what is known to be spoken on the port
 	// ConnectTimeout to the program; 0: the pool's.
 	ConnectTimeout time.Duration
 	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.

@@ -19,6 +19,9 @@ const (
 	fieldStatus  = "tulle-status" // response: an offer to upgrade was declined with this status
 	fieldPrefix  = "tulle-"
 	fieldRequest = "x-request-id"
+
+	fieldForwarded = "x-forwarded-for" // published ports only
+	fieldProto     = "x-forwarded-proto"
 )
 
 var (
@@ -29,6 +32,9 @@ var (
 	nameRequest   = []byte(fieldRequest)
 	nameExpect    = []byte("expect")
 	valueContinue = []byte("100-continue")
+	nameForwarded = []byte(fieldForwarded)
+	nameProto     = []byte(fieldProto)
+	valueProto    = []byte("http")
 	version1      = []byte("1")
 	version2      = []byte("2")
 )
@@ -55,6 +61,9 @@ func (x *Exchange) cleanse() {
 		keep = append(keep, f)
 	}
 	x.head.Fields = keep
+	if x.origin.Publish {
+		x.forwarded()
+	}
 	if x.head.Continue && x.head.Version == message.HTTP2 {
 		x.head.Add(nameExpect, valueContinue) // HTTP/2 carries it in Continue, HTTP/1 as a field
 	}
@@ -76,6 +85,22 @@ func (x *Exchange) cleanse() {
 		if x.upgrade && x.head.Upgrade != nil && x.rec.Method != "GET" {
 			x.head.Add(nameMethod, x.head.Method)
 		}
+	}
+}
+
+// forwarded tells the program whom a request from outside the mesh came from, behind what proxies outside have said.
+func (x *Exchange) forwarded() {
+	from := x.from[:0]
+	for _, f := range x.head.Fields {
+		if message.EqualFold(f.Name, fieldForwarded) {
+			from = append(append(from, f.Value...), ", "...)
+		}
+	}
+	x.from = x.origin.Remote.Addr().Unmap().AppendTo(from)
+	x.head.Remove(fieldForwarded)
+	x.head.Add(nameForwarded, x.from)
+	if !x.head.Has(fieldProto) {
+		x.head.Add(nameProto, valueProto)
 	}
 }
 

@@ -29,6 +29,7 @@ type Exchange struct {
 	ending   message.Head // trailers of the response that wait for its body
 	earena   []byte
 	id       [36]byte // x-request-id that was made here
+	from     []byte   // x-forwarded-for, likewise
 	body     []byte   // request bytes that may have to be sent, or sent again
 	held     []byte   // response bytes that the client has not taken
 
