@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,10 +106,11 @@ func TestVerifyTime(t *testing.T) {
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := svidtest.New(t)
-		tries, fail := 0, false
+		var tries atomic.Int32
+		var fail atomic.Bool
 		fetch := func(_ context.Context, now *svid.SVID) (*svid.SVID, error) {
-			tries++
-			if fail {
+			tries.Add(1)
+			if fail.Load() {
 				return nil, errors.New("away")
 			}
 			s := *ca.Issue(cart).SVID
@@ -123,16 +125,16 @@ func TestRotation(t *testing.T) {
 		first := r.Current()
 		time.Sleep(13 * time.Hour) // 60 % less 5 % is 13.68 h
 		synctest.Wait()
-		if r.Current() != first || tries != 1 {
-			t.Fatalf("renewed too early: %d tries", tries)
+		if r.Current() != first || tries.Load() != 1 {
+			t.Fatalf("renewed too early: %d tries", tries.Load())
 		}
-		fail = true
+		fail.Store(true)
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		if r.Current() != first || tries < 20 || tries > 200 {
-			t.Fatalf("%d tries while the authority was away", tries)
+		if r.Current() != first || tries.Load() < 20 || tries.Load() > 200 {
+			t.Fatalf("%d tries while the authority was away", tries.Load())
 		}
-		fail = false
+		fail.Store(false)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if r.Current() == first {

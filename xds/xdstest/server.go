@@ -33,6 +33,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	grpc      *grpc.Server
+	listener  net.Listener
 	revision  uint64
 	resources map[[2]string]*server.Resource
 	streams   map[*server.Stream]bool
@@ -67,7 +68,7 @@ func (s *Server) Start() {
 	g := grpc.NewServer(server.Options(s.identity)...)
 	server.New(server.Config{Source: s, Sessions: s.sessions}).Register(g)
 	s.mu.Lock()
-	s.grpc = g
+	s.grpc, s.listener = g, l
 	s.mu.Unlock()
 	go g.Serve(l) // ended by Stop
 }
@@ -75,9 +76,10 @@ func (s *Server) Start() {
 // Stop breaks every connection. What was set stays.
 func (s *Server) Stop() {
 	s.mu.Lock()
-	g := s.grpc
+	g, l := s.grpc, s.listener
 	s.mu.Unlock()
 	g.Stop()
+	l.Close() // also when Serve had not taken it yet
 }
 
 // SetService, and the others, say what there is from now on; nil removes.
