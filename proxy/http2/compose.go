@@ -104,9 +104,6 @@ func (c *Conn) writeStatus(status int) {
 		c.out = c.enc.AppendStatic(c.out, i)
 		return
 	}
-	if status < 100 || status > 999 {
-		status = 500
-	}
 	c.put(nameStatus, strconv.AppendInt(c.digit[:0], int64(status), 10))
 }
 

@@ -70,6 +70,9 @@ func (c *Conn) Head(s *Stream, h *message.Head, end bool) {
 		return
 	}
 	status := h.Status
+	if status < 100 || status > 999 {
+		status = 500
+	}
 	if status == 101 {
 		if !s.extended {
 			c.Reset(s, InternalError) // there is no such thing in HTTP/2
