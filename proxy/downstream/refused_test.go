@@ -124,3 +124,30 @@ func TestHalfClose(t *testing.T) {
 		}
 	})
 }
+
+// A tunnel whose program has gone altogether ends although its client stays.
+func TestTunnelProgramGone(t *testing.T) {
+	eachPath(t, func(w http.ResponseWriter, r *http.Request) {
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+		_ = rw.Flush()
+		_ = c.Close()
+	}, func(t *testing.T, p *hop) {
+		c := raw(t, p)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		if res, err := http.ReadResponse(c.r, nil); err != nil || res.StatusCode != 101 {
+			t.Fatal(res, err)
+		}
+		if b, err := io.ReadAll(c.r); string(b) != "bye" || err != nil {
+			t.Fatalf("%q %v", b, err)
+		}
+		p.until("the end of the exchange", func() bool {
+			_, _ = c.c.Write([]byte("hello?"))
+			return p.worker.Open() == 0
+		})
+	})
+}

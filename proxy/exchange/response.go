@@ -150,7 +150,13 @@ func (t *receiver) Failed(reason failure.Reason, cause error) {
 		return
 	}
 	x.busy++
-	x.attemptFailed(reason)
+	if x.over { // only the rest of the request was lost
+		x.endSent = true
+		x.endAttempt(failure.None)
+		x.settle()
+	} else {
+		x.attemptFailed(reason)
+	}
 	x.leave()
 }
 

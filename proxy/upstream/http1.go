@@ -255,11 +255,11 @@ func (u *HTTP1) refuse(err error) {
 	u.fail(failure.UpstreamProtocol, err)
 }
 
-// fail ends the exchange that is under way, if there is one that has not ended.
+// fail ends the exchange that is under way, if there is one that has not ended in both directions.
 func (u *HTTP1) fail(reason failure.Reason, cause error) {
 	u.close = true
-	if u.r != nil && u.state != complete {
-		u.state = complete
+	if u.r != nil && (u.state != complete || !u.sent) {
+		u.state, u.sent = complete, true
 		u.r.Failed(reason, cause)
 	}
 }

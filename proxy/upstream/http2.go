@@ -237,7 +237,7 @@ func (e *events2) Trailers(s *http2.Stream, h *message.Head) {
 
 func (e *events2) Reset(s *http2.Stream, code http2.ErrCode) {
 	t, _ := s.User.(*stream2)
-	if t == nil || t.r == nil || t.over {
+	if t == nil || t.r == nil || t.over && s.SendEnded() {
 		return
 	}
 	t.over = true

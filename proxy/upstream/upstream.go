@@ -48,7 +48,8 @@ type Stream interface {
 
 // Receiver is told about the response. Head is called once for every 1xx and once for the final head; 101, and
 // 2xx to CONNECT, begin a tunnel. h and p are valid only during the call. The response ends with Head, Data or
-// Trailers that say so, or with Failed; nothing is called after that except Writable.
+// Trailers that say so, or with Failed; after the first three Writable may still be called, and Failed when the rest of the
+// request cannot be sent any more.
 type Receiver interface {
 	Head(h *message.Head, end bool)
 	// Data must take all of p; the stream sends no more than the window until Stream.Consumed.
