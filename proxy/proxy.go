@@ -95,7 +95,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 func (p *Proxy) connect() error {
 	b := p.cfg.Bootstrap
 	w := client.Workload{Name: b.Workload, Namespace: b.Namespace, Service: b.Service, Version: b.Version,
-		ServiceAccount: b.ServiceAccount, Labels: b.Labels, PID: b.Program, Proxy: p.cfg.Version}
+		ServiceAccount: b.ServiceAccount, Labels: b.Labels, PID: b.Supervisor, Proxy: p.cfg.Version}
 	for i, port := range b.Ports {
 		w.Ports = append(w.Ports, client.Port{Name: port.Name, Port: port.Port, Target: port.Target, Protocol: p.ports[i].Protocol})
 	}

@@ -43,7 +43,7 @@ type Workload struct {
 	Ports          []Port
 	Address        netip.AddrPort // mesh inbound of its proxy; not valid for a pure client
 	Metrics        netip.AddrPort // of its proxy
-	PID            int            // of its program, on its machine
+	PID            int            // of its supervisor, on its machine
 	Identity       string         // SPIFFE ID that its proxy proved
 	State          State
 	Since          time.Time // of State

@@ -65,7 +65,7 @@ type Workload struct {
 	Ports                             []Port
 	Address                           netip.AddrPort // mesh inbound of the proxy; not valid for a pure client
 	Metrics                           netip.AddrPort // of the proxy
-	PID                               int            // of the program
+	PID                               int            // of the supervisor: whoever ends it ends the workload in order
 	Proxy                             string         // version of the proxy
 }
 
