@@ -37,10 +37,44 @@ func build(namespace string, workloads []*Workload, defs map[model.ServiceName]D
 			b.changed[name] = true
 		}
 	}
+	c := newCandidates(workloads)
 	for _, s := range sp.services {
-		sp.resolve(s)
+		sp.resolve(s, c)
 	}
 	return sp
+}
+
+// candidate is a workload that may be an endpoint, with the labels that selectors see.
+type candidate struct {
+	w      *Workload
+	labels map[string]string
+}
+
+// candidates are in order of their names; byService is an index of them.
+type candidates struct {
+	all       []candidate
+	byService map[string][]candidate
+}
+
+func newCandidates(workloads []*Workload) candidates {
+	c := candidates{byService: map[string][]candidate{}}
+	for _, w := range workloads {
+		if w.State == Starting || !w.Address.IsValid() {
+			continue
+		}
+		x := candidate{w, labelsOf(w)}
+		c.all = append(c.all, x)
+		c.byService[w.Service] = append(c.byService[w.Service], x)
+	}
+	return c
+}
+
+// of answers those worth comparing with a selector.
+func (c candidates) of(selector map[string]string) []candidate {
+	if service, ok := selector[labelService]; ok {
+		return c.byService[service]
+	}
+	return c.all
 }
 
 // serviceOf makes the model's part of a service without addresses.
@@ -123,17 +157,17 @@ func join(list []*Service, w *Workload, name model.ServiceName, selector map[str
 }
 
 // resolve finds the endpoints of every port of s.
-func (sp *space) resolve(s *Service) {
+func (sp *space) resolve(s *Service, c candidates) {
 	some := map[string]bool{}
 	for i, p := range s.Ports {
 		e := &model.Endpoints{Cluster: model.PortName{Service: s.Name, Port: p.Port}}
-		for _, w := range sp.workloads {
-			if w.State == Starting || !w.Address.IsValid() || !selects(s.Selector, labelsOf(w)) {
+		for _, x := range c.of(s.Selector) {
+			if !selects(s.Selector, x.labels) {
 				continue
 			}
-			if port, ok := target(w, s.Targets[i], p.Port); ok {
-				e.Endpoints = append(e.Endpoints, endpoint(w, port))
-				some[w.Name] = true
+			if port, ok := target(x.w, s.Targets[i], p.Port); ok {
+				e.Endpoints = append(e.Endpoints, endpoint(x.w, port))
+				some[x.w.Name] = true
 			}
 		}
 		sp.endpoints[e.Cluster] = e

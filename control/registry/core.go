@@ -48,7 +48,8 @@ func newCore(hold time.Time) *core {
 // hold ends.
 func (c *core) restore(w Workload, now time.Time) {
 	if w.State == Starting {
-		return // no endpoint; it will announce itself
+		c.touched[w.Key()] = true // no endpoint, so not to be kept; it will announce itself
+		return
 	}
 	w.State, w.Since = Lost, now
 	c.workloads[w.Key()] = &entry{w: w, deadline: c.hold}

@@ -1,9 +1,12 @@
 package registry_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,4 +245,71 @@ func TestNameTakenByAnotherIdentity(t *testing.T) {
 			t.Error("another identity took the name of a live workload")
 		}
 	})
+}
+
+// Every service has an address of its own, in both ranges, and is found by either.
+func TestAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(10_000)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		seen := map[netip.Addr]bool{}
+		for i := range 300 {
+			w := workload(fmt.Sprintf("svc-%d", i), 1)
+			w.Version = ""
+			join(t, r, w)
+		}
+		for _, svc := range r.Services() {
+			for _, a := range []netip.Addr{svc.VIP4, svc.VIP6} {
+				if seen[a] || !registry.Range4.Contains(a) && !registry.Range6.Contains(a) {
+					t.Fatalf("%s has %s", svc.Name, a)
+				}
+				seen[a] = true
+				if found, ok := r.ByAddress(a); !ok || found.Name != svc.Name {
+					t.Fatalf("%s is not found by %s", svc.Name, a)
+				}
+			}
+		}
+		if len(seen) != 600 {
+			t.Errorf("%d addresses, want 600", len(seen))
+		}
+		for _, a := range []string{"198.18.0.0", "198.19.255.255", "fd74:756c:6c65::", "fd74:756c:6c65::1:0:0:1", "10.0.0.1"} {
+			if svc, ok := r.ByAddress(netip.MustParseAddr(a)); ok {
+				t.Errorf("%s is %s", a, svc.Name)
+			}
+		}
+	})
+}
+
+// A store that fails for a while loses nothing.
+func TestStoreFailsForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := mem.New(100)
+		defer inner.Close()
+		s := &moody{Store: inner}
+		r := start(t, s, true)
+		s.fail.Store(true)
+		join(t, r, workload("cart", 1))
+		time.Sleep(time.Second)
+		s.fail.Store(false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.Close()
+		r = start(t, s, false)
+		defer r.Close()
+		want(t, r, "cart", "cart-1")
+	})
+}
+
+type moody struct {
+	store.Store
+	fail atomic.Bool
+}
+
+func (m *moody) Apply(ctx context.Context, c []store.Change) (int64, error) {
+	if m.fail.Load() {
+		return 0, errors.New("no quorum")
+	}
+	return m.Store.Apply(ctx, c)
 }

@@ -22,7 +22,7 @@ var (
 )
 
 // shake connects the two; it answers what each side says of the handshake and whom the server saw.
-func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error, peer spiffe.ID) {
+func shake(t *testing.T, server, client *tls.Config) (peer spiffe.ID, serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,7 +53,7 @@ func shake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error
 	}
 	<-done
 	b.Close()
-	return serverErr, clientErr, peer
+	return peer, serverErr, clientErr
 }
 
 func TestHandshake(t *testing.T) {
@@ -70,7 +70,7 @@ func TestHandshake(t *testing.T) {
 		"the client is a stranger":     {ca.Issue(cart), mixed{stranger.Issue(web).SVID, ca.Issue(web).SVID}, cart, false},
 		"the client's domain is other": {ca.Issue(cart), ca.Issue(spiffe.ID{TrustDomain: "other", Namespace: "a", ServiceAccount: "b"}), cart, false},
 	} {
-		serverErr, clientErr, peer := shake(t, svid.ServerConfig(x.server), svid.ClientConfig(x.client, x.want))
+		peer, serverErr, clientErr := shake(t, svid.ServerConfig(x.server), svid.ClientConfig(x.client, x.want))
 		if ok := serverErr == nil && clientErr == nil; ok != x.ok {
 			t.Errorf("%s: %v, %v", name, serverErr, clientErr)
 		}

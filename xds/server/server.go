@@ -83,7 +83,7 @@ func Options(src svid.Source) []grpc.ServerOption {
 		grpc.Creds(credentials.NewTLS(svid.ServerConfig(src))),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(8 << 10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(8 << 10),
 		grpc.MaxRecvMsgSize(1 << 20), grpc.ConnectionTimeout(10 * time.Second), grpc.MaxConcurrentStreams(16),
 	}
 }

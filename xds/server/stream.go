@@ -117,6 +117,7 @@ func (s *Stream) take(r *delta.Request) error {
 	}
 	if len(res.Subscribe) > 0 {
 		s.source.Subscribe(s, typ, res.Subscribe)
+		s.Touch(typ, res.Subscribe...) // what changed before the source knew of us it did not tell us
 	}
 	if len(res.Unsubscribe) > 0 {
 		s.source.Unsubscribe(s, typ, res.Unsubscribe)
