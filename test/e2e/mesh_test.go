@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,9 +155,10 @@ func (m *mesh) httpbin(flags ...string) *process {
 }
 
 // podinfo starts an instance of podinfo for a service on port 8080 that answers with a message.
+// At another level than debug it takes three seconds to end.
 func (m *mesh) podinfo(message string, flags ...string) *process {
 	m.t.Helper()
-	p := m.run(append([]string{"--port", "8080", "--ready", "http:/readyz"}, flags...), binary(m.t, "podinfo"), "--port", "8080", "--ui-message", message, "--level", "error")
+	p := m.run(append([]string{"--port", "8080", "--ready", "http:/readyz"}, flags...), binary(m.t, "podinfo"), "--port", "8080", "--ui-message", message, "--level", "debug")
 	m.announced(p)
 	return p
 }
@@ -169,9 +170,9 @@ func (m *mesh) announced(p *process) {
 		if p.ended() {
 			m.t.Fatalf("%s ended: %s", p.name, p.stderr())
 		}
-		status, ours := m.status(), descendants(p.pid())
+		status := m.status()
 		for _, w := range status.Workloads {
-			if slices.Contains(ours, w.PID) {
+			if w.PID == p.pid() {
 				for _, set := range m.endpoints() {
 					for _, e := range set.Endpoints {
 						if e.Workload == w.Name || e.Workload == w.Namespace+"/"+w.Name {
@@ -222,15 +223,19 @@ func decode[T any](t testing.TB, text string) T {
 	return v
 }
 
-// freeAddress answers an address of the machine's loopback that nobody listens on.
+// freeAddress answers an address of the machine's loopback that nobody listens on. It is below the range that the
+// kernel takes for outgoing connections, so that it is still free after a restart.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("found no free port")
+	return ""
 }
 
 func freePort(t testing.TB) string {
