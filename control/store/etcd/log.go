@@ -45,8 +45,15 @@ func (c *core) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Checked
 	return ce
 }
 
+// usual is what a new store says a few seconds after its first start; it tries again and succeeds.
+const usual = "failed to update storage version"
+
 func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	c.log.Log(context.Background(), level(e.Level), e.Message, attributes(fields)...)
+	l := level(e.Level)
+	if e.Message == usual {
+		l = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), l, e.Message, attributes(fields)...)
 	return nil
 }
 
