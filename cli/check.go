@@ -124,8 +124,8 @@ func checkMesh(s *httpapi.Status) []check {
 		if w.State == "starting" {
 			c.Message += ": its ready check has not passed, see its log"
 		}
-		if p, ok := proxies[id]; s.Proxies != nil && c.OK && (!ok || p.Rejected != "") {
-			c.OK, c.Message = false, "its proxy is "+proxyState(proxies, id)
+		if p := proxies[id]; p.Rejected != "" {
+			c.OK, c.Message = false, "its proxy refused what it was sent: "+p.Rejected
 		}
 		list = append(list, c)
 	}

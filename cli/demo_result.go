@@ -25,7 +25,8 @@ type demoEdge struct {
 	Failures    uint64  `json:"failures"`
 	P50         float64 `json:"p50_ms"`
 	P99         float64 `json:"p99_ms"`
-	MTLS        bool    `json:"mtls"` // all of it
+	MTLS        bool    `json:"mtls"`            // all of it
+	Bytes       uint64  `json:"bytes,omitempty"` // plain TCP: both ways
 }
 
 // summarize turns cumulative edges of all proxies into one line per edge, sorted; only the callers' side counts, so
@@ -47,6 +48,7 @@ func summarize(edges []telemetry.Edge) demoResult {
 		d := sum[k]
 		d.Requests += e.Requests + e.Opened
 		d.Failures += e.Failures
+		d.Bytes += e.Sent + e.Received
 		d.MTLS = d.MTLS && (e.MTLS || e.Requests+e.Opened == 0)
 		latency[k].Merge(e)
 	}

@@ -160,8 +160,11 @@ func (v *demoView) table(b *strings.Builder) {
 	}
 	now, total := summarize(recent), summarize(last.edges)
 	seconds := last.at.Sub(first.at).Seconds()
-	fmt.Fprintf(b, "%s\n", titleStyle.Render(fmt.Sprintf("%-10s %-10s %-6s %9s %9s %9s %9s %7s", "SOURCE", "TO", "KIND", "PER SEC", "P50 ms", "P99 ms", "FAILED", "mTLS")))
+	fmt.Fprintf(b, "%s\n", titleStyle.Render(fmt.Sprintf("%-10s %-12s %-6s %9s %9s %9s %9s %7s", "SOURCE", "TO", "KIND", "PER SEC", "P50 ms", "P99 ms", "FAILED", "mTLS")))
 	for i, e := range now.Edges {
+		if e.Requests == 0 && e.Protocol != "tcp" {
+			continue // for example the service itself while a route sends its calls elsewhere
+		}
 		failed := goodStyle.Render(fmt.Sprintf("%9d", total.Edges[i].Failures))
 		if total.Edges[i].Failures > 0 {
 			failed = badStyle.Render(fmt.Sprintf("%9d", total.Edges[i].Failures))
@@ -170,21 +173,14 @@ func (v *demoView) table(b *strings.Builder) {
 		if !total.Edges[i].MTLS {
 			mtls = badStyle.Render("     no")
 		}
-		fmt.Fprintf(b, "%-10s %-10s %-6s %9.1f %9.1f %9.1f %s %s\n", e.Source, e.Destination, e.Protocol, float64(e.Requests)/seconds, e.P50, e.P99, failed, mtls)
+		fmt.Fprintf(b, "%-10s %-12s %-6s %s %s %s\n", e.Source, e.Destination, e.Protocol, rates(e, seconds), failed, mtls)
 	}
-	v.town.versions(b, recent)
 }
 
-// versions shows how the calls of reviews are shared out, which is what a canary changes.
-func (t *town) versions(b *strings.Builder, edges []telemetry.Edge) {
-	share, sum := map[string]uint64{}, uint64(0)
-	for _, e := range edges {
-		if e.Direction == "outbound" && bare(e.Destination) == "reviews" {
-			share[e.Route] += e.Requests
-			sum += e.Requests
-		}
+// rates shows requests a second and latencies; of plain TCP, bytes a second.
+func rates(e demoEdge, seconds float64) string {
+	if e.Protocol == "tcp" {
+		return fmt.Sprintf("%9s %9s %9s", fmt.Sprintf("%.0f B", float64(e.Bytes)/seconds), "-", "-")
 	}
-	for route, n := range share {
-		fmt.Fprintf(b, "%s\n", dimStyle.Render(fmt.Sprintf("reviews: %d calls by %s", n, route)))
-	}
+	return fmt.Sprintf("%9.1f %9.1f %9.1f", float64(e.Requests)/seconds, e.P50, e.P99)
 }

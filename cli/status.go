@@ -60,16 +60,17 @@ func statusTables(w io.Writer, s *httpapi.Status) {
 	}
 }
 
-// proxyState says whether a workload's proxy is connected, and what it refused.
+// proxyState says whether a workload's proxy follows the configuration of what it calls, and what it refused.
+// One whose workload has called nobody yet asks for nothing.
 func proxyState(proxies map[string]httpapi.Proxy, workload string) string {
 	p, ok := proxies[workload]
 	switch {
 	case !ok:
-		return "not connected"
+		return ""
 	case p.Rejected != "":
 		return "rejected: " + p.Rejected
 	}
-	return "connected"
+	return fmt.Sprintf("%d resources", p.Resources)
 }
 
 func sorted(list []string) string {

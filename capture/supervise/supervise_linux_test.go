@@ -171,7 +171,7 @@ func dialerMain() {
 
 // await blocks until path exists.
 func await(path string) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) { // poll
 		if _, err := os.Stat(path); err == nil {
 			return true
 		}
@@ -274,7 +274,7 @@ func (r *run) signal(sig syscall.Signal) { check(r.t, r.cmd.Process.Signal(sig))
 // until waits for a condition.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) { // poll
 		if cond() {
 			return
 		}

@@ -146,7 +146,7 @@ func within(t *testing.T, limit time.Duration, what string, holds func() bool) t
 		if time.Since(begin) > limit {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // poll
 	}
 	return time.Since(begin)
 }

@@ -144,7 +144,7 @@ func naive(m model.Match, method, target string, fields [][2]string) bool {
 			return false
 		}
 	case model.PathRegex:
-		if !regexp.MustCompile("^(?:"+m.Path+")$").MatchString(path) {
+		if !regexp.MustCompile("^(?:" + m.Path + ")$").MatchString(path) {
 			return false
 		}
 	default:
@@ -266,7 +266,7 @@ func TestChoose(t *testing.T) {
 	const n = 100_000 // evenly over all of uint32: exact shares, no chance
 	got := make([]int, len(weights))
 	for i := range n {
-		got[table.Routes[0].Choose(uint32(uint64(i) * (math.MaxUint32 + 1) / n)).Cluster.Port]++
+		got[table.Routes[0].Choose(uint32(uint64(i)*(math.MaxUint32+1)/n)).Cluster.Port]++
 	}
 	for i, w := range weights {
 		if want := int(w) * n / 100; got[i] < want-1 || got[i] > want+1 {

@@ -160,7 +160,7 @@ func TestRefusedKeepsTheOneBefore(t *testing.T) {
 
 func until(t *testing.T, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) { // poll
 		if time.Now().After(end) {
 			t.Fatal("it never came to hold")
 		}
