@@ -13,11 +13,10 @@ import (
 // mesh is what MeshConfig says, read once.
 type mesh struct {
 	trustDomain string // "" when nobody said
-	v4, v6      string // ranges of virtual addresses
 }
 
 func readMesh(ctx context.Context, s store.Store) (mesh, error) {
-	m := mesh{v4: v1alpha1.DefaultVirtualIPv4, v6: v1alpha1.DefaultVirtualIPv6}
+	var m mesh
 	o, err := s.Get(ctx, store.Key{Kind: "MeshConfig", Name: v1alpha1.MeshConfigName})
 	if errors.Is(err, store.ErrNotFound) {
 		return m, nil
@@ -30,5 +29,5 @@ func readMesh(ctx context.Context, s store.Store) (mesh, error) {
 		return m, fmt.Errorf("MeshConfig: %w", err)
 	}
 	v1alpha1.Default(&c)
-	return mesh{trustDomain: c.Spec.TrustDomain, v4: c.Spec.VirtualIPv4, v6: c.Spec.VirtualIPv6}, nil
+	return mesh{trustDomain: c.Spec.TrustDomain}, nil
 }

@@ -22,6 +22,8 @@ type (
 	BackendRef            = gateway.BackendRef
 	BackendObjectRef      = gateway.BackendObjectReference
 	ParentRef             = gateway.ParentReference
+	Group                 = gateway.Group
+	GatewayKind           = gateway.Kind
 	RouteStatus           = gateway.RouteStatus
 	RouteParentStatus     = gateway.RouteParentStatus
 	GatewayDuration       = gateway.Duration

@@ -83,11 +83,12 @@ func (c *check) meshConfig(m *MeshConfig) {
 	if d := m.Spec.TrustDomain; d == "" || len(d) > 255 || strings.Trim(d, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
 		c.fail("spec.trustDomain", "%q is not a trust domain: at most 255 of a-z, 0-9, '.', '-' and '_'", d)
 	}
-	if p, ok := prefix(m.Spec.VirtualIPv4); !ok || !p.Addr().Is4() || p.Bits() > 24 {
-		c.fail("spec.virtualIPv4", "%q is not an IPv4 range of /24 or more, such as %s", m.Spec.VirtualIPv4, DefaultVirtualIPv4)
+	// The ranges are fixed for now; another one is refused instead of ignored.
+	if m.Spec.VirtualIPv4 != DefaultVirtualIPv4 {
+		c.fail("spec.virtualIPv4", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv4, DefaultVirtualIPv4)
 	}
-	if p, ok := prefix(m.Spec.VirtualIPv6); !ok || !p.Addr().Is6() || p.Bits() > 112 {
-		c.fail("spec.virtualIPv6", "%q is not an IPv6 range of /112 or more, such as %s", m.Spec.VirtualIPv6, DefaultVirtualIPv6)
+	if m.Spec.VirtualIPv6 != DefaultVirtualIPv6 {
+		c.fail("spec.virtualIPv6", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv6, DefaultVirtualIPv6)
 	}
 }
 

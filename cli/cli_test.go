@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/control"
+)
+
+// tulle runs one command in this process and answers what a user sees.
+func tulle(t *testing.T, args ...string) (out, errText string) {
+	t.Helper()
+	root := newRootCommand()
+	var b bytes.Buffer
+	root.SetOut(&b)
+	root.SetErr(t.Output())
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(t.Context())
+	if err != nil {
+		errText = errorText(cmd.CommandPath(), err)
+	}
+	return b.String(), errText
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const cartFile = `apiVersion: v1
+kind: Service
+metadata: {name: cart}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: cart}
+spec:
+  parentRefs: [{group: "", kind: Service, name: cart}]
+  rules:
+  - matches: [{path: {value: /a}, method: GET, headers: [{name: x, value: "1"}]}]
+    backendRefs: [{name: cart, port: 80}]
+`
+
+// TestCommands walks through what a user does with resources, against a control plane.
+func TestCommands(t *testing.T) {
+	dir, files := t.TempDir(), t.TempDir()
+	p, err := control.Start(t.Context(), control.Config{DataDir: dir, HTTPListen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Version: version()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	good := write(t, files, "cart.yaml", cartFile)
+	bad := write(t, files, "bad.yaml", strings.Replace(cartFile, "backendRefs", "backendRef", 1))
+	for _, c := range []struct {
+		args []string
+		want string // in what is printed
+		err  string // in what is said on failure
+	}{
+		{[]string{"apply", "-f", good, "--dry-run"}, "service/cart created (dry run, nothing was stored)\n", ""},
+		{[]string{"apply", "-f", bad}, "", bad + ":13: HTTPRoute/cart: spec.rules[0].backendRef: is not a field: did you mean backendRefs?\ntulle apply: nothing was stored\n"},
+		{[]string{"get", "services"}, "NAME   SELECTOR   PORTS   AGE\n", ""},
+		{[]string{"apply", "-f", good}, "service/cart created\nhttproute/cart created\n", ""},
+		{[]string{"apply", "-f", good}, "unchanged", ""},
+		{[]string{"get", "service", "cart"}, "80→80", ""},
+		{[]string{"get", "httproute", "cart", "-o", "yaml"}, "kind: HTTPRoute\n", ""},
+		{[]string{"get", "httproutes", "-A"}, "NAMESPACE", ""},
+		{[]string{"get", "httproute", "nope"}, "", "tulle get: HTTPRoute/default/nope: not found\n"},
+		{[]string{"get", "pods"}, "", "write one of services, httproutes, meshconfigs\n"},
+		{[]string{"get", "services", "-o", "xml"}, "", "write json or yaml"},
+		{[]string{"routes", "cart"}, "GET /a/* x=1", ""},
+		{[]string{"endpoints"}, "cart.default:80   (none)", ""},
+		{[]string{"status"}, "trust domain tulle.local", ""},
+		{[]string{"stat"}, "nothing flowed", ""},
+		{[]string{"wait", "--timeout", "5s"}, "is enforced by every proxy", ""},
+		{[]string{"token", "--uses", "3"}, "tulle-join.", ""},
+		{[]string{"token", "list"}, "3", ""},
+		{[]string{"token", "revoke", "0000000000000000"}, "", "not found"},
+		{[]string{"delete", "-f", good}, "httproute/cart deleted\n", ""},
+		{[]string{"delete", "service", "cart"}, "", "not found"},
+		{[]string{"delete"}, "", "nothing to delete"},
+		{[]string{"apply"}, "", "no file given"},
+		{[]string{"apply", "-f", filepath.Join(files, "none.yaml")}, "", "no such file"},
+		{[]string{"up", "--http-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"}, "", "already uses"},
+		{[]string{"satus"}, "", `there is no command "satus": did you mean 'status'?`},
+		{[]string{"get", "--nope"}, "", "see 'tulle get --help'"},
+	} {
+		args := append(c.args, "--data-dir", dir)
+		out, errText := tulle(t, args...)
+		if !strings.Contains(out, c.want) || !strings.Contains(errText, c.err) || (c.err == "") != (errText == "") {
+			t.Errorf("tulle %s\nprinted %swant    %s\nsaid    %swant    %s", strings.Join(c.args, " "), out, c.want, errText, c.err)
+		}
+	}
+}
+
+// TestJSON: every listing is one JSON document with -o json.
+func TestJSON(t *testing.T) {
+	dir := t.TempDir()
+	p, err := control.Start(t.Context(), control.Config{DataDir: dir, HTTPListen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Version: version()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token"}, {"token", "list"}} {
+		out, errText := tulle(t, append(args, "-o", "json", "--data-dir", dir)...)
+		if errText != "" || !json.Valid([]byte(out)) {
+			t.Errorf("%v: %s%s", args, out, errText)
+		}
+	}
+}
+
+// TestNoControlPlane: every command that needs one says so in one line, with the next step.
+func TestNoControlPlane(t *testing.T) {
+	dir := t.TempDir()
+	stale := t.TempDir() // a killed control plane leaves its socket
+	write(t, stale, "api.sock", "")
+	for _, d := range []string{dir, stale} {
+		for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token"}, {"wait"}, {"delete", "service", "a"}} {
+			_, errText := tulle(t, append(args, "--data-dir", d)...)
+			if !strings.Contains(errText, "start one with 'tulle up'") || strings.Count(errText, "\n") != 1 {
+				t.Errorf("%v: %q", args, errText)
+			}
+		}
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	if got := errorText("tulle up", errors.New("a\nb\n")); got != "tulle up: a; b\n" {
+		t.Errorf("%q", got)
+	}
+}
