@@ -1,0 +1,182 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestControlPlaneKilled: traffic goes on without a control plane, and the next one knows everything.
+func TestControlPlaneKilled(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin("--service", "reviews", "--version", "v1")
+	m.httpbin("--service", "reviews", "--version", "v2")
+	m.apply(weights(50, 50))
+	l := m.load([]string{"-posts"}, "http://reviews:8080/anything")
+	before := knowledge(m)
+	m.control.killAll()
+	always(t, 3*time.Second, "traffic without a control plane", func() error {
+		if c := l.counts(); c.Failed > 0 {
+			return fmt.Errorf("%d requests failed: %v", c.Failed, c.Errors)
+		}
+		return nil
+	})
+	l.more(200)
+
+	m.up()
+	if got := knowledge(m); got.objects != before.objects || got.services != before.services {
+		t.Errorf("after the restart objects and services are\n%s\nthey were\n%s", got, before)
+	}
+	eventually(t, patience, "all workloads are back", func() error {
+		if got := knowledge(m); got != before {
+			return fmt.Errorf("\n%s\nbefore:\n%s", got, before)
+		}
+		return nil
+	})
+	// They are not only remembered: they are held, and newcomers are let in.
+	if got := m.curl("-o", "/dev/null", "-w", "%{http_code}", "http://reviews:8080/anything"); got != "200" {
+		t.Errorf("a newcomer's call: %s", got)
+	}
+	m.podinfo("newcomer", "--service", "newcomer")
+	if got := m.curl("http://newcomer:8080/"); !strings.Contains(got, "newcomer") {
+		t.Errorf("a call of a newcomer: %s", got)
+	}
+	m.apply(weights(100, 0))
+	always(t, 11*time.Second, "nobody is forgotten when the time of grace is over", func() error {
+		if n := m.instances("reviews.default:8080"); n != 2 {
+			return fmt.Errorf("reviews has %d endpoints", n)
+		}
+		return nil
+	})
+	l.more(200)
+	l.flawless()
+}
+
+// known is what a control plane knows.
+type known struct{ objects, services, endpoints string }
+
+func (k known) String() string { return k.objects + k.services + k.endpoints }
+
+func knowledge(m *mesh) known {
+	m.t.Helper()
+	var k known
+	k.objects = m.ok(m.cli("get", "httproute", "reviews", "-o", "yaml"))
+	k.objects, _, _ = strings.Cut(k.objects, "\nstatus:")
+	for _, s := range m.status().Services {
+		k.services += fmt.Sprintln(s.Name, s.VIP4, s.VIP6, s.Ports, s.Implicit)
+	}
+	for _, s := range m.endpoints() {
+		for _, e := range s.Endpoints {
+			k.endpoints += fmt.Sprintln(s.Cluster, e.Workload, e.Address, e.Port, e.Version, e.Health, e.Identity)
+		}
+	}
+	return k
+}
+
+// TestInstanceKilled: one of two instances dies with its proxy. No idempotent request fails.
+func TestInstanceKilled(t *testing.T) {
+	m := newMesh(t)
+	p := m.httpbin()
+	m.httpbin()
+	l := m.load(nil, "http://httpbin:8080/anything")
+	begin := time.Now()
+	p.killAll()
+	eventually(t, patience, "its endpoint is gone", func() error {
+		if n := m.instances("httpbin.default:8080"); n != 1 {
+			return fmt.Errorf("%d endpoints", n)
+		}
+		return nil
+	})
+	took := time.Since(begin)
+	t.Logf("the endpoint was gone after %s", took.Round(10*time.Millisecond))
+	if took > 3*time.Second {
+		t.Errorf("the endpoint was gone after %s, want 3s", took)
+	}
+	l.more(200)
+	l.flawless()
+}
+
+// TestProxyCrash: a proxy dies; the program beside it does not notice.
+func TestProxyCrash(t *testing.T) {
+	m := newMesh(t)
+	server := m.httpbin()
+	client := m.run([]string{"--service", "client"}, "sh", "-c", "while true; do curl -s -o /dev/null -w '%{http_code}\\n' --max-time 2 http://httpbin:8080/get; sleep 0.02; done")
+	flows := func() {
+		t.Helper()
+		before := strings.Count(client.stdout(), "200\n")
+		eventually(t, patience, "calls are answered", func() error {
+			if n := strings.Count(client.stdout(), "200\n"); n < before+10 {
+				return fmt.Errorf("%d after %d; %s", n, before, tail(client.stderr()))
+			}
+			return nil
+		})
+	}
+	flows()
+	for name, p := range map[string]*process{"server": server, "client": client} {
+		programs := fmt.Sprint(server.programOf("go-httpbin"), client.programOf("sh"))
+		proxy := p.proxyOf()
+		if proxy == 0 {
+			t.Fatalf("the %s has no proxy", name)
+		}
+		begin := time.Now()
+		kill([]int{proxy})
+		eventually(t, patience, "another proxy", func() error {
+			if q := p.proxyOf(); q == 0 || q == proxy {
+				return fmt.Errorf("process %d", q)
+			}
+			return nil
+		})
+		flows()
+		t.Logf("the proxy of the %s was replaced and calls flowed after %s", name, time.Since(begin).Round(time.Millisecond))
+		if now := fmt.Sprint(server.programOf("go-httpbin"), client.programOf("sh")); now != programs {
+			t.Errorf("the programs were the processes %s, now they are %s", programs, now)
+		}
+	}
+	eventually(t, patience, "one endpoint", func() error {
+		if n := m.instances("httpbin.default:8080"); n != 1 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+}
+
+// TestGracefulStop: an instance that is asked to end loses nothing, neither do instances that come.
+func TestGracefulStop(t *testing.T) {
+	m := newMesh(t)
+	p := m.httpbin()
+	m.httpbin()
+	l := m.load([]string{"-posts"}, "http://httpbin:8080/anything")
+	for range 2 {
+		p.signal(syscall.SIGTERM)
+		if code := p.wait(patience); code != 0 {
+			t.Errorf("the instance ended with %d: %s", code, p.stderr())
+		}
+		l.more(100)
+		p = m.httpbin()
+		l.more(100)
+	}
+	l.flawless()
+}
+
+// TestSupervisorKilled: neither program nor proxy outlives its supervisor.
+func TestSupervisorKilled(t *testing.T) {
+	m := newMesh(t)
+	p := m.httpbin()
+	all := descendants(p.pid())
+	if len(all) != 2 {
+		t.Fatalf("a supervisor has %d descendants, want a proxy and a program", len(all))
+	}
+	kill([]int{p.pid()})
+	eventually(t, patience, "both end", func() error {
+		for _, q := range all {
+			if syscall.Kill(q, 0) == nil {
+				return fmt.Errorf("process %d runs", q)
+			}
+		}
+		return nil
+	})
+}
