@@ -57,7 +57,7 @@ func packages() string { return "./..." }
 var needed = []struct{ program, pkg string }{
 	{"curl", "curl"}, {"nc", "netcat-openbsd"}, {"redis-server", "redis-server"}, {"redis-cli", "redis-tools"},
 	{"mariadbd", "mariadb-server"}, {"mariadb", "mariadb-client"}, {"psql", "postgresql-client"}, {"pg_lsclusters", "postgresql"},
-	{"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"protoc", "protobuf-compiler"},
+	{"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"getent", "libc-bin"},
 }
 
 func setup() error {
