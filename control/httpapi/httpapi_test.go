@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -255,7 +256,9 @@ func TestWho(t *testing.T) {
 	srv := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, nil), Admin: admin, Now: time.Now, Log: slog.New(slog.DiscardHandler)}).LocalServer()
 	go srv.Serve(l)
 	defer srv.Close()
-	c := http.Client{Transport: &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", path) }}}
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 	resp, err := c.Get("http://tulle/v1/status")
 	if err != nil || resp.StatusCode != 200 {
 		t.Fatal(resp, err)

@@ -87,6 +87,14 @@ func dial(t *testing.T, cfg etcd.Config) *etcd.Store {
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
+	_, where, _ := strings.Cut(cfg.Endpoints[0], "://")
+	for ctx.Err() == nil { // a refused connection would make the client back off for a second
+		if c, err := net.Dial("tcp", where); err == nil {
+			c.Close()
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	for {
 		s, err := etcd.Dial(ctx, cfg)
 		if err == nil {

@@ -144,6 +144,9 @@ func TestKilled(t *testing.T) {
 			}
 		}
 		cmd.Wait()
+		if err := lines.Err(); err != nil {
+			t.Fatal(err)
+		}
 		if len(names) < 200 {
 			t.Fatalf("the writer ended early, after %d writes", len(names))
 		}
