@@ -93,7 +93,7 @@ func dial(t *testing.T, cfg etcd.Config) *etcd.Store {
 			c.Close()
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // poll
 	}
 	for {
 		s, err := etcd.Dial(ctx, cfg)
