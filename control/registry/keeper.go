@@ -46,6 +46,9 @@ func (r *Registry) restore(ctx context.Context, now time.Time) error {
 		}
 		r.core.restore(w, now)
 	}
+	if len(objects) == 0 {
+		r.core.hold = now // nobody was known, so nobody can be forgotten
+	}
 	return nil
 }
 
