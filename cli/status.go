@@ -66,7 +66,7 @@ func proxyState(proxies map[string]httpapi.Proxy, workload string) string {
 	p, ok := proxies[workload]
 	switch {
 	case !ok:
-		return ""
+		return "not connected"
 	case p.Rejected != "":
 		return "rejected: " + p.Rejected
 	}

@@ -197,6 +197,20 @@ func TestMesh(t *testing.T) {
 }
 
 // TestDeadSession is in real time: a proxy that ends without a word is out of its callers' endpoints within 3 s.
+// TestProxiesByName: a proxy that asks for nothing is known by its name all the same.
+func TestProxiesByName(t *testing.T) {
+	m := newMesh(t, time.Nanosecond)
+	named := func() bool {
+		list := m.push.Proxies()
+		return len(list) == 1 && list[0].Node == "default/cart-1" && list[0].Resources == 0 && list[0].Settled
+	}
+	m.join("cart", "cart-1")
+	within(t, 10*time.Second, "the proxy is known", named)
+	m.kill()
+	m.start()
+	within(t, 10*time.Second, "the proxy is known after a restart", named)
+}
+
 func TestDeadSession(t *testing.T) {
 	m := newMesh(t, time.Nanosecond)
 	web, one, two := m.join("web", "web-1"), m.join("cart", "cart-1"), m.join("cart", "cart-2")

@@ -66,7 +66,7 @@ func newClient(cfg Config) (*Client, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Client{
-		cfg: cfg, wake: make(chan struct{}, 1), protocol: delta.NewClient(),
+		cfg: cfg, wake: make(chan struct{}, 1), protocol: delta.NewClient(cfg.Workload.Namespace + "/" + cfg.Workload.Name),
 		learnt: map[uint16]model.Protocol{}, parted: make(chan struct{}),
 	}, nil
 }

@@ -130,6 +130,11 @@ func (c *Client) converse(ctx context.Context, n *connection) (joined bool, err 
 func (c *Client) tell(n *connection, joined bool) error {
 	c.mu.Lock()
 	requests := c.protocol.Requests()
+	if len(requests) == 0 {
+		if r := c.protocol.Greeting(typeURLs[KindService]); r != nil {
+			requests = append(requests, r)
+		}
+	}
 	var messages []*tullepb.FromProxy
 	if joined {
 		messages = c.due()

@@ -4,12 +4,15 @@ import (
 	"maps"
 	"slices"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 )
 
 // Client is the asking side. Subscriptions outlive streams: Restart begins a new one, with the versions that
 // are held, so that nothing known is sent again.
 type Client struct {
+	node  string
+	named bool // this stream has been told node
 	types map[string]*asked
 	order []string // of types, so that what is sent does not depend on a map
 }
@@ -23,8 +26,8 @@ type asked struct {
 	first    bool              // nothing was sent on this stream
 }
 
-// NewClient makes a client without subscriptions; call Restart when its first stream is up.
-func NewClient() *Client { return &Client{types: map[string]*asked{}} }
+// NewClient makes a client without subscriptions, which calls itself node; call Restart when its first stream is up.
+func NewClient(node string) *Client { return &Client{node: node, types: map[string]*asked{}} }
 
 // Subscribe asks for name; it is sent with the next Requests. It answers whether it is new.
 func (c *Client) Subscribe(typ, name string) bool {
@@ -67,6 +70,7 @@ func (c *Client) Subscribed(typ, name string) bool {
 
 // Restart says that a new stream has begun: everything subscribed will be sent again.
 func (c *Client) Restart() {
+	c.named = false
 	for _, t := range c.types {
 		t.first = true
 		t.add, t.del, t.live = set{}, set{}, set{}
@@ -96,9 +100,30 @@ func (c *Client) Requests() []*Request {
 			delete(t.live, n)
 		}
 		t.add, t.del, t.first = set{}, set{}, false
+		c.sign(r)
 		out = append(out, r)
 	}
 	return out
+}
+
+// Greeting answers the first request of a stream on which nothing is asked for yet, so that the other side knows who
+// is there; nil when it has been told. The request asks for typ and says that this is not the older way of asking
+// for everything.
+func (c *Client) Greeting(typ string) *Request {
+	if c.named {
+		return nil
+	}
+	r := &Request{TypeUrl: typ, ResourceNamesUnsubscribe: []string{Wildcard}}
+	c.sign(r)
+	return r
+}
+
+// sign puts our name into the first request of a stream.
+func (c *Client) sign(r *Request) {
+	if !c.named {
+		c.named = true
+		r.Node = &core.Node{Id: c.node}
+	}
 }
 
 // Update is one resource of a response; Resource is nil when the name does not exist.

@@ -27,7 +27,7 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{c: delta.NewClient(), s: delta.NewServer(), truth: map[string]string{}, held: map[string]string{}, refuse: map[string]bool{}}
+	return &world{c: delta.NewClient("default/cart-1"), s: delta.NewServer(), truth: map[string]string{}, held: map[string]string{}, refuse: map[string]bool{}}
 }
 
 func (w *world) get(_, name string) *delta.Resource {
@@ -92,6 +92,34 @@ func (w *world) settle(t interface{ Fatalf(string, ...any) }) {
 		}
 	}
 	t.Fatalf("the two never stop talking")
+}
+
+// TestGreeting: the first request of every stream says who asks, also where nothing is asked for; that is not a wildcard.
+func TestGreeting(t *testing.T) {
+	w := newWorld()
+	w.truth["a"] = "1"
+	for range 2 {
+		w.reconnect()
+		g := w.c.Greeting(typ)
+		if g.GetNode().GetId() != "default/cart-1" {
+			t.Fatalf("the first request is %v", g)
+		}
+		if res := w.s.Request(g); res.Wildcard || w.s.Wants(typ, "a") {
+			t.Error("the greeting counts as a wildcard")
+		}
+		if again := w.c.Greeting(typ); again != nil {
+			t.Errorf("a second greeting: %v", again)
+		}
+		w.c.Subscribe(typ, "a")
+		w.settle(t)
+		check(t, w, "a=1")
+		w.reconnect()
+		r := w.c.Requests()
+		if len(r) != 1 || r[0].GetNode().GetId() != "default/cart-1" || w.c.Greeting(typ) != nil {
+			t.Errorf("the first request is %v", r)
+		}
+		w.c.Unsubscribe(typ, "a")
+	}
 }
 
 func TestScript(t *testing.T) {

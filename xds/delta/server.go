@@ -60,7 +60,7 @@ func (s *Server) Request(r *Request) Result {
 	for _, n := range r.GetResourceNamesSubscribe() {
 		t.subscribe(n, &res)
 	}
-	if fresh && len(r.GetResourceNamesSubscribe()) == 0 && r.GetResponseNonce() == "" {
+	if fresh && len(r.GetResourceNamesSubscribe())+len(r.GetResourceNamesUnsubscribe()) == 0 && r.GetResponseNonce() == "" {
 		t.subscribe(Wildcard, &res) // the older way of asking for everything
 	}
 	for _, n := range r.GetResourceNamesUnsubscribe() {
