@@ -35,7 +35,6 @@ type worker struct {
 	relays   *relay.Relays
 	exchange *exchange.Worker
 	listener *listener.Worker
-	server   relay.Server
 	accept   []*loop.Listener
 
 	// On the loop.

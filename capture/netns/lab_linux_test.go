@@ -585,6 +585,9 @@ func agent() {
 		}
 		fmt.Println(strings.ReplaceAll(out, "\n", " | "))
 	}
+	if err := in.Err(); err != nil {
+		fmt.Println("error:", err)
+	}
 }
 
 func act(verb, arg string) (string, error) {

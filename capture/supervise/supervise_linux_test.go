@@ -166,6 +166,9 @@ func dialerMain() {
 		}
 		fmt.Println(string(b))
 	}
+	if in.Err() != nil {
+		os.Exit(1)
+	}
 	os.Exit(0)
 }
 

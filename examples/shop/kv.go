@@ -59,6 +59,9 @@ func (s *kvStore) serve(c net.Conn) {
 			return
 		}
 	}
+	if in.Err() != nil {
+		fmt.Fprintln(c, "-line too long") // or the connection broke; then nobody reads this
+	}
 }
 
 func (s *kvStore) do(line string) string {

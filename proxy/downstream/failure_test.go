@@ -258,7 +258,7 @@ func TestBrokenResponse(t *testing.T) {
 func TestEarlyResponse(t *testing.T) {
 	eachPath(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
-		http.Error(w, "too much", 413)
+		http.Error(w, "too much", http.StatusRequestEntityTooLarge)
 	}, func(t *testing.T, p *hop) {
 		c := raw(t, p)
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")

@@ -1,7 +1,6 @@
 package downstream_test
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -240,10 +239,4 @@ func twoHops(t testing.TB, handler http.HandlerFunc) (out, in *hop) {
 	dest := to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
 	out = newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: cart}})
 	return out, in
-}
-
-func contextFor(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
 }

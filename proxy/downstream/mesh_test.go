@@ -1,5 +1,7 @@
 package downstream_test
 
+//lint:file-ignore SA1019 golang.org/x/net/http2 is the second implementation that this one is compared with (DESIGN section 9)
+
 import (
 	"bytes"
 	"crypto/tls"
