@@ -67,8 +67,8 @@ func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 
 // tail answers the end of a text.
 func tail(s string) string {
-	if len(s) > 3000 {
-		return "…" + s[len(s)-3000:]
+	if len(s) > 1500 {
+		return "…" + s[len(s)-1500:]
 	}
 	return s
 }
