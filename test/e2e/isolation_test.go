@@ -34,7 +34,7 @@ func TestIsolation(t *testing.T) {
 	})
 	t.Run("addresses that nobody has", func(t *testing.T) {
 		refusedAtOnce(t, m, "ECONNRESET", "dial", "198.19.255.254:80")
-		refusedAtOnce(t, m, "ECONNRESET", "dial", "httpbin:81") // the service has no such port
+		refusedAtOnce(t, m, "ECONNRESET", "dial", "httpbin:81")                                           // the service has no such port
 		refusedAtOnce(t, m, "ECONNRESET", "dial", "127.0.0.1:15001", "GET / HTTP/1.1\r\nHost: x\r\n\r\n") // the proxy itself
 	})
 	t.Run("the control plane's ports", func(t *testing.T) {
