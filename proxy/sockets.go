@@ -48,6 +48,7 @@ func (p *Proxy) listen() error {
 	for _, w := range p.workers {
 		mesh.Workers = append(mesh.Workers, w.listener)
 	}
+	listener.Share(mesh.Workers)
 	for _, s := range p.cfg.Bootstrap.Sockets {
 		for _, w := range p.workers {
 			accept, err := p.acceptFor(s, w, mesh)

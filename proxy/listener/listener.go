@@ -102,11 +102,13 @@ type Config struct {
 	BlankIdle time.Duration
 }
 
-// Worker serves the connections of one loop.
+// Worker serves the connections of one loop; its accept functions (Outbound, Publish, Forward) may give one to the
+// worker of another loop, see Share.
 type Worker struct {
 	cfg     Config
 	rnd     *rand.Rand
 	server  relay.Server
+	peers   []*Worker // of the other loops
 	pending map[*session]struct{}
 	blanks  map[*inbound]struct{}
 	probed  map[model.PortName]time.Duration // when a learned-http port was last tested for silence
@@ -132,6 +134,13 @@ func New(cfg Config) *Worker {
 		return cfg.Program(port, o.Source.Addr())
 	}}
 	return w
+}
+
+// Share lets the workers of all loops of a process give each other connections. Before any of them accepts.
+func Share(workers []*Worker) {
+	for _, w := range workers {
+		w.peers = workers
+	}
 }
 
 // Loop answers the worker's loop.

@@ -17,14 +17,14 @@ func (w *Worker) Outbound(in loop.Incoming) {
 		w.passthrough(in, wanted)
 		return
 	}
-	if !w.room(in) {
-		return
-	}
-	p, known := w.cfg.Directory.Port(wanted)
-	in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
-		s := w.session(c, record.Outbound, wanted)
+	to := w.calmest()
+	in.Adopt(to.cfg.Loop, func(c loop.Conn) loop.Handler {
+		if !to.room() {
+			return refused(c)
+		}
+		s := to.session(c, record.Outbound, wanted)
 		s.far = farMesh
-		if known && p != nil {
+		if p, known := to.cfg.Directory.Port(wanted); known && p != nil {
 			s.found(p)
 		} else {
 			s.find()
@@ -37,10 +37,11 @@ func (w *Worker) Outbound(in loop.Incoming) {
 // machine (--forward).
 func (w *Worker) Forward(to netip.AddrPort) func(loop.Incoming) {
 	return func(in loop.Incoming) {
-		if !w.room(in) {
-			return
-		}
+		w := w.calmest()
 		in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
+			if !w.room() {
+				return refused(c)
+			}
 			s := w.session(c, record.Outbound, to)
 			s.direct(loop.Dial{Address: to})
 			return s
@@ -63,11 +64,12 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 			in.Refuse()
 			return
 		}
-		if !w.room(in) {
-			return
-		}
+		w := w.calmest()
 		in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
-			s := w.session(c, record.Inbound, in.Local())
+			if !w.room() {
+				return refused(c)
+			}
+			s := w.session(c, record.Inbound, c.Local())
 			s.far, s.dial, s.own = farProgram, d, own
 			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
 			s.begin(own.Protocol, own.Protocol == model.LearnedHTTP && w.probe(own.Service))
@@ -76,12 +78,33 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 	}
 }
 
-// room refuses a connection when too many are undecided.
-func (w *Worker) room(in loop.Incoming) bool {
+// calmest answers which worker serves a connection that w has accepted: w itself, unless another loop has clearly
+// fewer connections. Loops that accept from one socket get as many as they are quick to ask for, which under load
+// can be all or none.
+func (w *Worker) calmest() *Worker {
+	best, load := w, w.cfg.Loop.Load()-clearly
+	for _, p := range w.peers {
+		if n := p.cfg.Loop.Load(); n < load {
+			best, load = p, n
+		}
+	}
+	return best
+}
+
+// clearly is how many connections fewer another loop must have to be given one: both ends of an exchange count.
+const clearly = 2
+
+// room reports whether another connection may be undecided; if not it counts the refusal.
+func (w *Worker) room() bool {
 	if len(w.pending) < w.cfg.MaxPending && !w.cfg.Relays.Full() {
 		return true
 	}
 	w.cfg.Observer.Refused(failure.Overload)
-	in.Refuse()
 	return false
+}
+
+// refused resets c.
+func refused(c loop.Conn) loop.Handler {
+	c.Reset()
+	return nobody{c}
 }

@@ -67,10 +67,11 @@ func (w *Worker) passthrough(in loop.Incoming, wanted netip.AddrPort) {
 		in.Refuse()
 		return
 	}
-	if !w.room(in) {
-		return
-	}
+	w = w.calmest()
 	in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
+		if !w.room() {
+			return refused(c)
+		}
 		s := w.session(c, record.Outbound, wanted)
 		s.rec.Passthrough = true
 		d := loop.Dial{Address: wanted}
