@@ -83,21 +83,40 @@ func TestInstanceKilled(t *testing.T) {
 	p := m.httpbin()
 	m.httpbin()
 	l := m.load(nil, "http://httpbin:8080/anything")
-	begin := time.Now()
-	p.killAll()
-	eventually(t, patience, "its endpoint is gone", func() error {
-		if n := m.instances("httpbin.default:8080"); n != 1 {
-			return fmt.Errorf("%d endpoints", n)
+	for range 3 {
+		begin := time.Now()
+		p.killAll()
+		eventually(t, patience, "its endpoint is gone", func() error {
+			if n := m.instances("httpbin.default:8080"); n != 1 {
+				return fmt.Errorf("%d endpoints", n)
+			}
+			return nil
+		})
+		took := time.Since(begin)
+		t.Logf("the endpoint was gone after %s", took.Round(10*time.Millisecond))
+		if took > 3*time.Second {
+			t.Errorf("the endpoint was gone after %s, want 3s", took)
 		}
-		return nil
-	})
-	took := time.Since(begin)
-	t.Logf("the endpoint was gone after %s", took.Round(10*time.Millisecond))
-	if took > 3*time.Second {
-		t.Errorf("the endpoint was gone after %s, want 3s", took)
+		l.more(100)
+		p = m.httpbin()
+		l.more(100)
 	}
-	l.more(200)
 	l.flawless()
+}
+
+// TestInstanceKilledInResponse: at most the responses that have begun fail.
+func TestInstanceKilledInResponse(t *testing.T) {
+	m := newMesh(t)
+	p := m.httpbin()
+	m.httpbin()
+	l := m.load(nil, "http://httpbin:8080/drip?numbytes=20&duration=0.2&delay=0.1")
+	p.killAll()
+	l.more(100)
+	c := l.finish()
+	// Responses that had begun are lost with their instance; every other request is not.
+	if c.Failed > l.connections {
+		t.Errorf("%d requests failed, at most the %d in flight may: %v", c.Failed, l.connections, c.Errors)
+	}
 }
 
 // TestProxyCrash: a proxy dies; the program beside it does not notice.
