@@ -16,6 +16,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/identity/attest"
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/proxy"
 )
 
@@ -51,22 +52,28 @@ func runProxy() error {
 	defer link.Close()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("workload", b.Workload)
-	p, err := startProxy(b, log)
+	id, err := identify(b, link, log)
 	if err != nil {
-		if sent := link.Send(bootstrap.Message{Event: bootstrap.EventFailed, Error: err.Error()}); sent == nil {
-			return exitCode(1) // the supervisor tells the user
-		}
-		return err
+		return failed(link, err)
+	}
+	defer id.Close()
+	p, err := startProxy(b, id, log)
+	if err != nil {
+		return failed(link, err)
 	}
 	defer p.Close()
 	return p.Follow(link)
 }
 
-func startProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*proxy.Proxy, error) {
-	id, err := attestProxy(b, log)
-	if err != nil {
-		return nil, err
+// failed says that starting again is no use.
+func failed(link *bootstrap.Link, err error) error {
+	if sent := link.Send(bootstrap.Message{Event: bootstrap.EventFailed, Error: err.Error()}); sent == nil {
+		return exitCode(1) // the supervisor tells the user
 	}
+	return err
+}
+
+func startProxy(b *bootstrap.Bootstrap, id *attest.Identity, log *slog.Logger) (*proxy.Proxy, error) {
 	address, err := meshAddress(b.Address, id.Address)
 	if err != nil {
 		return nil, err
@@ -75,12 +82,47 @@ func startProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*proxy.Proxy, error) 
 		AccessLog: os.Stderr, Version: version(), Log: log})
 }
 
-// attestProxy obtains the workload's identity. The first proxy of a workload gives up after attestFirst, for the user
-// to see why; one that replaces a crashed one tries for as long as its program runs.
-func attestProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*attest.Identity, error) {
+// identify answers the workload's identity: that of the proxy before this one while it lasts, so that neither a
+// control plane that is away nor a join token that is used up is in the way; else a new one. The supervisor is told
+// now and after every renewal, for the proxy after this one.
+func identify(b *bootstrap.Bootstrap, link *bootstrap.Link, log *slog.Logger) (*attest.Identity, error) {
 	cfg := attest.Config{Namespace: b.Namespace, ServiceAccount: b.ServiceAccount, Socket: b.Control.Socket,
 		Token: b.Control.Token, Address: b.Control.Address, Log: log}
-	begin := time.Now()
+	id, err := resume(cfg, b, log)
+	if err != nil {
+		if id, err = attestProxy(cfg, b, log); err != nil {
+			return nil, err
+		}
+	}
+	id.Tell(func(s *svid.SVID) {
+		kept, err := id.Hold(s)
+		if err == nil {
+			err = link.Send(bootstrap.Message{Event: bootstrap.EventIdentity, Identity: kept})
+		}
+		if err != nil {
+			log.Warn("a proxy that replaces this one will have to attest again", "error", err)
+		}
+	})
+	return id, nil
+}
+
+var errFirst = errors.New("no proxy has run before")
+
+func resume(cfg attest.Config, b *bootstrap.Bootstrap, log *slog.Logger) (*attest.Identity, error) {
+	if b.Identity == nil {
+		return nil, errFirst
+	}
+	id, err := attest.Resume(cfg, b.Identity)
+	if err != nil {
+		log.Warn("attesting again", "error", err)
+	}
+	return id, err
+}
+
+// attestProxy obtains the workload's identity. The first proxy of a workload gives up after attestFirst, for the user
+// to see why; one that replaces a crashed one tries for as long as its program runs.
+func attestProxy(cfg attest.Config, b *bootstrap.Bootstrap, log *slog.Logger) (*attest.Identity, error) {
+	begin, said := time.Now(), false
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), attestFirst)
 		id, err := attest.Start(ctx, cfg)
@@ -88,8 +130,12 @@ func attestProxy(b *bootstrap.Bootstrap, log *slog.Logger) (*attest.Identity, er
 		if err == nil {
 			return id, nil
 		}
-		if b.Starts == 0 && time.Since(begin) >= attestFirst/3 {
+		if b.Starts == 0 && (time.Since(begin) >= attestFirst/3 || errors.Is(err, attest.ErrRefused)) {
 			return nil, fmt.Errorf("no identity from the control plane: %w", err)
+		}
+		if b.Starts > 0 && !said {
+			said = true
+			log.Warn("no identity from the control plane; the proxy serves nothing until it has one", "error", err)
 		}
 		time.Sleep(attestRetry)
 	}

@@ -52,6 +52,10 @@ type Bootstrap struct {
 	Withdrawn  bool // the workload has been withdrawn and is not to be announced again
 	Starts     int  // how many proxies this supervisor had started before this one: 0 the first time
 
+	// Identity is what the proxy before this one sent with EventIdentity last, nil the first time. Secret: it travels
+	// on the link and stays in memory, never in a file, an argument or the environment.
+	Identity []byte `json:",omitempty"`
+
 	Sockets []Socket // in the order in which their descriptors travel
 }
 
@@ -163,6 +167,7 @@ const (
 	EventReady     Event = "ready"     // all sockets are served; the program may start
 	EventWaited    Event = "waited"    // the answer to CmdWait
 	EventAnnounced Event = "announced" // the workload has been ready for the first time and is registered
+	EventIdentity  Event = "identity"  // the workload has a new identity (Message.Identity): keep it for the next proxy
 	EventWithdrawn Event = "withdrawn" // the answer to CmdWithdraw
 	EventFailed    Event = "failed"    // cannot work and starting again is no use; Error is one line for the user
 )
@@ -175,6 +180,7 @@ type Message struct {
 	Services []string `json:"services,omitempty"`
 	PID      int      `json:"pid,omitempty"`
 	Error    string   `json:"error,omitempty"`
+	Identity []byte   `json:"identity,omitempty"` // means something to proxies alone; secret
 }
 
 // ErrNotSupervised: the process was not started by a supervisor.

@@ -1,9 +1,9 @@
 // Package supervise runs an unmodified program beside its proxy: it is the parent of both, and owns the sockets,
 // the signals and the standard streams. It promises that the proxy is ready before the program starts and drains
-// after it ends, that a proxy which ends is started again with the same sockets while the program notices
-// nothing, that the first SIGTERM reaches the program only after its callers know that it is leaving (at most 2 s),
-// that other signals pass at once, and that neither program nor proxy outlives the supervisor. It never reads what
-// passes through the sockets. One Run per process: signals belong to the process. Start reading at Run.
+// after it ends, that a proxy which ends is started again with the same sockets and identity while the program
+// notices nothing, that the first SIGTERM reaches the program only after its callers know that it is leaving (at
+// most 2 s), that other signals pass at once, and that neither program nor proxy outlives the supervisor. It never
+// reads what passes through the sockets, and keeps the identity in memory alone. One Run per process: signals belong to the process. Start reading at Run.
 package supervise
 
 import (
@@ -206,6 +206,8 @@ func (s *supervisor) prepare() (code int, err error) {
 				return 1, fmt.Errorf("the proxy ended %d times before it was ready (%s): see its messages above", firstStarts, e.state)
 			case e.ended:
 				s.crashed(e.state)
+			case e.message.Event == bootstrap.EventIdentity:
+				s.Bootstrap.Identity = e.message.Identity
 			case e.message.Event == bootstrap.EventFailed:
 				return 1, errors.New(e.message.Error)
 			case e.message.Event == bootstrap.EventReady:
@@ -267,6 +269,8 @@ func (s *supervisor) attend() (code int) {
 				}
 			case e.message.Event == bootstrap.EventReady:
 				s.ready = true
+			case e.message.Event == bootstrap.EventIdentity:
+				s.Bootstrap.Identity = e.message.Identity
 			case e.message.Event == bootstrap.EventWithdrawn:
 				s.terminate()
 			case e.message.Event == bootstrap.EventFailed:

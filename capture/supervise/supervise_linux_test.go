@@ -95,6 +95,7 @@ func proxyMain(mode string) {
 	}
 	note := func(format string, a ...any) { fmt.Fprintf(log, format+"\n", a...) }
 	note("start %d pid %d program %d withdrawn %v", b.Starts, os.Getpid(), b.Program, b.Withdrawn)
+	note("identity %d %q", b.Starts, b.Identity)
 	for _, r := range []bootstrap.Role{bootstrap.RoleOutbound, bootstrap.RoleMesh, bootstrap.RoleMetrics, bootstrap.RoleAdmin} {
 		if _, ok := b.Find(r, false, 0); !ok {
 			note("no socket %s", r)
@@ -112,6 +113,7 @@ func proxyMain(mode string) {
 	if mode == "crashes" {
 		os.Exit(3)
 	}
+	link.Send(bootstrap.Message{Event: bootstrap.EventIdentity, Identity: fmt.Appendf(nil, "of start %d", b.Starts)})
 	go func() {
 		for {
 			c, err := ln.Accept()
@@ -359,7 +361,13 @@ func TestProgramDoesNotNoticeACrashedProxy(t *testing.T) {
 		if c := r.code(); c != 0 {
 			t.Errorf("exit code %d", c)
 		}
-		if log := r.log(); !strings.Contains(log, "start 3 pid") || strings.Contains(log, "start 3 pid 0 program 0") {
+		log := r.log()
+		for _, want := range []string{`identity 0 ""`, `identity 1 "of start 0"`, `identity 3 "of start 2"`} {
+			if !strings.Contains(log, want) {
+				t.Errorf("proxies were given another identity, want %s: %s", want, log)
+			}
+		}
+		if !strings.Contains(log, "start 3 pid") || strings.Contains(log, "start 3 pid 0 program 0") {
 			t.Errorf("proxy: %s", log)
 		}
 	})

@@ -2,6 +2,7 @@ package attest_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/identity/attest"
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 
 	"google.golang.org/grpc/credentials"
@@ -27,6 +29,7 @@ type plane struct {
 	authority       *ca.CA
 	tokens          *token.Tokens
 	own             *svid.Rotator
+	remote          *grpc.Server
 }
 
 func start(t *testing.T) plane {
@@ -55,6 +58,7 @@ func start(t *testing.T) plane {
 	s := server.New(server.Config{Authority: p.authority, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local")})
 	remote, local := grpc.NewServer(grpc.Creds(credentials.NewTLS(svid.ServerConfig(p.own)))), s.LocalServer()
 	s.Register(remote)
+	p.remote = remote
 	go remote.Serve(tcp) // both end with Stop
 	go local.Serve(unix)
 	t.Cleanup(remote.Stop)
@@ -116,7 +120,7 @@ func TestToken(t *testing.T) {
 		}
 		return err
 	}
-	if err := try(p, "thief"); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
+	if err := try(p, "thief"); !errors.Is(err, attest.ErrRefused) {
 		t.Errorf("for another service account: %v", err)
 	}
 	if err := try(start(t), "cart"); err == nil || !strings.Contains(err.Error(), "its root is another one") {
@@ -127,6 +131,98 @@ func TestToken(t *testing.T) {
 	}
 	if err := try(p, "cart"); err == nil {
 		t.Error("a token for one use was used twice")
+	}
+}
+
+// TestResume: a process goes on with the identity of the one before, although the join token is used up and the control
+// plane away; when it is back, what is due is renewed.
+func TestResume(t *testing.T) {
+	p := start(t)
+	text, _, err := p.tokens.Issue(t.Context(), token.Spec{Namespace: "default", TTL: time.Hour, Uses: 1}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := attest.Config{Namespace: "default", ServiceAccount: "cart", Token: text, Address: p.address}
+	before, err := attest.Start(ctx(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []byte
+	before.Tell(func(s *svid.SVID) { kept, err = before.Hold(s) })
+	before.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.remote.Stop()
+	id, err := attest.Resume(cfg, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Close()
+	if id.Current().ID.String() != cart || id.Address != p.address || id.Server != before.Server ||
+		!id.Current().Certificate.Leaf.Equal(before.Current().Certificate.Leaf) || !id.Current().Roots.Equal(before.Current().Roots) {
+		t.Errorf("resumed %+v as %+v", before, id)
+	}
+	cfg.ServiceAccount = "thief"
+	if _, err := attest.Resume(cfg, kept); err == nil {
+		t.Error("an identity was resumed for another service account")
+	}
+}
+
+// kept is an identity that was given some time ago.
+func (p plane) kept(t *testing.T, ago time.Duration) []byte {
+	t.Helper()
+	key, err := svid.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := spiffe.ParseID(cart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := p.authority.SignKey(&key.PublicKey, id, server.TTL, time.Now().Add(-ago))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := svid.New(key, issued.Chain, p.authority.RootsDER())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := (&attest.Identity{Address: p.address, Server: server.ServerID("tulle.local")}).Hold(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kept
+}
+
+func TestResumeRenews(t *testing.T) {
+	p := start(t)
+	cfg := attest.Config{Namespace: "default", ServiceAccount: "cart", Token: "used up", Address: p.address}
+	id, err := attest.Resume(cfg, p.kept(t, 20*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer id.Close()
+	told := make(chan *svid.SVID, 2)
+	id.Tell(func(s *svid.SVID) { told <- s })
+	if s := <-told; time.Until(s.NotAfter) > 5*time.Hour {
+		t.Errorf("resumed one that lasts until %v", s.NotAfter)
+	}
+	select {
+	case s := <-told:
+		if time.Until(s.NotAfter) < 23*time.Hour || id.Current() != s {
+			t.Errorf("renewed until %v", s.NotAfter)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("not renewed")
+	}
+	if _, err := attest.Resume(cfg, p.kept(t, 25*time.Hour)); !errors.Is(err, attest.ErrEnded) {
+		t.Errorf("one that has ended: %v", err)
+	}
+	for _, bad := range []string{"", "{}", "null", `{"Key":"AAAA"}`} {
+		if _, err := attest.Resume(cfg, []byte(bad)); err == nil {
+			t.Errorf("resumed from %q", bad)
+		}
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
@@ -43,15 +45,23 @@ type Identity struct {
 
 // Start attests, bounded by ctx, and keeps the identity renewed until Close.
 func Start(ctx context.Context, cfg Config) (*Identity, error) {
-	id := &Identity{}
-	first := func() (*svid.SVID, error) { return id.attest(ctx, cfg) }
 	if _, err := kind(cfg); err != nil {
 		return nil, err
 	}
+	id := &Identity{}
 	var err error
-	id.Rotator, err = svid.NewRotator(ctx, func(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
+	id.Rotator, err = svid.NewRotator(ctx, id.next(cfg), cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+// next obtains the first identity, and later ones.
+func (id *Identity) next(cfg Config) svid.Fetch {
+	return func(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
 		if now == nil {
-			return first()
+			return id.attest(ctx, cfg)
 		}
 		next, err := id.renew(ctx, now)
 		if err != nil && cfg.Socket != "" { // also when now has ended, after a long sleep
@@ -60,11 +70,7 @@ func Start(ctx context.Context, cfg Config) (*Identity, error) {
 			}
 		}
 		return next, err
-	}, cfg.Log)
-	if err != nil {
-		return nil, err
 	}
-	return id, nil
 }
 
 func kind(cfg Config) (local bool, err error) {
@@ -78,6 +84,9 @@ func kind(cfg Config) (local bool, err error) {
 	}
 	return false, nil
 }
+
+// ErrRefused is in the errors of Start when the control plane has been reached and says no: trying again is no use.
+var ErrRefused = errors.New("refused")
 
 // attest proves who we are for the first time.
 func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) {
@@ -97,6 +106,10 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 		return c.Attest(ctx, &attestpb.AttestRequest{Csr: csr, Namespace: cfg.Namespace, ServiceAccount: cfg.ServiceAccount, Token: cfg.Token})
 	}, &s)
 	if err != nil {
+		switch status.Code(err) {
+		case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument:
+			err = fmt.Errorf("%w: %s", ErrRefused, status.Convert(err).Message())
+		}
 		return nil, fmt.Errorf("attesting to the control plane at %s: %w", address, err)
 	}
 	if cfg.Address != "" {
@@ -107,7 +120,7 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 
 // renew proves who we are by the identity in force.
 func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
-	creds := credentials.NewTLS(svid.ClientConfig(held{now}, id.Server))
+	creds := credentials.NewTLS(svid.ClientConfig(fixed{now}, id.Server))
 	var s *svid.SVID
 	err := (&Identity{}).ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
 		return c.Renew(ctx, &attestpb.RenewRequest{Csr: csr})
@@ -118,9 +131,9 @@ func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, erro
 	return s, nil
 }
 
-type held struct{ *svid.SVID }
+type fixed struct{ *svid.SVID }
 
-func (h held) Current() *svid.SVID { return h.SVID }
+func (f fixed) Current() *svid.SVID { return f.SVID }
 
 // ask makes a key, has it signed and puts the identity together. The connection is for this alone.
 func (id *Identity) ask(ctx context.Context, network, address string, creds credentials.TransportCredentials,

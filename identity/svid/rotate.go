@@ -29,22 +29,52 @@ type Rotator struct {
 	current atomic.Pointer[SVID]
 	stop    context.CancelFunc
 	done    sync.WaitGroup
+
+	telling sync.Mutex // a call of told; also taken to change current
+	told    func(*SVID)
 }
 
 // NewRotator obtains the first identity, bounded by ctx, and renews it until Close.
 func NewRotator(ctx context.Context, fetch Fetch, log *slog.Logger) (*Rotator, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	r := &Rotator{fetch: fetch, log: log}
 	first, err := fetch(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	r.current.Store(first)
+	return resume(ctx, first, fetch, log), nil
+}
+
+// Resume goes on with an identity that was obtained before, and renews it when that is due until Close.
+func Resume(now *SVID, fetch Fetch, log *slog.Logger) *Rotator {
+	return resume(context.Background(), now, fetch, log)
+}
+
+func resume(ctx context.Context, now *SVID, fetch Fetch, log *slog.Logger) *Rotator {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	r := &Rotator{fetch: fetch, log: log}
+	r.current.Store(now)
 	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	r.done.Go(func() { r.run(ctx) })
-	return r, nil
+	return r
+}
+
+// Tell calls f with the identity in force and then with every later one, one call at a time, before Close has
+// returned. It replaces the f before.
+func (r *Rotator) Tell(f func(*SVID)) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.told = f
+	f(r.Current())
+}
+
+func (r *Rotator) set(s *SVID) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.current.Store(s)
+	if r.told != nil {
+		r.told(s)
+	}
 }
 
 // Current is part of Source.
@@ -75,7 +105,7 @@ func (r *Rotator) run(ctx context.Context) {
 				"until", r.Current().NotAfter, "error", err, "retry", retry)
 			wait, retry = spread(retry, 0.3), min(2*retry, maxRetry)
 		default:
-			r.current.Store(next)
+			r.set(next)
 			wait, retry = untilRenewal(next, time.Now()), minRetry
 		}
 	}
