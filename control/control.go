@@ -1,6 +1,3 @@
-// Package control puts the control plane together: store, mesh CA, registry, compiler, and the servers that
-// proxies and people talk to. Its parts are below it and know nothing of each other but small interfaces;
-// compose.go is where they meet. One process per data folder. Start reading at Start, then compose.go.
 package control
 
 import (

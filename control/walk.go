@@ -1,19 +1,21 @@
+// Package control is the control plane in one process. This file is the list of its parts in the order in which a route
+// meets them; docs/walks/route.md is the same with more words.
+//
+//	 1  YAML is read, defaulted, validated        api/decode, api/v1alpha1
+//	 2  accepted and stored, all or nothing       httpapi, store (mem, etcd)
+//	 3  the stored routes become an index         routes
+//	 4  who answers to these names now            registry
+//	 5  attachment, precedence, compilation       compile → model
+//	 6  what one proxy may see                    snapshot
+//	 7  when it goes                              push
+//	 8  the wire                                  xds/resource, xds/delta, xds/server
+//	 9  it arrives and becomes model again        xds/client, xds/delta, xds/resource
+//	10  it is warmed, then in force               proxy/live
+//	11  it matches                                proxy/router
+//	12  and the author is told                    status
+//
+// Beside them: ca (who signs), attest (who is who), token (who may join from another machine), stats (what proxies saw on
+// every edge). The package itself only puts them together; the parts know nothing of each other but small interfaces,
+// and compose.go is where they meet. One process per data folder: the folder is locked. A Plane is started once and
+// closed once; everything it started has ended when Close answers. Start reading at Start, then compose.go.
 package control
-
-// The walk of a route, from the file in which somebody wrote it to the proxies that enforce it. Each step is one
-// package; read them in this order (docs/walks/route.md tells the same with an example).
-//
-//	 1  the file is read, defaulted and validated, every error with its line   api/decode, api/v1alpha1
-//	 2  accepted: references are checked, all of a set of files or nothing      control/httpapi
-//	 3  stored, with a revision                                                 control/store (mem, etcd)
-//	 4  followed, and indexed by the Services that routes name                  control/routes
-//	 5  who answers to these names now                                          control/registry
-//	 6  attachment, precedence and conflicts; compiled to the model             control/compile
-//	 7  what one proxy may see                                                  control/snapshot
-//	 8  when it goes, and to whom                                               control/push
-//	 9  the wire                                                                xds/resource, xds/delta, xds/server
-//	10  at the proxy                                                            xds/client, proxy/live, proxy/router
-//	11  the author is told                                                      control/status
-//
-// Beside the walk: control/ca signs identities, control/attest and control/token decide who gets one, and
-// control/stats keeps what proxies report. compose.go plugs all of it together.
