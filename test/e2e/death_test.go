@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +84,7 @@ func TestInstanceKilled(t *testing.T) {
 	p := m.httpbin()
 	m.httpbin()
 	l := m.load(nil, "http://httpbin:8080/anything")
+	var times []time.Duration
 	for range 3 {
 		begin := time.Now()
 		p.killAll()
@@ -92,14 +94,15 @@ func TestInstanceKilled(t *testing.T) {
 			}
 			return nil
 		})
-		took := time.Since(begin)
-		t.Logf("the endpoint was gone after %s", took.Round(10*time.Millisecond))
-		if took > 3*time.Second {
-			t.Errorf("the endpoint was gone after %s, want 3s", took)
-		}
+		times = append(times, time.Since(begin).Round(10*time.Millisecond))
 		l.more(100)
 		p = m.httpbin()
 		l.more(100)
+	}
+	t.Logf("the endpoint was gone after %v", times)
+	// The listing is asked by a command each time; one round may have met a busy machine.
+	if slices.Sort(times); times[1] > 3*time.Second {
+		t.Errorf("the endpoint was gone after %v, want 3s", times)
 	}
 	l.flawless()
 }
