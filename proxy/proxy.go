@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,8 +26,12 @@ import (
 	"github.com/tulle-mesh/tulle/xds/client"
 )
 
-// reportEvery is how often the edges are reported to the control plane.
-const reportEvery = time.Second
+// How often the edges are reported to the control plane: when something has changed, and when nothing has. An idle
+// mesh is quiet.
+const (
+	reportEvery = time.Second
+	reportIdle  = 10 * time.Second
+)
 
 // Config of a proxy; all fields but AccessLog are needed.
 type Config struct {
@@ -133,27 +138,35 @@ func (p *Proxy) startWorkers() error {
 	return nil
 }
 
-// report tells the control plane once a second what was seen on every edge.
+// report tells the control plane once a second what was seen on every edge, less often if that is what it was.
 func (p *Proxy) report(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
+	var last []byte
+	var at time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			p.reportNow()
+		case now := <-tick.C:
+			if b := p.edges(); !bytes.Equal(b, last) || now.Sub(at) >= reportIdle {
+				p.client.Report(b)
+				last, at = b, now
+			}
 		}
 	}
 }
 
-func (p *Proxy) reportNow() {
+func (p *Proxy) reportNow() { p.client.Report(p.edges()) }
+
+// edges answers a report; an empty one, and a line in the log, should it not be possible to write it.
+func (p *Proxy) edges() []byte {
 	b, err := json.Marshal(p.observer.Edges())
 	if err != nil {
 		p.cfg.Log.Error("the statistics cannot be reported", "error", err)
-		return
+		return []byte("[]")
 	}
-	p.client.Report(b)
+	return b
 }
 
 // Close ends everything at once; see Goodbye for the way without loss.
