@@ -78,11 +78,14 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	return json.Unmarshal(text, out)
 }
 
+// errNobody is in the error of call when nobody listens: there is no control plane, or not yet.
+var errNobody = errors.New("no control plane answers")
+
 // explain says why nobody answers, and what to do.
 func (c *client) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no control plane answers at %s: start one with 'tulle up', or name another with --data-dir", c.socket)
+		return fmt.Errorf("%w at %s: start one with 'tulle up', or name another with --data-dir", errNobody, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("the control plane at %s is another user's: ask as that user, or name another with --data-dir", c.socket)
 	case errors.Is(err, syscall.EINVAL):

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"syscall"
@@ -74,7 +72,7 @@ func failed(link *bootstrap.Link, err error) error {
 }
 
 func startProxy(b *bootstrap.Bootstrap, id *attest.Identity, log *slog.Logger) (*proxy.Proxy, error) {
-	address, err := meshAddress(b.Address, id.Address)
+	address, err := proxy.ParseAddress(b.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -139,19 +137,4 @@ func attestProxy(cfg attest.Config, b *bootstrap.Bootstrap, log *slog.Logger) (*
 		}
 		time.Sleep(attestRetry)
 	}
-}
-
-// meshAddress answers where other proxies reach this machine: what the user said, or the source address of the way to
-// the control plane.
-func meshAddress(said, control string) (netip.Addr, error) {
-	if said != "" {
-		return proxy.ParseAddress(said)
-	}
-	c, err := net.Dial("udp", control) // sends nothing
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("no way to the control plane at %s: %w; say with --address where other proxies reach this machine", control, err)
-	}
-	defer c.Close()
-	a, err := netip.ParseAddrPort(c.LocalAddr().String())
-	return a.Addr().Unmap(), err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/capture/netns"
 	"github.com/tulle-mesh/tulle/capture/supervise"
+	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
 // socketPatience is how long tulle run waits for a control plane that is just being started.
@@ -65,7 +66,7 @@ The exit code is the program's; 127 if it is not there, 126 if it cannot be exec
 	fl.StringVar(&f.dataDir, "data-dir", defaultDataDir(), "data folder of the control plane on this machine")
 	fl.StringVar(&f.control, "control", "", "control plane on another machine: `HOST[:PORT]`; needs --token")
 	fl.StringVar(&f.token, "token", "", "join token from 'tulle token', or @FILE that has it")
-	fl.StringVar(&f.address, "address", "", "`IP` of this machine that other proxies connect to (default: loopback with a control plane on this machine, else the way to it)")
+	fl.StringVar(&f.address, "address", "", "`IP` of this machine that other proxies connect to (default: with a control plane on this machine where that listens, else the address of the way to it)")
 	fl.BoolVar(&f.accessLog, "access-log", false, "log every request as a line of JSON on standard error")
 	fl.IntVar(&f.workers, "workers", 0, "event loops of the proxy (default: 2, or 1 with one CPU)")
 	return cmd
@@ -95,7 +96,15 @@ func (f *runFlags) run(args []string) (code int, err error) {
 	if err != nil {
 		return code, err
 	}
-	if err := awaitSocket(b.Control.Socket); err != nil {
+	var info httpapi.Info
+	if b.Control.Socket != "" {
+		if info, err = askControl(f.dataDir); err != nil {
+			return 1, err
+		}
+		b.Control.Ports = listensOn(&info)
+	}
+	host, err := place(&b, info.GRPC)
+	if err != nil {
 		return 1, err
 	}
 	hide := []string{f.dataDir, defaultDataDir()}
@@ -110,7 +119,7 @@ func (f *runFlags) run(args []string) (code int, err error) {
 	resolv, _ := os.ReadFile("/etc/resolv.conf")
 	b.ResolvConf = string(resolv)
 	return supervise.Run(supervise.Config{
-		Path: path, Args: args, Bootstrap: b, MeshHost: f.meshHost(), Hide: hide, Inherited: inherited,
+		Path: path, Args: args, Bootstrap: b, MeshHost: host, Hide: hide, Inherited: inherited,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)).With("workload", b.Workload),
 	})
@@ -134,22 +143,4 @@ func lookUp(name string) (path string, code int, err error) {
 		return "", 127, fmt.Errorf("%s: not found on PATH", name)
 	}
 	return "", netns.ExecCode(err), errors.New(netns.ExplainExec(name, err))
-}
-
-// awaitSocket waits for the control plane on this machine to be there, but not for long.
-func awaitSocket(path string) error {
-	if path == "" {
-		return nil
-	}
-	for end := time.Now().Add(socketPatience); ; time.Sleep(20 * time.Millisecond) {
-		_, err := os.Stat(path)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("control plane: %w", err)
-		case time.Now().After(end):
-			return fmt.Errorf("no control plane at %s: start one with 'tulle up', or name another with --data-dir or --control", filepath.Dir(path))
-		}
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -247,20 +246,6 @@ func (f *runFlags) parseControl(b *bootstrap.Bootstrap) error {
 	}
 	b.Control.Address, b.Control.Token = net.JoinHostPort(host, port), f.token
 	return nil
-}
-
-// meshHost answers where the mesh listener is bound: on loopback if the whole mesh is this machine.
-func (f *runFlags) meshHost() string {
-	switch {
-	case f.address != "":
-		return f.address
-	case f.control == "":
-		return "127.0.0.1"
-	}
-	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
-		return "0.0.0.0"
-	}
-	return "::"
 }
 
 // workloadName makes service[-version]-random, short enough for one DNS label.

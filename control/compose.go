@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
@@ -61,7 +62,7 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 		return err
 	}
 	p.onClose(own.Close)
-	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: p.GRPCAddress(), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
+	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Stats: func(w registry.Workload, text []byte) {
 		if err := seen.Report(w.Key(), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
@@ -77,6 +78,15 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 	}
 	p.serveGRPC(ids.LocalServer(), l)
 	return nil
+}
+
+// dialable answers where processes of this machine connect to a listener.
+func dialable(address string) string {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !a.Addr().IsUnspecified() {
+		return address
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port()).String() // also one on :: takes IPv4
 }
 
 // serveAPI opens what people and the command line talk to.

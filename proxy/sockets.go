@@ -41,6 +41,7 @@ func (p *Proxy) openSeeds() {
 
 // listen serves every socket of the bootstrap.
 func (p *Proxy) listen() error {
+	p.machine.read() // before the first connection asks
 	mesh := &listener.Mesh{Workload: p.cfg.Bootstrap.Workload, Namespace: p.cfg.Bootstrap.Namespace}
 	cfg := mtls.ServerConfig(identity{p.cfg.Identity}, mtls.ServerOptions{Known: mesh.Known})
 	shake := &mtls.Handshakes{}
@@ -214,6 +215,9 @@ func (p *Proxy) passthrough() listener.Passthrough {
 	}
 	if a, err := netip.ParseAddrPort(p.cfg.Control); err == nil {
 		own[a.Port()] = true
+	}
+	for _, port := range p.cfg.Bootstrap.Control.Ports {
+		own[port] = true
 	}
 	return listener.Passthrough{
 		VIPs:    virtual,

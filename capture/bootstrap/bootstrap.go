@@ -41,7 +41,7 @@ type Bootstrap struct {
 	Control Control
 	DataDir string // of the control plane on this machine; proxies keep nothing in it but their admin socket
 
-	Address    string // host that other proxies connect to, joined with the port of RoleMesh; "" : ask the route to the control plane
+	Address    string // host that other proxies connect to, joined with the port of RoleMesh
 	Admin      string // path of the admin unix socket that RoleAdmin listens on
 	AccessLog  bool   // JSON lines on stderr
 	Workers    int    // event loops; 0: min(2, CPUs)
@@ -98,6 +98,7 @@ type Control struct {
 	Socket   string // unix socket of a control plane on this machine (attestation and xDS by peer credentials), or ""
 	Address  string // host:port of one elsewhere, or ""
 	Token    string // join token for Address, used once; secret
+	Ports    []uint16 // that the control plane with Socket listens on; the program is not let through to them
 	RootsPEM string // roots that Address is verified with, when the token does not pin them
 }
 

@@ -67,6 +67,7 @@ func New(cfg Config) *API {
 		"GET /v1/objects/{kind}":                       a.serveList,
 		"GET /v1/objects/{kind}/{namespace}/{name}":    a.serveGet,
 		"DELETE /v1/objects/{kind}/{namespace}/{name}": a.serveDelete,
+		"GET /v1/control":                              a.serveControl,
 		"GET /v1/status":                               a.serveStatus,
 		"GET /v1/endpoints":                            a.serveEndpoints,
 		"GET /v1/routes":                               a.serveRoutes,

@@ -20,6 +20,9 @@ const (
 	waitStep      = 20 * time.Millisecond
 )
 
+// serveControl answers what this process is and where it listens.
+func (a *API) serveControl(*http.Request) (any, error) { return a.cfg.Info, nil }
+
 func (a *API) serveStatus(r *http.Request) (any, error) {
 	rev, err := a.cfg.Store.Revision(r.Context())
 	if err != nil {
