@@ -119,20 +119,40 @@ func (p *Proxy) announce(link *bootstrap.Link) {
 	_ = link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced}) // likewise
 }
 
-// dialProgram connects to a port of the program through a socket made inside its namespace.
+// dialProgram connects to a port of the program through a socket made inside its namespace, wherever it listens.
 func (p *Proxy) dialProgram(ctx context.Context, port uint16) (net.Conn, error) {
-	fd, err := p.seeds.Mint(false)
+	var first error
+	for _, a := range listens {
+		c, err := p.dialProgramAt(ctx, netip.AddrPortFrom(a, port))
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+func (p *Proxy) dialProgramAt(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	v6 := to.Addr().Is6()
+	fd, err := p.seeds.Mint(v6)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "program")
 	defer f.Close()
-	addr := &unix.SockaddrInet4{Port: int(port), Addr: loopback4.As4()}
+	var addr unix.Sockaddr
+	if v6 {
+		addr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	} else {
+		addr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
 	if err := unix.Connect(fd, addr); err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		return nil, fmt.Errorf("port %d: %w", port, err)
+		return nil, fmt.Errorf("port %d: %w", to.Port(), err)
 	}
 	if err := awaitConnect(ctx, fd); err != nil {
-		return nil, fmt.Errorf("port %d: %w", port, err)
+		return nil, fmt.Errorf("port %d: %w", to.Port(), err)
 	}
 	return net.FileConn(f)
 }

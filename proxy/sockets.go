@@ -19,7 +19,9 @@ import (
 )
 
 var (
-	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	// listens is where a program may listen in its namespace, in the order in which it is tried: the loopbacks, and
+	// the namespace's own addresses for a program that binds to what it finds on its interface.
+	listens = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback(), bootstrap.OwnV4, bootstrap.OwnV6}
 	// virtual are the ranges of virtual addresses (DESIGN 5, "Names").
 	virtual = []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("fd74:756c:6c65::/64")}
 )
@@ -191,7 +193,7 @@ func (p *Proxy) program(port uint16, source netip.Addr) (loop.Dial, bool) {
 	if _, ok := p.ownPort(port); !ok {
 		return loop.Dial{}, false
 	}
-	d := loop.Dial{Address: netip.AddrPortFrom(loopback4, port), Socket: p.seeds.Mint}
+	d := loop.Dial{Address: netip.AddrPortFrom(listens[0], port), Also: listens[1:], Socket: p.seeds.Mint}
 	if source.Is4() {
 		d.Source = source
 	}

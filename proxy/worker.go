@@ -50,7 +50,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	}
 	w := &worker{proxy: p, loop: l, recorder: p.observer.Recorder(), serving: map[downstream.Drainer]struct{}{}, spoken: map[uint16]bool{}}
 	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake}
-	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint})
+	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder})
 	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w, Seed: rand.Uint64()})
 	w.listener = listener.New(listener.Config{
@@ -74,7 +74,7 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 	} else {
 		o.Source, o.SourceID, o.MTLS, o.Mesh, o.Publish = ctx.Peer.Service, ctx.Peer.ID, ctx.MTLS, ctx.MTLS, ctx.Publish
 		o.Service = ctx.Own.Service
-		o.Program = netip.AddrPortFrom(loopback4, ctx.Own.Port)
+		o.Program = netip.AddrPortFrom(listens[0], ctx.Own.Port)
 		o.From = ctx.Remote.Addr()
 	}
 	var d downstream.Drainer

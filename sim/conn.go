@@ -26,6 +26,7 @@ type conn struct {
 	timer      loop.Timer
 	local      netip.AddrPort
 	remote     netip.AddrPort
+	also       []netip.Addr
 	connecting bool
 	opening    bool
 	paused     bool
@@ -70,6 +71,7 @@ func (l *Loop) Dial(d loop.Dial, h loop.Handler) loop.Conn {
 		timeout = connectTimeout
 	}
 	l.Arm(&c.timer, timeout)
+	c.also = d.Also
 	l.world.after(l.world.delay(), func() { l.world.connect(c, d.Address) })
 	return c
 }
@@ -85,6 +87,12 @@ func (w *World) connect(c *conn, wanted netip.AddrPort) {
 	}
 	ln := w.listeners[addr]
 	if ln == nil || ln.loop.over {
+		if len(c.also) > 0 {
+			c.remote = netip.AddrPortFrom(c.also[0], wanted.Port())
+			c.also = c.also[1:]
+			w.after(w.delay(), func() { w.connect(c, c.remote) })
+			return
+		}
 		w.after(w.delay(), func() {
 			c.arrived(func() { c.kill(syscall.ECONNREFUSED) })
 		})

@@ -23,6 +23,12 @@ const (
 	DNSPort      = 15053 // every DNS query is turned here, UDP and TCP
 )
 
+// The program's own addresses in that namespace: what it sees as the local end of a connection that was turned.
+var (
+	OwnV4 = netip.AddrFrom4([4]byte{169, 254, 7, 1})
+	OwnV6 = netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x74, 15: 1})
+)
+
 // Bootstrap is all that a proxy is told at its start.
 type Bootstrap struct {
 	Workload       string // unique in its namespace, kept when the proxy is started again: "reviews-v2-7f3kq"
@@ -95,11 +101,11 @@ func (e Exclude) Matches(dst netip.AddrPort) bool {
 
 // Control says where the control plane is and how to prove oneself to it.
 type Control struct {
-	Socket   string // unix socket of a control plane on this machine (attestation and xDS by peer credentials), or ""
-	Address  string // host:port of one elsewhere, or ""
-	Token    string // join token for Address, used once; secret
+	Socket   string   // unix socket of a control plane on this machine (attestation and xDS by peer credentials), or ""
+	Address  string   // host:port of one elsewhere, or ""
+	Token    string   // join token for Address, used once; secret
 	Ports    []uint16 // that the control plane with Socket listens on; the program is not let through to them
-	RootsPEM string // roots that Address is verified with, when the token does not pin them
+	RootsPEM string   // roots that Address is verified with, when the token does not pin them
 }
 
 // Role says what a socket is for.

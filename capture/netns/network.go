@@ -13,12 +13,6 @@ import (
 	"github.com/tulle-mesh/tulle/capture/nft"
 )
 
-// The program's own addresses: what it sees as the local end of a captured connection.
-var (
-	ownV4 = netip.MustParseAddr("169.254.7.1")
-	ownV6 = netip.MustParseAddr("fd74::1")
-)
-
 // hasV6 reports whether the kernel has IPv6 at all.
 func hasV6() bool {
 	_, err := os.Stat("/proc/net/if_inet6")
@@ -35,11 +29,11 @@ func network() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return &StageError{StageLoopback, err}
 	}
-	own := []netip.Addr{ownV4}
+	own := []netip.Addr{bootstrap.OwnV4}
 	if hasV6() {
 		// A machine may switch IPv6 off for all new interfaces; inside the namespace it costs nothing.
 		os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("0"), 0)
-		own = append(own, ownV6)
+		own = append(own, bootstrap.OwnV6)
 	}
 	for _, a := range own {
 		if err := address(lo, a); err != nil {
@@ -74,7 +68,7 @@ func route(lo netlink.Link, own netip.Addr) error {
 
 // rules turns the traffic of the namespace to the sockets.
 func rules(sockets []bootstrap.Socket) error {
-	c := nft.Config{Outbound: bootstrap.OutboundPort, DNS: bootstrap.DNSPort, Own: []netip.Addr{ownV4, ownV6}}
+	c := nft.Config{Outbound: bootstrap.OutboundPort, DNS: bootstrap.DNSPort, Own: []netip.Addr{bootstrap.OwnV4, bootstrap.OwnV6}}
 	for _, s := range sockets {
 		if s.Role != bootstrap.RoleSeedListener {
 			continue

@@ -21,6 +21,7 @@ type conn struct {
 	timer  Timer // of the connect, then of Close
 	local  netip.AddrPort
 	remote netip.AddrPort
+	others *Dial // while connecting: where else to
 
 	connecting bool
 	opening    bool // Opened is to be called

@@ -15,7 +15,10 @@ func (e *Epoll) Dial(d Dial, h Handler) Conn {
 	c := &conn{e: e, h: h, fd: -1, remote: d.Address, connecting: true}
 	c.timer.Expired = c.expire
 	e.load.Add(1)
-	if err := c.connect(d); err != nil {
+	if len(d.Also) > 0 {
+		c.others = &d
+	}
+	if err := c.connect(d); err != nil && !c.another() {
 		c.drop(err)
 		return c
 	}
@@ -25,6 +28,25 @@ func (e *Epoll) Dial(d Dial, h Handler) Conn {
 	}
 	e.Arm(&c.timer, timeout)
 	return c
+}
+
+// another connects to the next address of the dial, and reports whether there was one.
+func (c *conn) another() bool {
+	for c.others != nil && len(c.others.Also) > 0 {
+		if c.fd >= 0 {
+			closeFD(c.fd)
+			c.fd = -1
+			c.e.release(c.slot)
+		}
+		d := c.others
+		d.Address = netip.AddrPortFrom(d.Also[0], d.Address.Port())
+		d.Also = d.Also[1:]
+		c.remote = d.Address
+		if c.connect(*d) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *conn) connect(d Dial) error {
@@ -94,11 +116,13 @@ func (c *conn) connected(ev uint32) bool {
 			}
 		}
 		if err != nil {
-			c.fail(err)
+			if !c.another() {
+				c.fail(err)
+			}
 			return false
 		}
 	}
-	c.connecting = false
+	c.connecting, c.others = false, nil
 	c.e.Disarm(&c.timer)
 	if !c.closing {
 		c.opening = true

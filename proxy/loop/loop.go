@@ -46,6 +46,7 @@ type Loop interface {
 // Dial says where to connect.
 type Dial struct {
 	Address netip.AddrPort
+	Also    []netip.Addr                      // tried in turn, on the same port, when the one before refuses (not when it is silent)
 	Source  netip.Addr                        // bound before the connect; zero: the kernel's choice. Failing to bind it is no error
 	Socket  func(v6 bool) (fd int, err error) // makes the socket, for example inside a network namespace; nil: an ordinary one
 	Timeout time.Duration                     // until Opened; 0: 10 s. Expired: Closed with ErrConnectTimeout

@@ -121,7 +121,8 @@ func (h *host) dial() {
 }
 
 func (h *host) dialTo() loop.Dial {
-	return loop.Dial{Address: h.target.Address, Source: h.target.Source, Socket: h.pool.cfg.Socket, Timeout: h.timeout}
+	cfg := &h.pool.cfg
+	return loop.Dial{Address: h.target.Address, Also: cfg.Also, Source: h.target.Source, Socket: cfg.Socket, Timeout: h.timeout}
 }
 
 // serve gives connections to those who wait, first come first served.

@@ -64,6 +64,8 @@ type Config struct {
 	// handshake is done and the peer's identity is proven, h.Closed when it failed; a *failure.Failure among the
 	// error's causes says why.
 	Mesh func(t *Target, timeout time.Duration, h loop.Handler) loop.Conn
+	// Also is where else a program may listen, when the target's address refuses; not used for Mesh. May be empty.
+	Also []netip.Addr
 	// Socket makes sockets towards programs, for example inside a network namespace; nil: ordinary ones.
 	Socket func(v6 bool) (fd int, err error)
 

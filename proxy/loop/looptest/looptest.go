@@ -33,7 +33,7 @@ func Run(t *testing.T, fresh func(t *testing.T) World) {
 		test func(t *testing.T, w World)
 	}{
 		{"echo", echo}, {"half-close", halfClose}, {"close flushes", closeFlushes}, {"close with unread input", closeUnread},
-		{"reset", reset}, {"refused", refused}, {"incoming refused", incomingRefused}, {"pause", pause},
+		{"reset", reset}, {"refused", refused}, {"another address", another}, {"incoming refused", incomingRefused}, {"pause", pause},
 		{"watermarks", watermarks}, {"partial consumption", partial}, {"nothing consumed", nothingConsumed},
 		{"new handler", newHandler}, {"new handler after the end", newHandlerEOF}, {"timers", timers}, {"posts in order", posts},
 		{"turn's end", turnEnd}, {"written before opened", writtenBeforeOpened}, {"closed methods", closedMethods},
@@ -309,6 +309,26 @@ func refused(t *testing.T, w World) {
 		t.Errorf("ended with %v, opened %d times", client.err, client.opened)
 	}
 	client.check(t)
+}
+
+func another(t *testing.T, w World) {
+	client, server := &Peer{}, &Peer{}
+	addr := w.Listen(w.Loop(1), func(in loop.Incoming) { in.Adopt(w.Loop(1), func(loop.Conn) loop.Handler { return server }) })
+	refuses := netip.MustParseAddr("127.0.0.9") // nobody listens there
+	w.Do(w.Loop(0), func() {
+		c := w.Loop(0).Dial(loop.Dial{Address: netip.AddrPortFrom(refuses, addr.Port()), Also: []netip.Addr{refuses, addr.Addr()}}, client)
+		c.Write([]byte("found"))
+	})
+	until(t, w, "what was written", server.has(len("found")))
+	until(t, w, "Opened", client.isOpen)
+	nobody := &Peer{}
+	w.Do(w.Loop(0), func() {
+		w.Loop(0).Dial(loop.Dial{Address: w.Nobody(), Also: []netip.Addr{refuses}}, nobody)
+	})
+	until(t, w, "the failure", nobody.isClosed)
+	if nobody.err == nil || nobody.opened > 0 {
+		t.Errorf("ended with %v, opened %d times", nobody.err, nobody.opened)
+	}
 }
 
 func incomingRefused(t *testing.T, w World) {
