@@ -60,6 +60,7 @@ func runProxy() error {
 		return failed(link, err)
 	}
 	defer p.Close()
+	defer os.Remove(b.Admin) // the supervisor's, which may be gone
 	return p.Follow(link)
 }
 

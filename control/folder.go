@@ -20,6 +20,7 @@ const (
 	adminTokenFile = "admin.token"
 	apiSocket      = "api.sock"
 	proxySocket    = "control.sock"
+	proxySockets   = "proxies" // folder of the admin sockets of proxies, which 'tulle run' makes
 )
 
 // maxSocketPath is what the kernel takes as the path of a unix socket.
@@ -70,8 +71,22 @@ func (p *Plane) openFolder() error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
+	p.sweep()
 	_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
+}
+
+// sweep removes the admin sockets that supervisors left behind when they were killed with their proxies.
+func (p *Plane) sweep() {
+	left, _ := filepath.Glob(filepath.Join(p.cfg.DataDir, proxySockets, "*.sock"))
+	for _, path := range left {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			c.Close()
+		} else if errors.Is(err, unix.ECONNREFUSED) {
+			os.Remove(path)
+		}
+	}
 }
 
 // listenUnix opens a socket in the data folder for this user alone. One that a killed process left behind is

@@ -44,10 +44,12 @@ type book struct {
 	records map[model.ServiceName]*record
 	slots   map[uint32]model.ServiceName
 	changed map[model.ServiceName]bool // to be stored or deleted
+	fresh   map[model.ServiceName]bool // of changed: have just got their address, which nobody has been told yet
 }
 
 func newBook() *book {
-	return &book{records: map[model.ServiceName]*record{}, slots: map[uint32]model.ServiceName{}, changed: map[model.ServiceName]bool{}}
+	return &book{records: map[model.ServiceName]*record{}, slots: map[uint32]model.ServiceName{}, changed: map[model.ServiceName]bool{},
+		fresh: map[model.ServiceName]bool{}}
 }
 
 // restore takes over a stored record; of two for one slot the first wins.
@@ -73,7 +75,7 @@ func (b *book) take(name model.ServiceName) *record {
 		slot := 1 + (start+i)%slots
 		if _, taken := b.slots[slot]; !taken {
 			r := &record{Slot: slot}
-			b.records[name], b.slots[slot], b.changed[name] = r, name, true
+			b.records[name], b.slots[slot], b.changed[name], b.fresh[name] = r, name, true, true
 			return r
 		}
 	}

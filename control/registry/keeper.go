@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,17 +86,55 @@ func (r *Registry) writeLogged(ctx context.Context) error {
 
 // write stores what is marked, in parts; what fails stays marked.
 func (r *Registry) write(ctx context.Context) error {
-	changes := r.takeMarks()
+	rest, err := r.applyAll(ctx, r.takeMarks())
+	r.markAgain(rest)
+	return err
+}
+
+// applyAll stores in parts; it answers what it did not come to.
+func (r *Registry) applyAll(ctx context.Context, changes []store.Change) (rest []store.Change, err error) {
 	for len(changes) > 0 {
 		n := min(len(changes), store.MaxChanges)
-		err := r.apply(ctx, changes[:n])
-		if err != nil {
-			r.markAgain(changes)
-			return err
+		if err := r.apply(ctx, changes[:n]); err != nil {
+			return changes, err
 		}
 		changes = changes[n:]
 	}
-	return nil
+	return nil, nil
+}
+
+// takeFresh answers the addresses that have just been given, to be stored before anybody is told. The caller holds mu.
+func (r *Registry) takeFresh() []store.Change {
+	var out []store.Change
+	for _, name := range slices.SortedFunc(maps.Keys(r.book.fresh), compareService) {
+		if rec := r.book.records[name]; rec != nil {
+			out = append(out, store.Change{Key: store.Key{Kind: KindAddress, Namespace: name.Namespace, Name: name.Name}, Value: encode(rec)})
+		}
+	}
+	clear(r.book.fresh)
+	return out
+}
+
+// storeFresh stores them. While the store is away a new service waits once for storeTimeout and is published all the
+// same: the keeper tries again, and after a crash before that it most likely gets the same address (see book.take).
+func (r *Registry) storeFresh(changes []store.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if _, err := r.applyAll(ctx, changes); err != nil {
+		r.cfg.Log.Warn("a new service's address is not stored yet", "service", changes[0].Key.String(), "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range changes {
+		name := model.ServiceName{Namespace: c.Namespace, Name: c.Name}
+		if rec := r.book.records[name]; rec != nil && bytes.Equal(encode(rec), c.Value) {
+			delete(r.book.changed, name)
+		}
+	}
 }
 
 // apply stores one part. A deletion of what is not there spoils the whole part, so then it goes one by one.

@@ -158,6 +158,7 @@ func (r *Registry) publish() {
 		compare(spaces[ns], sp, &c)
 		spaces[ns] = sp
 	}
+	fresh := r.takeFresh()
 	stored := len(r.core.touched)+len(r.book.changed) > 0
 	r.revision++
 	c.Revision = r.revision
@@ -165,6 +166,7 @@ func (r *Registry) publish() {
 	if len(dirty) == 0 {
 		return
 	}
+	r.storeFresh(fresh)
 	r.spaces.Store(&spaces)
 	poke(r.wake)
 	if stored {

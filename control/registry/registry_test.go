@@ -290,6 +290,28 @@ func TestAddresses(t *testing.T) {
 }
 
 // A store that fails for a while loses nothing.
+// TestAddressIsStoredBeforeItIsTold: whoever has been told an address finds it again after a crash at any moment.
+func TestAddressIsStoredBeforeItIsTold(t *testing.T) {
+	s := &moody{Store: mem.New(0)}
+	defer s.Close()
+	r := start(t, s, false)
+	defer r.Close()
+	told := 0
+	r.Watch(func(c registry.Change) {
+		for _, name := range c.Services {
+			told++
+			if _, err := s.Get(t.Context(), store.Key{Kind: registry.KindAddress, Namespace: name.Namespace, Name: name.Name}); err != nil {
+				t.Errorf("%s was told before it was stored: %v", name, err)
+			}
+		}
+	})
+	join(t, r, workload("cart", 1))
+	join(t, r, workload("reviews", 1))
+	if told != 4 { // each with its version
+		t.Errorf("told of %d services", told)
+	}
+}
+
 func TestStoreFailsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := mem.New(100)
