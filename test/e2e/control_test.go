@@ -143,7 +143,7 @@ func TestJoinToken(t *testing.T) {
 	}
 }
 
-// TestDemo: the demo without a terminal. It leaves nothing behind.
+// TestDemo: the demo without a terminal, with two deaths in it. It leaves nothing behind.
 func TestDemo(t *testing.T) {
 	m := &mesh{t: t, tulle: binary(t, "tulle"), dir: tempDir(t)}
 	before := map[int]bool{}
@@ -153,6 +153,25 @@ func TestDemo(t *testing.T) {
 	c := m.command("demo", "--for", "20s", "--json")
 	c.Env = append(c.Env, "TMPDIR="+m.dir)
 	p := start(t, "tulle demo", c)
+	eventually(t, 60*time.Second, "traffic on every edge", func() error {
+		if !strings.Contains(p.stderr(), "traffic on every edge") || p.ended() {
+			return errors.New(p.stderr())
+		}
+		return nil
+	})
+	// What the tour does by keys: an instance of two dies, the control plane dies.
+	for _, what := range []string{"--service catalog ", "up --data-dir "} {
+		victim := 0
+		for _, q := range processes() {
+			if q.parent == p.pid() && strings.Contains(q.command, what) {
+				victim = q.pid
+			}
+		}
+		if victim == 0 {
+			t.Fatalf("the demo has no process %q", what)
+		}
+		kill(append([]int{victim}, descendants(victim)...))
+	}
 	if code := p.wait(2 * time.Minute); code != 0 {
 		t.Errorf("the demo ended with %d", code)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -201,4 +202,72 @@ func TestSupervisorKilled(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestNothingLost: what was acknowledged is there after kill -9 at any moment.
+func TestNothingLost(t *testing.T) {
+	m := newMesh(t)
+	m.podinfo("is v1", "--service", "reviews", "--version", "v1")
+	const clients = 4
+	for round := range 3 {
+		acknowledged := make([]int, clients)
+		var all sync.WaitGroup
+		for i := range clients {
+			all.Go(func() {
+				for n := 1; ; n++ {
+					c := m.command("apply", "-f", "-", "--data-dir", m.data)
+					c.Stdin = strings.NewReader(strings.Replace(reviewsRoute(fmt.Sprintf("  - timeouts: {request: %dms}\n    backendRefs: [{name: reviews-v1, port: 8080}]\n", n)),
+						"metadata: {name: reviews}", fmt.Sprintf("metadata: {name: r%d-%d}", round, i), 1))
+					if c.Run() != nil {
+						return
+					}
+					acknowledged[i] = n
+				}
+			})
+		}
+		eventually(t, patience, "some changes", func() error {
+			if n := strings.Count(m.ok(m.cli("get", "httproutes", "-o", "json")), fmt.Sprintf(`"name": "r%d-`, round)); n < clients {
+				return fmt.Errorf("%d routes", n)
+			}
+			return nil
+		})
+		m.control.killAll()
+		all.Wait()
+		m.up()
+		for i, n := range acknowledged {
+			text := m.ok(m.cli("get", "httproute", fmt.Sprintf("r%d-%d", round, i), "-o", "yaml"))
+			var stored int
+			if _, after, ok := strings.Cut(text, "request: "); ok {
+				fmt.Sscanf(after, "%dms", &stored)
+			}
+			if stored < n {
+				t.Errorf("change %d of route %d was acknowledged, stored is %d:\n%s", n, i, stored, text)
+			}
+		}
+		t.Logf("acknowledged: %v", acknowledged)
+	}
+}
+
+// TestDeathUnseen: an instance dies while there is no control plane. Its callers do without it, and the next
+// control plane finds out.
+func TestDeathUnseen(t *testing.T) {
+	m := newMesh(t)
+	p := m.httpbin()
+	m.httpbin()
+	l := m.load(nil, "http://httpbin:8080/anything")
+	m.control.killAll()
+	p.killAll()
+	l.more(200)
+	m.up()
+	if n := m.instances("httpbin.default:8080"); n != 2 {
+		t.Errorf("just after the start httpbin has %d endpoints: nobody is forgotten so early", n)
+	}
+	eventually(t, patience, "the dead one is gone", func() error {
+		if n := m.instances("httpbin.default:8080"); n != 1 {
+			return fmt.Errorf("%d endpoints", n)
+		}
+		return nil
+	})
+	l.more(200)
+	l.flawless()
 }

@@ -3,12 +3,16 @@
 package e2e
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,8 +116,8 @@ func told(err error, begin time.Time) error {
 	return nil
 }
 
-// serveAfterFINMain serves one connection after the other: it reads to the end (the peer's FIN), and only then
-// answers with how much it was and a megabyte more.
+// serveAfterFINMain serves connections: it reads to the end (the peer's FIN), and only then answers with how much it
+// was and a megabyte more.
 func serveAfterFINMain(args []string) error {
 	l, err := net.Listen("tcp", ":"+args[0])
 	if err != nil {
@@ -124,11 +128,86 @@ func serveAfterFINMain(args []string) error {
 		if err != nil {
 			return err
 		}
-		n, err := io.Copy(io.Discard, c)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		fmt.Fprintf(c, "%d bytes\n%s", n, strings.Repeat("0123456789abcde\n", 1<<16))
-		c.Close()
+		go func() {
+			defer c.Close()
+			n, err := io.Copy(io.Discard, c)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			fmt.Fprintf(c, "%d bytes\n", n)
+			io.WriteString(c, strings.Repeat("0123456789abcde\n", 1<<16))
+		}()
 	}
+}
+
+// manyMain opens a number of connections to such a server, and only when all are open ends and reads one after the other.
+func manyMain(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	var all []net.Conn
+	for i := range n {
+		c, err := net.DialTimeout("tcp", args[0], 10*time.Second)
+		if err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := fmt.Fprintf(c, "%010d", i); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		all = append(all, c)
+	}
+	answered := 0
+	for i, c := range all {
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		text, err := io.ReadAll(c)
+		if err != nil {
+			return fmt.Errorf("connection %d: %w after %d bytes", i, err, len(text))
+		}
+		if strings.HasPrefix(string(text), "10 bytes\n") && len(text) == 9+1<<20 {
+			answered++
+		}
+	}
+	fmt.Printf("%d of %d answered\n", answered, n)
+	return nil
+}
+
+// websocketMain sends messages of 50000 bytes over a WebSocket (RFC 6455) and reads their echoes.
+func websocketMain(args []string) error {
+	c, err := net.DialTimeout("tcp", args[0], 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(15 * time.Second))
+	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", args[1], args[0])
+	r := bufio.NewReader(c)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || resp.Header.Get("Upgrade") != "websocket" {
+		return fmt.Errorf("the answer to the upgrade: %s %v", resp.Status, resp.Header)
+	}
+	const size, times = 50000, 20
+	for i := range times {
+		text := bytes.Repeat([]byte{byte('a' + i)}, size)
+		frame := append([]byte{0x81, 0x80 | 126, size >> 8, size & 0xff, 0, 0, 0, 0}, text...) // the mask is zero
+		if _, err := c.Write(frame); err != nil {
+			return err
+		}
+		echo := make([]byte, 4+size)
+		if _, err := io.ReadFull(r, echo); err != nil {
+			return err
+		}
+		if echo[0] != 0x81 || !bytes.Equal(echo[4:], text) {
+			return fmt.Errorf("another echo: %x…", echo[:8])
+		}
+	}
+	fmt.Printf("echo of %d bytes, %d times\n", size, times)
+	return nil
 }

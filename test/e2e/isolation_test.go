@@ -52,6 +52,12 @@ func TestIsolation(t *testing.T) {
 		if r := m.call(m.tulle, "get", "services", "--data-dir", m.data); r.code == 0 {
 			t.Errorf("a program read the objects: %s", r)
 		}
+		if r := m.call(m.tulle, "run", "--data-dir", m.data, "--service", "httpbin", "--", "true"); r.code == 0 {
+			t.Errorf("a program has taken another identity: %s", r)
+		}
+		if r := m.call("unshare", "-Urm", "sh", "-c", "mount --bind "+m.dir+" /mnt && ls -A /mnt/d && ls /mnt/d/ca"); r.code == 0 {
+			t.Errorf("a program found another way to the control plane's folder: %s", r)
+		}
 		if r := m.call("sh", "-c", "ls -A "+m.data+"; cat "+m.data+"/admin.token "+m.data+"/ca/*"); r.code == 0 || r.stdout != "" {
 			t.Errorf("a program sees the control plane's folder: %s", r)
 		}

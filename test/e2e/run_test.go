@@ -111,6 +111,19 @@ func TestProcess(t *testing.T) {
 			}
 		}
 	})
+	t.Run("ended while it waits", func(t *testing.T) {
+		p := m.run([]string{"--service", "waiting", "--wait-for", "nobody"}, "echo", "never")
+		eventually(t, patience, "it waits", func() error {
+			if !strings.Contains(p.stderr(), "nobody") {
+				return fmt.Errorf("%q", p.stderr())
+			}
+			return nil
+		})
+		p.signal(syscall.SIGTERM)
+		if code := p.wait(patience); code != 128+15 || p.stdout() != "" {
+			t.Errorf("exit code %d, %q", code, p.stdout())
+		}
+	})
 	t.Run("nothing is left", func(t *testing.T) {
 		if left := descendants(os.Getpid()); len(left) > 1 { // the control plane
 			t.Errorf("%d processes are left: %v", len(left), left)

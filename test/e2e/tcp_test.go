@@ -188,3 +188,13 @@ func randomFile(t testing.TB, path string, size int) (file, sum string) {
 	}
 	return path, fmt.Sprintf("%x", sha256.Sum256(b))
 }
+
+// TestManyConnections: a thousand at once.
+func TestManyConnections(t *testing.T) {
+	m := newMesh(t)
+	p := m.run([]string{"--service", "counter", "--port", "7000"}, self(t), "serve-after-fin", "7000")
+	m.announced(p)
+	if got := m.ok(m.call(self(t), "many", "counter:7000", "1000")); got != "1000 of 1000 answered\n" {
+		t.Error(got)
+	}
+}
