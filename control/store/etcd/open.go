@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -26,10 +28,15 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
+	if err := setUnbornAside(dir); err != nil {
+		return nil, fmt.Errorf("embedded etcd: %w", err)
+	}
 	e, err := embed.StartEtcd(embeddedConfig(dir, log))
 	if err != nil {
 		return nil, fmt.Errorf("embedded etcd in %s: %w", dir, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, embedWait)
+	defer cancel()
 	select {
 	case <-e.Server.ReadyNotify():
 	case <-e.Server.StopNotify():
@@ -38,6 +45,10 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	case <-ctx.Done():
 		e.Close()
 		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", dir, ctx.Err())
+	}
+	if err := markBorn(dir); err != nil {
+		e.Close()
+		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
 	client := v3client.New(e.Server)
 	return newStore(client, func() error {
@@ -48,6 +59,52 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 		}
 		return err
 	}), nil
+}
+
+// embedWait bounds the start of an embedded etcd, which takes well under a second; with a full log to read, a few.
+const embedWait = time.Minute
+
+// bornFile is in the folder of an etcd that has been ready once. An etcd whose very first start was cut off can leave a
+// log without itself as a member: it would then wait for a leader for ever. As nothing was ever acknowledged from
+// such a folder, it is set aside, and the start begins anew.
+const bornFile = "born"
+
+func setUnbornAside(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, bornFile)); err == nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, "member")); errors.Is(err, fs.ErrNotExist) {
+		return nil // there was no start yet
+	}
+	aside := dir + ".unborn"
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, aside); err != nil {
+		return err
+	}
+	return os.Mkdir(dir, 0o700)
+}
+
+// markBorn is on disk before anything is acknowledged.
+func markBorn(dir string) error {
+	path := filepath.Join(dir, bornFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 func embeddedConfig(dir string, log *slog.Logger) *embed.Config {
