@@ -59,7 +59,7 @@ func (p *Proxy) Follow(link *bootstrap.Link) error {
 			p.tasks.Go(func() { p.answerWait(link, m.Services) })
 		case bootstrap.CmdWithdraw:
 			p.tasks.Go(func() {
-				p.withdraw()
+				p.withdrawn()
 				_ = link.Send(bootstrap.Message{Event: bootstrap.EventWithdrawn}) // a supervisor that is gone is seen by Next
 			})
 		case bootstrap.CmdGoodbye:
@@ -243,28 +243,38 @@ func (p *Proxy) withdraw() {
 	}
 }
 
+// withdrawn withdraws and lets the program answer what its callers have sent it by then; withdrawWait bounds both.
+func (p *Proxy) withdrawn() {
+	end := time.Now().Add(withdrawWait)
+	p.withdraw()
+	p.until(end, func(w *worker) int { return w.exchange.Served() })
+}
+
 // goodbye withdraws, then waits for what is under way, at most drainWait.
 func (p *Proxy) goodbye() {
 	p.withdraw()
 	for _, w := range p.workers {
 		w.loop.Post(w.drain)
 	}
-	for end := time.Now().Add(drainWait); p.busy() > 0 && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	p.until(time.Now().Add(drainWait), (*worker).busy)
 	p.reportNow()
 }
 
-// busy answers how much is under way on all loops.
-func (p *Proxy) busy() int {
-	sum := 0
-	for _, w := range p.workers {
-		n := make(chan int, 1)
-		if w.loop.Post(func() { n <- w.busy() }) {
-			sum += <-n
+// until waits for busy to be 0 on every loop, where it is called.
+func (p *Proxy) until(end time.Time, busy func(*worker) int) {
+	for time.Now().Before(end) {
+		sum := 0
+		for _, w := range p.workers {
+			n := make(chan int, 1)
+			if w.loop.Post(func() { n <- busy(w) }) {
+				sum += <-n
+			}
 		}
+		if sum == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return sum
 }
 
 // ParseAddress reads the address that other proxies are told.

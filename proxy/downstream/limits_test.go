@@ -104,3 +104,28 @@ func TestForwarded(t *testing.T) {
 		}
 	}
 }
+
+// What another proxy has sent is counted until it is answered: a program that is told to end is given time for it.
+func TestServed(t *testing.T) {
+	release := make(chan struct{})
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { <-release; fmt.Fprint(w, "done") })
+	o := inbound(addrOf(t, srv))
+	published := newHop(t, setup{origin: o})
+	o.Mesh = true
+	p := newHop(t, setup{origin: o})
+	a, b := raw(t, p), raw(t, published)
+	for _, c := range []*wire{a, b} {
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	}
+	p.until("the request of the mesh", func() bool { return p.worker.Served() == 1 })
+	published.until("the other request", func() bool { return published.worker.Open() == 1 })
+	published.do(func() {
+		if n := published.worker.Served(); n != 0 {
+			t.Errorf("%d requests from outside the mesh count", n)
+		}
+	})
+	close(release)
+	a.response("GET")
+	b.response("GET")
+	p.until("the end of it", func() bool { return p.worker.Served() == 0 && p.worker.Open() == 0 })
+}

@@ -107,7 +107,7 @@ func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason) {
 	x := w.get()
 	x.busy++
 	l := w.cfg.Loop
-	x.origin, x.client = o, client
+	x.belong(o, client)
 	x.rec.Reset()
 	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
 	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID

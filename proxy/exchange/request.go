@@ -106,9 +106,17 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	return x.leave()
 }
 
+// belong says whose exchange it is.
+func (x *Exchange) belong(o *Origin, client Client) {
+	x.origin, x.client = o, client
+	if o.Mesh {
+		x.w.served++
+	}
+}
+
 // take copies what the request is and starts its record.
 func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
-	x.origin, x.client = o, client
+	x.belong(o, client)
 	x.arena = h.CloneInto(&x.head, x.arena)
 	x.version, x.ended = h.Version, end
 	x.upgrade = h.Upgrade != nil || string(h.Method) == "CONNECT"

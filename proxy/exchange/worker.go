@@ -17,6 +17,7 @@ type Worker struct {
 	random  *rand.PCG
 	reply   reply
 	open    int
+	served  int // of them, those that other proxies sent
 }
 
 // NewWorker makes the worker of one loop.
@@ -33,6 +34,9 @@ func NewWorker(cfg Config) *Worker {
 
 // Open answers how many exchanges are under way.
 func (w *Worker) Open() int { return w.open }
+
+// Served answers how many of them another proxy of the mesh has sent: they are the program's to answer.
+func (w *Worker) Served() int { return w.served }
 
 // get answers an exchange in its first state.
 func (w *Worker) get() *Exchange {
@@ -53,6 +57,9 @@ func (w *Worker) get() *Exchange {
 // put takes back an exchange that is over and that nobody is inside any more.
 func (w *Worker) put(x *Exchange) {
 	w.open--
+	if x.origin.Mesh {
+		w.served--
+	}
 	w.buffers.Put(x.body)
 	w.buffers.Put(x.held)
 	x.body, x.held = nil, nil

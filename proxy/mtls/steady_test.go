@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tulle-mesh/tulle/internal/steady"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 )
@@ -96,11 +97,8 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for _, size := range []int{100, 20_000} {
 		f := echoing(t, 4, size)
 		f.ask(500)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		f.ask(2000)
-		runtime.ReadMemStats(&after)
-		if n := after.Mallocs - before.Mallocs; n > 200+2000*allowed {
+		const enough = 40 + 2000*allowed
+		if n := steady.Allocations(enough, func() { f.ask(2000) }); n > enough {
 			t.Errorf("%d bytes: %d allocations in 2000 rounds", size, n)
 		}
 	}
