@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/xds/delta"
 	"github.com/tulle-mesh/tulle/xds/resource"
@@ -17,6 +19,9 @@ import (
 
 // typeURLs per Kind.
 var typeURLs = [kinds]string{resource.TypeService, resource.TypeRouteTable, resource.TypeCluster, resource.TypeEndpoints}
+
+// sayAgain is how often an outage that lasts is said.
+const sayAgain = time.Minute
 
 // Client is a proxy's connection to the control plane. One goroutine owns the connection and calls the Sink;
 // what other goroutines ask for is noted under mu and the owner is woken.
@@ -26,6 +31,8 @@ type Client struct {
 	wake chan struct{} // holds one
 	stop context.CancelFunc
 	done sync.WaitGroup
+
+	away, said time.Time // the owner's: since when the control plane has not been reachable, when that was said last
 
 	mu       sync.Mutex
 	protocol *delta.Client
@@ -96,9 +103,10 @@ func (c *Client) run(ctx context.Context) {
 		if joined {
 			wait = c.cfg.MinBackoff
 		}
-		c.cfg.Log.Warn("control plane not reachable; what is known stays in force", "address", c.cfg.Address, "error", err, "retry", wait)
+		why := status.Convert(err).Message()
+		c.complain(why)
 		c.mu.Lock()
-		c.st.LastError = err.Error()
+		c.st.LastError = why
 		c.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -106,6 +114,26 @@ func (c *Client) run(ctx context.Context) {
 		}
 		wait = min(2*wait, c.cfg.MaxBackoff)
 	}
+}
+
+// complain says that the control plane is away, at once and then every sayAgain; relieve says that this is over.
+func (c *Client) complain(why string) {
+	now := time.Now()
+	switch {
+	case c.away.IsZero():
+		c.away = now
+	case now.Sub(c.said) < sayAgain:
+		return
+	}
+	c.said = now
+	c.cfg.Log.Warn("control plane not reachable; what is known stays in force", "address", c.cfg.Address, "since", c.away.Format(time.TimeOnly), "error", why)
+}
+
+func (c *Client) relieve() {
+	if !c.away.IsZero() {
+		c.cfg.Log.Warn("control plane reachable again", "address", c.cfg.Address, "after", time.Since(c.away).Round(time.Millisecond))
+	}
+	c.away = time.Time{}
 }
 
 // connected notes and tells a change of the connection's state.

@@ -3,9 +3,13 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +168,58 @@ func until(t *testing.T, holds func() bool) {
 		if time.Now().After(end) {
 			t.Fatal("it never came to hold")
 		}
+	}
+}
+
+// lines is where a logger writes.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), s)
+}
+
+// An outage is said once, however often a connection is tried, and so is its end.
+func TestOutageIsSaidOnce(t *testing.T) {
+	s := xdstest.New(t, nil)
+	said := &lines{}
+	var dials atomic.Int32
+	c, err := client.New(client.Config{Address: s.Address, Identity: s.Authority.Issue(cartID), Server: xdstest.ID,
+		MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond, Log: slog.New(slog.NewTextHandler(said, nil)),
+		Dial: func(ctx context.Context, a string) (net.Conn, error) {
+			dials.Add(1)
+			return new(net.Dialer).DialContext(ctx, "tcp", a)
+		},
+		Workload: client.Workload{Name: "cart-1", Namespace: "default", Service: "cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog()
+	c.Start(l)
+	defer c.Close()
+	l.next(t, "connected true")
+	if n := said.count("reachable"); n != 0 {
+		t.Errorf("said %d times that there was an outage before the first", n)
+	}
+	for range 2 {
+		s.Stop()
+		before := dials.Load()
+		until(t, func() bool { return dials.Load() > before+5 })
+		s.Start()
+		l.next(t, "connected true")
+	}
+	if a, b := said.count("not reachable"), said.count("reachable again"); a != 2 || b != 2 {
+		t.Errorf("two outages were said %d times, their ends %d times:\n%s", a, b, said.text.String())
 	}
 }
 

@@ -59,6 +59,7 @@ func (c *Client) due() []*tullepb.FromProxy {
 func (c *Client) hear(m *tullepb.ToProxy) {
 	switch w := m.GetWhat().(type) {
 	case *tullepb.ToProxy_Joined:
+		c.relieve()
 		c.connected(true)
 	case *tullepb.ToProxy_Withdrawn:
 		if n := w.Withdrawn.GetWaiting(); n > 0 {
