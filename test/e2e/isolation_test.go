@@ -17,7 +17,9 @@ import (
 
 // TestIsolation: what a program must not be able to do.
 func TestIsolation(t *testing.T) {
-	m := newMesh(t)
+	// The control plane listens on every address, as for a mesh of several machines.
+	m := newMesh(t, "--http-listen", "0.0.0.0:"+freePort(t), "--grpc-listen", "0.0.0.0:"+freePort(t))
+	m.http, m.grpc = "127.0.0.1:"+portOf(m.flags[1]), "127.0.0.1:"+portOf(m.flags[3])
 	m.httpbin()
 
 	t.Run("what is not TCP or DNS is refused at once", func(t *testing.T) {
@@ -39,13 +41,13 @@ func TestIsolation(t *testing.T) {
 	})
 	t.Run("the control plane's ports", func(t *testing.T) {
 		host := machineAddress(t)
+		if host == "" {
+			t.Fatal("this needs an address that is not the loopback's: connect the machine to a network")
+		}
 		for _, address := range []string{m.http, m.grpc} {
-			_, port, _ := net.SplitHostPort(address)
-			// The program's own loopback is empty; the machine's address leads to nothing of the mesh.
+			// The program's own loopback is empty; the machine's address leads to nothing of Tulle.
 			refusedAtOnce(t, m, "ECONNREFUSED", "dial", address)
-			if host != "" {
-				refusedAtOnce(t, m, "ECONNRESET", "dial", net.JoinHostPort(host, port))
-			}
+			refusedAtOnce(t, m, "ECONNRESET", "dial", net.JoinHostPort(host, portOf(address)))
 		}
 	})
 	t.Run("the control plane's folder", func(t *testing.T) {
@@ -95,6 +97,11 @@ func TestIsolation(t *testing.T) {
 			t.Errorf("with the token: %s", r)
 		}
 	})
+}
+
+func portOf(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
 
 // refusedAtOnce runs one of our own programs in the mesh and checks which error it got, in well under a second.
