@@ -10,6 +10,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/loop/looptest"
 	"github.com/tulle-mesh/tulle/sim"
+	"github.com/tulle-mesh/tulle/sim/simtest"
 )
 
 // virtual is looptest.World in the simulator.
@@ -44,15 +45,13 @@ func (w *virtual) Do(l loop.Loop, f func()) {
 func (w *virtual) Until(cond func() bool) bool { return w.World.Until(time.Hour, cond) }
 
 func TestContract(t *testing.T) {
-	for seed := range uint64(12) {
+	simtest.Each(t, 12, func(t *testing.T, seed uint64) {
 		cfg := sim.Config{Seed: seed, Whole: seed%5 == 4}
 		if seed%3 == 1 {
 			cfg.Window = 20_000
 		}
-		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			looptest.Run(t, func(t *testing.T) looptest.World { return newVirtual(cfg) })
-		})
-	}
+		looptest.Run(t, func(t *testing.T) looptest.World { return newVirtual(cfg) })
+	})
 }
 
 // side notes in one hash everything that it is told, and when.

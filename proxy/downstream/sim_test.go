@@ -17,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/sim"
+	"github.com/tulle-mesh/tulle/sim/simtest"
 )
 
 // simProgram is one connection of a program that answers every request with its body.
@@ -236,14 +237,14 @@ func run(t *testing.T, seed uint64, resets float64) {
 		return out.worker.Open() == 0 && in.worker.Open() == 0 && out.conns == 0
 	}
 	if !w.Until(2*time.Minute, done) {
-		t.Fatalf("seed %d: not over: %d and %d exchanges, %d connections", seed, out.worker.Open(), in.worker.Open(), out.conns)
+		t.Fatalf("not over: %d and %d exchanges, %d connections", out.worker.Open(), in.worker.Open(), out.conns)
 	}
 	for i, c := range clients {
 		if c.bad != "" {
-			t.Fatalf("seed %d, client %d: %s", seed, i, c.bad)
+			t.Fatalf("client %d: %s", i, c.bad)
 		}
 		if resets == 0 && (c.next != len(c.want) || c.other > 0) {
-			t.Fatalf("seed %d, client %d: %d of %d answered, %d not 200", seed, i, c.next, len(c.want), c.other)
+			t.Fatalf("client %d: %d of %d answered, %d not 200", i, c.next, len(c.want), c.other)
 		}
 	}
 }
@@ -256,13 +257,9 @@ func TestSimulated(t *testing.T) {
 		seeds = 20
 	}
 	t.Run("faultless", func(t *testing.T) {
-		for seed := range seeds {
-			run(t, seed, 0)
-		}
+		simtest.Each(t, seeds, func(t *testing.T, seed uint64) { run(t, seed, 0) })
 	})
 	t.Run("resets", func(t *testing.T) {
-		for seed := range seeds {
-			run(t, seed, 0.002)
-		}
+		simtest.Each(t, seeds, func(t *testing.T, seed uint64) { run(t, seed, 0.002) })
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/sim"
+	"github.com/tulle-mesh/tulle/sim/simtest"
 )
 
 // talker is a program that says something and listens, each at its own pace. It ends its direction when it has
@@ -154,14 +155,14 @@ func text(rng *rand.Rand, n int) []byte {
 // resets every byte arrives in both directions, however slow a reader is. With resets what arrived is a
 // beginning of what was said, and whoever did not hear an end heard of a failure.
 func TestSeeds(t *testing.T) {
-	for seed := range uint64(120) {
+	simtest.Each(t, 120, func(t *testing.T, seed uint64) {
 		for _, resets := range []float64{0, 0.002} {
 			known := []model.Protocol{model.ProtocolUnknown, model.ProtocolTCP, model.LearnedHTTP, model.LearnedServerFirst}[seed%4]
 			if err := converse(sim.Config{Seed: seed, Resets: resets}, known); err != nil {
-				t.Errorf("seed %d, resets %v, known %v: %v", seed, resets, known, err)
+				t.Errorf("resets %v, known %v: %v", resets, known, err)
 			}
 		}
-	}
+	})
 }
 
 func converse(cfg sim.Config, known model.Protocol) error {
