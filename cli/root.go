@@ -65,9 +65,9 @@ each other, without a change to them.
 			if len(args) > 0 {
 				hint := ""
 				if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-					hint = ": did you mean '" + s[0] + "'?"
+					hint = "did you mean '" + s[0] + "'? "
 				}
-				return fmt.Errorf("there is no command %q%s See 'tulle --help'", args[0], hint)
+				return fmt.Errorf("there is no command %q: %ssee 'tulle --help'", args[0], hint)
 			}
 			return cmd.Help()
 		},
