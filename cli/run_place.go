@@ -77,7 +77,19 @@ func meshAddress(remote, listens string) (netip.Addr, error) {
 			return a, nil
 		}
 	}
-	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+	return machineAddress()
+}
+
+// machineAddress answers the first address that a machine without a way out has on a network.
+func machineAddress() (netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	for _, x := range list {
+		if n, ok := x.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			a, _ := netip.AddrFromSlice(n.IP)
+			return a.Unmap(), nil
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), err
 }
 
 // wayTo answers the source address of the way to host:port.

@@ -85,7 +85,7 @@ func kind(cfg Config) (local bool, err error) {
 	return false, nil
 }
 
-// ErrRefused is in the errors of Start when the control plane has been reached and says no: trying again is no use.
+// ErrRefused is in the errors of Start when trying again is no use: the token is none, or the control plane says no.
 var ErrRefused = errors.New("refused")
 
 // attest proves who we are for the first time.
@@ -99,7 +99,7 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 	if local {
 		creds, network, address = insecure.NewCredentials(), "unix", cfg.Socket
 	} else if creds, err = pinned(cfg.Token); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	var s *svid.SVID
 	err = id.ask(ctx, network, address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {

@@ -31,6 +31,7 @@ type mesh struct {
 	http, grpc string // addresses
 	flags      []string
 	control    *process
+	on         []string // what every command begins with: another machine, see machines_test.go
 }
 
 // newMesh starts a control plane and answers when it is ready. flags are added to those of tulle up.
@@ -59,7 +60,8 @@ func (m *mesh) up() {
 
 // command makes a command of the binary. The user's own state folder is left alone.
 func (m *mesh) command(args ...string) *exec.Cmd {
-	c := exec.Command(m.tulle, args...)
+	args = append(append(append([]string{}, m.on...), m.tulle), args...)
+	c := exec.Command(args[0], args[1:]...)
 	c.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(m.dir, "s"))
 	return c
 }

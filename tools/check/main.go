@@ -218,6 +218,9 @@ func runEndToEnd(prefix ...string) error {
 		}
 	}
 	args := append(prefix, bin, "-test.v", "-test.timeout", "12m")
+	if len(prefix) > 0 {
+		args = append(args, "-test.skip", "^TestRoot") // they make machines, and have just run as root
+	}
 	c := exec.Command(args[0], args[1:]...)
 	c.Dir, c.Stdout, c.Stderr = dir, os.Stdout, os.Stderr
 	return c.Run()
