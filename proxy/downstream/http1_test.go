@@ -9,9 +9,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/exchange"
 )
 
 // paths are the ways between a client and a program; every test of HTTP semantics runs on all of them.
@@ -296,6 +301,25 @@ func TestHTTP10(t *testing.T) {
 			t.Fatalf("%q %v", b, err)
 		}
 	})
+}
+
+// A request without a host reaches a program behind another proxy, with the address that was called.
+func TestNoHost(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Host) })
+	o := inbound(addrOf(t, srv))
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	out := newHop(t, setup{origin: exchange.Origin{
+		Direction: record.Outbound, Destination: to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr)), Service: cart,
+		Wanted: netip.MustParseAddrPort("198.18.0.7:80"),
+	}})
+	for _, head := range []string{"GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\n\r\n"} {
+		c := raw(t, out)
+		c.send(head)
+		if res, body := c.response("GET"); res.StatusCode != 200 || body != "198.18.0.7:80" {
+			t.Errorf("%q: %d %q", head, res.StatusCode, body)
+		}
+	}
 }
 
 func TestBadRequest(t *testing.T) {

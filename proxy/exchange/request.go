@@ -121,6 +121,9 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	x.version, x.ended = h.Version, end
 	x.upgrade = h.Upgrade != nil || string(h.Method) == "CONNECT"
 	x.head.Close = false
+	if len(x.head.Authority) == 0 && !o.Mesh && o.Wanted.IsValid() { // HTTP/1.0, or an empty Host: what was called is known all the same
+		x.head.Authority = o.Wanted.AppendTo(nil)
+	}
 	l := x.w.cfg.Loop
 	x.rec.Reset()
 	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
