@@ -22,8 +22,12 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
-// retireEvery is how often a loop looks for connections to endpoints that have gone.
-const retireEvery = 5 * time.Second
+// retireEvery is how often a loop looks for connections to endpoints that have gone, and after how many times it
+// asks the others for a sign of life.
+const (
+	retireEvery = 5 * time.Second
+	probeAfter  = 3
+)
 
 // worker is one event loop with everything that belongs to it.
 type worker struct {
@@ -41,6 +45,7 @@ type worker struct {
 	serving map[downstream.Drainer]struct{}
 	spoken  map[uint16]bool // service ports of ours whose HTTP was reported to learning
 	retire  loop.Timer
+	retired int // times
 }
 
 func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
@@ -100,9 +105,12 @@ func (w *worker) Done(r *record.Record) {
 	}
 }
 
-// retireGone ends connections to endpoints that no cluster has any more.
+// retireGone ends connections to endpoints that no cluster has any more, and to machines that have gone silent.
 func (w *worker) retireGone() {
 	w.loop.Arm(&w.retire, retireEvery)
+	if w.retired++; w.retired%probeAfter == 0 {
+		w.pool.Probe()
+	}
 	in := w.proxy.live.Reachable()
 	w.pool.Retire(func(t *pool.Target) bool {
 		return t.Kind == pool.Mesh && !in[live.Place{Address: t.Address, Namespace: t.Namespace, Workload: t.Workload}]

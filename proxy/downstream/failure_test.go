@@ -157,17 +157,27 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// The attempts of one exchange are bounded.
+// The attempts of one exchange are bounded: two in front of a program, five in front of endpoints.
 func TestRetryBound(t *testing.T) {
-	a, seen := breaker(t, 1000)
-	p := newHop(t, setup{origin: inbound(a)})
-	res, err := client(t).Get(p.url("/"))
-	if err != nil {
-		t.Fatal(err)
+	get := func(p *hop) int {
+		res, err := client(t).Get(p.url("/"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
 	}
-	res.Body.Close()
-	if res.StatusCode != 502 || seen.Load() != 5 {
-		t.Errorf("got %d after %d attempts", res.StatusCode, seen.Load())
+	a, seen := breaker(t, 1000)
+	if status := get(newHop(t, setup{origin: inbound(a)})); status != 502 || seen.Load() != 2 {
+		t.Errorf("program: %d after %d attempts", status, seen.Load())
+	}
+	a, seen = breaker(t, 1000)
+	o := inbound(a)
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	p := caller(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
+	if status := get(p); status != 502 || seen.Load() != 2*5 {
+		t.Errorf("endpoint: %d after %d attempts", status, seen.Load())
 	}
 }
 
@@ -347,4 +357,45 @@ func TestRetire(t *testing.T) {
 	}
 	res.Body.Close()
 	p.until("no connection", func() bool { return p.pool.Conns() == 0 })
+}
+
+// A peer that owes a response and gives no sign of life is given up; one that answers pings is not.
+func TestSilentPeer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = c.Write([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0}) // SETTINGS, and then nothing more
+		b := make([]byte, 4096)
+		for n := 0; n < 200; { // the preface, our settings and the request
+			m, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			n += m
+		}
+		close(asked)
+		_, _ = io.Copy(io.Discard, c)
+	}()
+	t.Cleanup(func() { ln.Close() })
+	p := caller(t, model.Timeouts{}, netip.MustParseAddrPort(ln.Addr().String()))
+	got := make(chan string, 1)
+	go func() {
+		res, body := post(t, p, strings.Repeat("x", 100))
+		got <- fmt.Sprint(res.StatusCode, res.Header.Get("tulle-reason"), body)
+	}()
+	<-asked
+	for range 3 { // the first finds that it has spoken, the second asks, the third gives up
+		p.do(p.pool.Probe)
+	}
+	if s := <-got; !strings.HasPrefix(s, "502upstream_reset") {
+		t.Error(s)
+	}
 }

@@ -148,13 +148,17 @@ func (x *Exchange) mayRetry(reason failure.Reason) bool {
 	switch {
 	case x.begun || x.dropped > 0 || x.count >= x.w.cfg.Attempts:
 		return false
-	case x.cluster == nil && x.unreachable(): // there is one program; the caller's proxy knows other ones
-		return false
+	case x.cluster == nil && (x.unreachable() || x.count >= programAttempts):
+		return false // there is one program; the caller's proxy knows other ones
 	case reason.Untouched():
 		return true
 	}
 	return reason.Retryable() && idempotent(x.rec.Method)
 }
+
+// programAttempts is how many attempts the program beside us gets: a second one because it may have closed an idle
+// connection just when the request was sent on it. More would multiply with those of the caller's proxy.
+const programAttempts = 2
 
 // endAttempt lets go of what the attempt holds.
 func (x *Exchange) endAttempt(reason failure.Reason) {

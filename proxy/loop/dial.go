@@ -63,6 +63,7 @@ func (c *conn) connect(d Dial) error {
 		return err
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	keepAlive(fd)
 	if source := d.Source.Unmap(); source.IsValid() && source.Is6() == v6 {
 		// The port is then chosen at the connect, when the whole tuple is known: no shortage of ports.
 		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)

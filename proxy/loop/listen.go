@@ -37,7 +37,8 @@ func (e *Epoll) Listen(fd int, accept func(Incoming)) (*Listener, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("%s: descriptor %d: %w", e.cfg.Name, fd, err)
 	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // accepted sockets inherit it
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // accepted sockets inherit it, and
+	keepAlive(fd)                                                     // this
 	l := &Listener{e: e, fd: fd, accept: accept, removed: make(chan struct{})}
 	l.rest.Expired = l.add
 	if !e.Post(l.add) {

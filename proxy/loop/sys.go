@@ -118,3 +118,12 @@ func pendingError(fd int) error {
 	}
 	return nil
 }
+
+// keepAlive has the kernel find out within two minutes that the machine at the other end of a silent connection is
+// gone. Sockets that cannot (unix) do without.
+func keepAlive(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4)
+}

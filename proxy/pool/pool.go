@@ -197,6 +197,21 @@ func (p *Pool) Retire(gone func(t *Target) bool) {
 	}
 }
 
+// Probe finds mesh connections whose peer has gone silent; see upstream.HTTP2.Probe. Programs are not asked: some end a
+// connection that pings them.
+func (p *Pool) Probe() {
+	for t, h := range p.hosts {
+		if t.Kind != Mesh {
+			continue
+		}
+		for c := range h.conns {
+			if u, ok := c.(*upstream.HTTP2); ok {
+				u.Probe()
+			}
+		}
+	}
+}
+
 // Drain ends idle connections now and every other one as soon as it is idle.
 func (p *Pool) Drain() {
 	p.draining = true

@@ -21,6 +21,7 @@ type HTTP2 struct {
 
 	up, ending, down bool
 	feeding          bool // Output is written once, at the end of Feed
+	heard, asked     bool // since the last Probe: the peer has said something; a ping waits for its answer
 	cause            error
 	stalled          []*stream2 // wait for the connection's output to drain
 }
@@ -106,6 +107,27 @@ func (u *HTTP2) Close() {
 	u.h2.End(http2.Cancel)
 }
 
+// Probe is called now and then. A peer that owes responses and has said nothing since the last call is asked for a sign
+// of life; if it has given none by the next call the connection is given up. A machine that is gone says nothing, and
+// TCP alone would wait for a quarter of an hour.
+func (u *HTTP2) Probe() {
+	switch {
+	case u.down || !u.up || u.open == 0 || u.heard:
+		u.asked = false
+	case u.asked:
+		u.cause = errSilent
+		u.stop()
+		u.c.Reset()
+	default:
+		u.asked = true
+		u.h2.Ping([8]byte{})
+		u.flush()
+	}
+	u.heard = false
+}
+
+var errSilent = errors.New("the upstream's proxy gives no sign of life")
+
 // closeIfDone closes a connection that takes no more requests and has none.
 func (u *HTTP2) closeIfDone() {
 	if u.ending && u.open == 0 && !u.down {
@@ -131,7 +153,7 @@ func (u *HTTP2) Opened() { u.flush() }
 // Data implements loop.Handler.
 func (u *HTTP2) Data(p []byte) int {
 	u.h2.Tick(u.c.Loop().Now())
-	u.feeding = true
+	u.feeding, u.heard = true, true
 	n, err := u.h2.Feed(p)
 	u.feeding = false
 	u.flush()
