@@ -58,6 +58,13 @@ func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 	}()
 	t.Cleanup(func() {
 		p.stop(10 * time.Second)
+		for line := range strings.Lines(p.stderr()) {
+			if strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+				t.Errorf("%s: %s", name, line)
+			} else if strings.Contains(line, "level=WARN") {
+				t.Logf("%s: %s", name, line)
+			}
+		}
 		if t.Failed() {
 			t.Logf("--- %s (%s)\nstdout: %s\nstderr: %s", name, cmd.ProcessState, tail(p.stdout()), tail(p.stderr()))
 		}
