@@ -48,6 +48,9 @@ func (p *Plane) openFolder() error {
 	if path := ProxySocket(dir); len(path) > maxSocketPath {
 		return fmt.Errorf("the path %s has %d bytes, a unix socket may have %d: choose a shorter --data-dir", path, len(path), maxSocketPath)
 	}
+	if err := ours(dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w: choose another --data-dir", err)
 	}
@@ -74,6 +77,31 @@ func (p *Plane) openFolder() error {
 	p.sweep()
 	_, err = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	return err
+}
+
+// ours refuses a folder that is something else: it is about to be closed to others, and to be hidden from programs.
+func ours(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("data folder: %w: choose another --data-dir", err)
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch e.Name() {
+		case lockFile:
+			return nil // one of ours, whatever else somebody keeps in it
+		case proxySockets: // 'tulle run' may have been there first
+		default:
+			foreign = e.Name()
+		}
+	}
+	if foreign != "" {
+		return fmt.Errorf("%s is in use for something else (there is %s in it, and no state of a control plane): choose an empty --data-dir", dir, foreign)
+	}
+	return nil
 }
 
 // sweep removes the admin sockets that supervisors left behind when they were killed with their proxies.

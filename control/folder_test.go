@@ -6,9 +6,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
+	"github.com/tulle-mesh/tulle/control"
 )
 
 // TestDeadAdminSockets: what killed supervisors left behind is removed, and nothing else.
@@ -35,5 +37,27 @@ func TestDeadAdminSockets(t *testing.T) {
 	}
 	if _, err := os.Stat(alive); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestForeignFolder: a folder of something else is left alone, its mode too.
+func TestForeignFolder(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "thesis.tex"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := control.Start(t.Context(), config(dir)); err == nil {
+		p.Close()
+		t.Error("it was taken for a data folder")
+	} else if !strings.Contains(err.Error(), "thesis.tex") {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(dir)
+	st, err2 := os.Stat(dir)
+	if err != nil || err2 != nil || len(entries) != 1 || st.Mode().Perm() != 0o755 {
+		t.Errorf("it was changed: %v, %v", entries, st.Mode())
 	}
 }

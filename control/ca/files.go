@@ -44,7 +44,7 @@ func Open(dir, trustDomain string, now time.Time) (*CA, error) {
 	}
 	c, err := load(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read the mesh CA: %w", err)
+		return nil, fmt.Errorf("read the mesh CA: %w: restore %s from a copy, or remove it for a new CA and start every workload again", err, dir)
 	}
 	if !given {
 		probe.TrustDomain = c.trustDomain
@@ -152,7 +152,7 @@ func readSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s holds a private key and has mode %#o: set it with 'chmod 600 %s'", path, st.Mode().Perm(), path)
+		return nil, fmt.Errorf("%s holds a private key and has mode %#o: set it to 0600", path, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }

@@ -41,10 +41,10 @@ func Embed(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	case <-e.Server.ReadyNotify():
 	case <-e.Server.StopNotify():
 		e.Close()
-		return nil, fmt.Errorf("embedded etcd in %s ended while it started: see the log", dir)
+		return nil, fmt.Errorf("embedded etcd in %s ended while it started: see the log; if its files are damaged, restore %[1]s from a copy or choose another --data-dir", dir)
 	case <-ctx.Done():
 		e.Close()
-		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w", dir, ctx.Err())
+		return nil, fmt.Errorf("embedded etcd in %s is not ready: %w: see the log; if its files are damaged, restore %[1]s from a copy or choose another --data-dir", dir, ctx.Err())
 	}
 	if err := markBorn(dir); err != nil {
 		e.Close()
