@@ -44,6 +44,9 @@ func Open(dir, trustDomain string, now time.Time) (*CA, error) {
 	}
 	c, err := load(dir)
 	if err != nil {
+		if errors.Is(err, errExposed) {
+			return nil, fmt.Errorf("read the mesh CA: %w", err)
+		}
 		return nil, fmt.Errorf("read the mesh CA: %w: restore %s from a copy, or remove it for a new CA and start every workload again", err, dir)
 	}
 	if !given {
@@ -145,6 +148,8 @@ func load(dir string) (*CA, error) {
 	return c, nil
 }
 
+var errExposed = errors.New("holds a private key")
+
 // readSecret refuses a key that others can read.
 func readSecret(path string) ([]byte, error) {
 	st, err := os.Stat(path)
@@ -152,7 +157,7 @@ func readSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s holds a private key and has mode %#o: set it to 0600", path, st.Mode().Perm())
+		return nil, fmt.Errorf("%s %w and has mode %#o: set it with 'chmod 600 %[1]s'", path, errExposed, st.Mode().Perm())
 	}
 	return os.ReadFile(path)
 }
