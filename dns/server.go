@@ -124,21 +124,20 @@ func (s *Server) packets(p net.PacketConn) {
 			continue // an ICMP error of an earlier answer
 		}
 		question := append([]byte(nil), buf[:n]...)
-		answer := func() {
-			if a := s.reply(s.ctx, question, false); a != nil {
+		answer := func(a []byte) {
+			if a != nil {
 				p.WriteTo(a, from)
 			}
 		}
 		select {
 		case s.queries <- struct{}{}:
 			s.ended.Go(func() {
-				defer func() { <-s.queries }()
-				answer()
+				a := s.reply(s.ctx, question, false)
+				<-s.queries // first, so that there is room for who asks again when it has heard
+				answer(a)
 			})
 		default:
-			if a := busy(question); a != nil {
-				p.WriteTo(a, from)
-			}
+			answer(busy(question))
 		}
 	}
 }

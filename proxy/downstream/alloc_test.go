@@ -101,7 +101,7 @@ func noAllocation(t *testing.T, allowed uint64, one func()) {
 
 func oneHop(t testing.TB) *hop {
 	h := newHop(t, setup{origin: inbound(fixed(t))})
-	h.log.keep = false
+	h.log.forget()
 	return h
 }
 
@@ -112,7 +112,8 @@ func overMesh(t testing.TB) *hop {
 	in := newHop(t, setup{origin: o, http2: true})
 	dest := to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
 	out := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: cart}})
-	in.log.keep, out.log.keep = false, false
+	in.log.forget()
+	out.log.forget()
 	return out
 }
 

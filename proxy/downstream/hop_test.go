@@ -49,6 +49,13 @@ func (r *records) Done(rec *record.Record) {
 	}
 }
 
+// forget keeps no more records: keeping allocates.
+func (r *records) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep = false
+}
+
 func (r *records) last() record.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()

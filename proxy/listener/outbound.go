@@ -3,7 +3,6 @@ package listener
 import (
 	"net/netip"
 
-	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -72,7 +71,7 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 			s := w.session(c, record.Inbound, c.Local())
 			s.far, s.dial, s.own = farProgram, d, own
 			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
-			s.begin(own.Protocol, own.Protocol == model.LearnedHTTP && w.probe(own.Service))
+			s.begin(own.Protocol)
 			return s
 		})
 	}

@@ -59,7 +59,7 @@ func (w *Worker) session(c loop.Conn, dir record.Direction, wanted netip.AddrPor
 	} else {
 		s.rec.DestinationID = w.cfg.SelfID
 	}
-	s.timer.Expired = func() { s.do(s.machine.Expired()) }
+	s.timer.Expired = s.expired
 	w.pending[s] = struct{}{}
 	return s
 }
@@ -85,19 +85,45 @@ func (s *session) found(p Port) {
 	name := p.Name()
 	s.rec.Destination, s.rec.Port = name.Service, name.Port
 	known := p.Protocol()
-	s.begin(known, known == model.LearnedHTTP && s.w.probe(name))
+	s.begin(known)
 }
 
 // begin starts to decide. What the client has said already is there within this turn of the loop; a posted
 // function comes after it, so a client that speaks first is known as such and nobody has waited.
-func (s *session) begin(known model.Protocol, probe bool) {
+func (s *session) begin(known model.Protocol) {
 	s.rec.Protocol = known
-	s.machine.Known, s.machine.Probe = known, probe
+	s.machine.Known, s.machine.Probe = known, known == model.LearnedHTTP
 	s.w.cfg.Loop.Post(func() {
 		if !s.over && !s.begun {
 			s.accepted(nil)
 		}
 	})
+}
+
+// expired: the timer has. Not every client that is silent on a port that was learned to be HTTP is a reason to bother
+// its server: one in a minute is, and all are once the port has turned out to be something else.
+func (s *session) expired() {
+	if s.machine.State() == sniff.Expecting && s.known() == model.LearnedHTTP && !s.w.probe(s.name()) {
+		s.w.cfg.Loop.Arm(&s.timer, sniff.Silence)
+		return
+	}
+	s.do(s.machine.Expired())
+}
+
+// name answers which port of which service was called.
+func (s *session) name() model.PortName {
+	return model.PortName{Service: s.rec.Destination, Port: s.rec.Port}
+}
+
+// known answers what is known about the port by now.
+func (s *session) known() model.Protocol {
+	if s.port != nil {
+		return s.port.Protocol()
+	}
+	if own, ok := s.w.cfg.Ports(s.own.Port); ok {
+		return own.Protocol
+	}
+	return s.machine.Known
 }
 
 // direct relays to d without looking at anything.

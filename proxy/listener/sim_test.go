@@ -207,3 +207,35 @@ func converse(cfg sim.Config, known model.Protocol) error {
 	}
 	return nil
 }
+
+// TestSilence: where HTTP was spoken a moment ago, a client that says nothing hears a server that speaks first after a
+// second, and so do the next ones once that is known.
+func TestSilence(t *testing.T) {
+	simtest.Each(t, 10, func(t *testing.T, seed uint64) {
+		var n *network
+		n = newNetwork(sim.Config{Seed: seed}, model.LearnedHTTP, func(c loop.Conn) loop.Handler {
+			server := newTalker(n.World, []byte("220 ready\r\n"), 0)
+			server.c = c
+			return server
+		})
+		web := newTalker(n.World, []byte("GET / HTTP/1.1\r\n"), 0)
+		n.client.Post(func() { web.c = n.client.Dial(loop.Dial{Address: n.vip}, web) })
+		if !n.Until(time.Minute, func() bool { return n.served == 1 }) {
+			t.Fatal("HTTP was not served")
+		}
+		mute := &mute{}
+		n.client.Post(func() { n.client.Dial(loop.Dial{Address: n.vip}, mute) })
+		if !n.Until(3*time.Second, func() bool { return len(mute.got) > 0 }) {
+			t.Fatal("the server was not heard within three seconds")
+		}
+	})
+}
+
+// mute is a client that only listens.
+type mute struct{ got []byte }
+
+func (m *mute) Opened()           {}
+func (m *mute) Data(p []byte) int { m.got = append(m.got, p...); return len(p) }
+func (m *mute) EOF()              {}
+func (m *mute) Writable()         {}
+func (m *mute) Closed(error)      {}

@@ -55,7 +55,7 @@ const (
 // said so far; they stay with the connection until the decision.
 type Machine struct {
 	Known   model.Protocol // what is known about the port; set before Accepted
-	Probe   bool           // a learned-http port may be tested for silence now (at most once a minute per port)
+	Probe   bool           // a learned-http port may be tested for silence (when its timer expires the owner may arm it again instead)
 	Verdict Verdict        // of the client's first bytes
 
 	state State

@@ -1,0 +1,7 @@
+//go:build race
+
+package downstream_test
+
+// allowedTLS is how many allocations a request over TLS may make: with the race detector sync.Pool, which crypto/tls
+// uses, forgets on purpose.
+const allowedTLS = 8
