@@ -74,7 +74,7 @@ type Config struct {
 	IdleTimeout    time.Duration // of HTTP/1.1 and h2c connections without a request; default 60 s
 	MeshIdle       time.Duration // of mesh connections without a request; default 10 min
 	SpareTimeout   time.Duration // of a spare blank connection; default 30 s
-	MaxIdle        int           // idle HTTP/1.1 connections per target; default 128
+	MaxIdle        int           // idle HTTP/1.1 connections per target; default 1024: fewer are opened anew at every wave of requests
 	MaxConns       int           // connections per target; default 4096
 	MaxWaiters     int           // requests that wait for a connection, per target; default 4096
 }
@@ -118,7 +118,7 @@ func New(cfg Config) *Pool {
 	duration(&cfg.IdleTimeout, time.Minute)
 	duration(&cfg.MeshIdle, 10*time.Minute)
 	duration(&cfg.SpareTimeout, 30*time.Second)
-	count(&cfg.MaxIdle, 128)
+	count(&cfg.MaxIdle, 1024)
 	count(&cfg.MaxConns, 4096)
 	count(&cfg.MaxWaiters, 4096)
 	return &Pool{cfg: cfg, hosts: map[Target]*host{}}
