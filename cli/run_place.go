@@ -60,6 +60,9 @@ func place(b *bootstrap.Bootstrap, listens string) (host string, err error) {
 func meshAddress(remote, listens string) (netip.Addr, error) {
 	if remote != "" {
 		a, err := wayTo(remote)
+		if dns, ok := errors.AsType[*net.DNSError](err); ok {
+			return a, fmt.Errorf("--control %s: %s: %s: give a name that this machine resolves, or an address", remote, dns.Name, dns.Err)
+		}
 		if err != nil {
 			err = fmt.Errorf("no way to the control plane at %s: %w; say with --address where other proxies reach this machine", remote, err)
 		}

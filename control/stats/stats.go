@@ -6,6 +6,7 @@ package stats
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	forget    = time.Minute      // after the last report of a workload, its totals are added to those of the departed
 	maxEdges  = 4096             // per report
 	maxReport = 4 << 20          // bytes
+	maxTotals = 4 * maxEdges     // edges of proxies that count no more, per workload and of the departed; more are forgotten
 )
 
 // Stats is what was reported. Its zero value is ready to use.
@@ -70,7 +72,7 @@ func (s *Stats) Report(workload string, text []byte, now time.Time) error {
 // add appends a report and thins out old ones.
 func (src *source) add(r report) {
 	if n := len(src.reports); n > 0 && begunAgain(src.reports[n-1].edges, r.edges) {
-		src.earlier = telemetry.MergeEdges(append(src.earlier, src.reports[n-1].edges...), nil)
+		src.earlier = total(src.earlier, src.reports[n-1].edges)
 		src.reports = nil
 	}
 	src.reports = append(src.reports, r)
@@ -86,6 +88,12 @@ func (src *source) add(r report) {
 	}
 	clear(src.reports[len(keep):])
 	src.reports = keep
+}
+
+// total answers the sums of what is counted no more, bounded.
+func total(lists ...[]telemetry.Edge) []telemetry.Edge {
+	sum := telemetry.MergeEdges(slices.Concat(lists...), nil)
+	return sum[:min(len(sum), maxTotals)]
 }
 
 // begunAgain reports whether counts have gone down, which only a new proxy's do.
@@ -109,7 +117,7 @@ func (s *Stats) depart(now time.Time) {
 	for name, src := range s.sources {
 		last := src.reports[len(src.reports)-1]
 		if now.Sub(last.at) > Keep+forget {
-			s.departed = telemetry.MergeEdges(append(append(s.departed, src.earlier...), last.edges...), nil)
+			s.departed = total(s.departed, src.earlier, last.edges)
 			delete(s.sources, name)
 		}
 	}

@@ -2,6 +2,7 @@ package stats_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -66,5 +67,29 @@ func TestWindows(t *testing.T) {
 	}
 	if err := s.Report("default/web-3", []byte("{"), later); err == nil {
 		t.Error("an unreadable report was taken")
+	}
+}
+
+// TestBound: a proxy that begins again with other edges every time does not fill the memory.
+func TestBound(t *testing.T) {
+	var s stats.Stats
+	now := time.Unix(1_000_000, 0)
+	for round := range 8 {
+		var edges []telemetry.Edge
+		for i := range 4096 {
+			k := key
+			k.Source, k.Destination = fmt.Sprint("x", round), fmt.Sprint("y", i)
+			edges = append(edges, telemetry.Edge{EdgeKey: k, Requests: 1})
+		}
+		b, err := json.Marshal(edges)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Report("default/liar-1", b, now.Add(time.Duration(round)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.Edges(0, now)); n > 5*4096 {
+		t.Errorf("%d edges are kept", n)
 	}
 }

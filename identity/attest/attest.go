@@ -109,6 +109,8 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument:
 			err = fmt.Errorf("%w: %s", ErrRefused, status.Convert(err).Message())
+		case codes.Unavailable, codes.DeadlineExceeded:
+			err = fmt.Errorf("not reached: %s: is 'tulle up' running there, and does it listen on this address?", status.Convert(err).Message())
 		}
 		return nil, fmt.Errorf("attesting to the control plane at %s: %w", address, err)
 	}
