@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -18,6 +19,9 @@ func newEndpointsCommand() *cobra.Command {
 		if err := listing(cmd, "/v1/endpoints", args, &sets); err != nil {
 			return err
 		}
+		if len(args) == 1 && len(sets) == 0 {
+			return unknownService(args[0])
+		}
 		return o.print(cmd, sets, func(w io.Writer) {
 			row(w, "SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "PROTOCOL", "IDENTITY")
 			for _, s := range sets {
@@ -31,6 +35,11 @@ func newEndpointsCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// unknownService says that a listing was narrowed to a service that is not there.
+func unknownService(name string) error {
+	return fmt.Errorf("there is no service %q: see 'tulle status'", name)
 }
 
 // listing reads a listing that can be narrowed to one service.

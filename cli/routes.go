@@ -22,6 +22,9 @@ func newRoutesCommand() *cobra.Command {
 		if err := listing(cmd, "/v1/routes", args, &tables); err != nil {
 			return err
 		}
+		if len(args) == 1 && len(tables) == 0 {
+			return unknownService(args[0])
+		}
 		return o.print(cmd, tables, func(w io.Writer) {
 			row(w, "SERVICE", "MATCH", "TO", "TIMEOUT", "FROM")
 			for _, t := range tables {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -122,6 +123,47 @@ func TestExternalEtcd(t *testing.T) {
 	})
 	l.more(100)
 	l.flawless()
+}
+
+// TestCommands: every listing in every format, and the errors that everybody makes.
+func TestCommands(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin("--service", "reviews", "--version", "v1")
+	m.httpbin("--service", "reviews", "--version", "v2")
+	m.apply(weights(90, 10))
+	l := m.load(nil, "http://reviews:8080/anything")
+	for command, want := range map[string]string{
+		"status": "reviews.default", "endpoints": "reviews-v1", "endpoints reviews": "127.0.0.1:", "routes": "90%", "routes reviews": "reviews-v2.default:8080 10%",
+		"stat --window 5s": "load.default", "check": "ok", "get httproutes": "True", "get httproute reviews": "reviews",
+	} {
+		eventually(t, patience, command, func() error { // what flows is reported once a second
+			if r := m.cli(strings.Fields(command)...); r.code != 0 || !strings.Contains(r.stdout, want) {
+				return fmt.Errorf("want %q: %s", want, r)
+			}
+			return nil
+		})
+		text := m.ok(m.cli(append(strings.Fields(command), "-o", "json")...))
+		if _, err := json.MarshalIndent(decode[any](t, text), "", "  "); err != nil || len(text) < 10 {
+			t.Errorf("%s -o json: %s", command, text)
+		}
+		if text := m.ok(m.cli(append(strings.Fields(command), "-o", "yaml")...)); len(text) < 10 || strings.HasPrefix(text, "{") {
+			t.Errorf("%s -o yaml: %s", command, text)
+		}
+	}
+	l.flawless()
+	for command, want := range map[string]string{
+		"stat -o xml": "json", "statsu": "status", "get wombats": "wombats", "get httproute nobody": "nobody", "delete httproute nobody": "nobody",
+		"apply -f /no/such/file.yaml": "/no/such/file.yaml", "apply": "-f", "endpoints nobody": "nobody", "up --no-such-flag": "--help",
+		"up --http-listen " + m.http: "", "run -- true": "--service", "run --service Bad -- true": "Bad", "run --service a --port x -- true": "--port",
+	} {
+		r := m.cli(strings.Fields(command)...)
+		if strings.HasPrefix(command, "run ") {
+			r = m.finish(m.command(strings.Fields(command)...))
+		}
+		if r.code == 0 || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, want) || r.stdout != "" {
+			t.Errorf("%s: want one line with %q: %s", command, want, r)
+		}
+	}
 }
 
 // TestJoinToken: a workload that reaches the control plane over the network only, as from another machine.

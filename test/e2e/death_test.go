@@ -167,6 +167,25 @@ func TestProxyCrash(t *testing.T) {
 	})
 }
 
+// TestPartKilled: only the program, or only the proxy, of one of two instances dies. No idempotent request fails.
+func TestPartKilled(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin()
+	l := m.load(nil, "http://httpbin:8080/anything")
+	for range 2 {
+		p := m.httpbin()
+		l.more(100)
+		kill([]int{p.proxyOf()})
+		l.more(200)
+		kill([]int{p.programOf("go-httpbin")})
+		if code := p.wait(patience); code != 128+9 {
+			t.Errorf("the program was killed, the exit code is %d", code)
+		}
+		l.more(100)
+	}
+	l.flawless()
+}
+
 // TestGracefulStop: an instance that is asked to end loses nothing, neither do instances that come.
 func TestGracefulStop(t *testing.T) {
 	m := newMesh(t)
@@ -183,6 +202,39 @@ func TestGracefulStop(t *testing.T) {
 		l.more(100)
 	}
 	l.flawless()
+}
+
+// TestGracefulStopGRPC: likewise for calls that may not be repeated, over the one connection that gRPC has.
+func TestGracefulStopGRPC(t *testing.T) {
+	m := newMesh(t)
+	instance := func() *process {
+		p := m.run([]string{"--service", "health", "--port", "9999/grpc", "--ready", "tcp"}, binary(t, "podinfo"), "--port", "9898", "--grpc-port", "9999", "--level", "debug")
+		m.announced(p)
+		return p
+	}
+	p := instance()
+	instance()
+	l := m.loadBy(1, "grpc-load", "health:9999", "podinfo")
+	for range 2 {
+		p.signal(syscall.SIGTERM)
+		p.wait(patience)
+		l.more(100)
+		p = instance()
+		l.more(100)
+	}
+	l.flawless()
+}
+
+// TestStartedFirst: a workload may be started a moment before its control plane is, also where one has died.
+func TestStartedFirst(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin()
+	m.control.killAll()
+	p := m.run([]string{"--service", "early"}, "curl", "-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080/get")
+	m.up()
+	if code := p.wait(patience); code != 0 || p.stdout() != "200" {
+		t.Errorf("exit code %d, %q, %s", code, p.stdout(), p.stderr())
+	}
 }
 
 // TestSupervisorKilled: neither program nor proxy outlives its supervisor.

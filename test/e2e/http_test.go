@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -186,4 +187,39 @@ func TestSamePort(t *testing.T) {
 	if one+two != 200 || one < 40 || two < 40 {
 		t.Errorf("200 requests went %d to the one and %d to the other", one, two)
 	}
+}
+
+// TestSelf: a program that calls itself, by its own loopback and by its service's name.
+func TestSelf(t *testing.T) {
+	m := newMesh(t)
+	pipe := filepath.Join(m.dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := m.run([]string{"--service", "self", "--port", "8080"}, "sh", "-c", binary(t, "go-httpbin")+" -port 8080 -log-level OFF & read -r line <"+pipe+"; "+
+		"for h in localhost 127.0.0.1 self; do curl -sS --max-time 5 -o /dev/null -w '%{http_code} ' http://$h:8080/get; done; kill $!")
+	m.announced(p)
+	writeFile(t, pipe, "go\n")
+	if p.wait(patience); p.stdout() != "200 200 200 " {
+		t.Errorf("%q %s", p.stdout(), p.stderr())
+	}
+}
+
+// TestManyAtOnce: a crowd of workloads that start in the same moment, and two hundred connections.
+func TestManyAtOnce(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin()
+	m.httpbin()
+	var crowd []*process
+	for range 20 {
+		crowd = append(crowd, m.run([]string{"--service", "crowd"}, "curl", "-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080/get"))
+	}
+	for _, p := range crowd {
+		if code := p.wait(2 * patience); code != 0 || p.stdout() != "200" {
+			t.Errorf("exit code %d, %q: %s", code, p.stdout(), p.stderr())
+		}
+	}
+	l := m.loadBy(200, "load", "-connections", "200", "-posts", "-pause", "0", "http://httpbin:8080/anything")
+	l.more(5000)
+	l.flawless()
 }

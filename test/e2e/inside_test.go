@@ -12,8 +12,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -209,5 +211,45 @@ func websocketMain(args []string) error {
 		}
 	}
 	fmt.Printf("echo of %d bytes, %d times\n", size, times)
+	return nil
+}
+
+// grpcLoadMain calls a server with gRPC's own client over one connection until SIGTERM, and counts as loadMain does.
+func grpcLoadMain(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	l := &load{sum: counts{Errors: map[string]int{}}}
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		l.mu.Lock()
+		l.sum.Opened++
+		l.mu.Unlock()
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
+	c, err := grpc.NewClient("passthrough:///"+args[0], grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dial), grpc.WithDisableRetry())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	client := healthpb.NewHealthClient(c)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ctx.Err() == nil; n++ {
+		call, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		_, err := client.Check(call, &healthpb.HealthCheckRequest{Service: args[1]})
+		cancel()
+		l.mu.Lock()
+		if err == nil {
+			l.sum.OK++
+		} else {
+			l.sum.Failed++
+			l.sum.Errors[err.Error()]++
+		}
+		l.mu.Unlock()
+		if n%40 == 0 {
+			l.print(false)
+		}
+		<-tick.C
+	}
+	l.print(true)
 	return nil
 }

@@ -164,9 +164,13 @@ type loader struct {
 // load starts a load generator in the mesh and waits until it flows.
 func (m *mesh) load(flags []string, target string) *loader {
 	m.t.Helper()
-	const connections = 8
-	command := append([]string{self(m.t), "load", "-connections", fmt.Sprint(connections)}, append(flags, target)...)
-	l := &loader{m: m, p: m.run([]string{"--service", "load"}, command...), connections: connections}
+	return m.loadBy(8, append(append([]string{"load", "-connections", "8"}, flags...), target)...)
+}
+
+// loadBy is load with any of our programs that prints counts, and that opens a number of connections.
+func (m *mesh) loadBy(connections int, command ...string) *loader {
+	m.t.Helper()
+	l := &loader{m: m, p: m.run([]string{"--service", "load"}, append([]string{self(m.t)}, command...)...), connections: connections}
 	l.more(50)
 	return l
 }
