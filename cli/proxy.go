@@ -18,10 +18,11 @@ import (
 	"github.com/tulle-mesh/tulle/proxy"
 )
 
-// Times of a proxy's first contact with the control plane.
+// Times of a proxy's first contact with the control plane, and of its end.
 const (
 	attestFirst = 15 * time.Second       // until the user is told that it failed
 	attestRetry = 200 * time.Millisecond // between two tries
+	afterTerm   = 5 * time.Second        // to withdraw and drain without a supervisor
 )
 
 // newProxyCommand makes tulle proxy, which a supervisor starts. Users start tulle run.
@@ -49,6 +50,7 @@ func runProxy() error {
 	}
 	defer link.Close()
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	endAfterTerm()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})).With("workload", b.Workload)
 	id, err := identify(b, link, log)
 	if err != nil {
@@ -62,6 +64,19 @@ func runProxy() error {
 	defer p.Close()
 	defer os.Remove(b.Admin) // the supervisor's, which may be gone
 	return p.Follow(link)
+}
+
+// endAfterTerm bounds what is left after SIGTERM. The kernel sends it when the supervisor has died without a word; the
+// link says the same, and Follow then withdraws the workload at once and drains, instead of leaving it to the control
+// plane to notice.
+func endAfterTerm() {
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM)
+	go func() { // ends with the process
+		<-term
+		time.Sleep(afterTerm)
+		os.Exit(1)
+	}()
 }
 
 // failed says that starting again is no use.
