@@ -1,7 +1,7 @@
 // Package attest is how a process proves who it is and gets its identity from the control plane: by the
 // credentials of its unix socket on the same machine, or with a join token from another. The private key is
-// made here and never leaves the process. Later identities are asked for with the one in force. Start reading
-// at Start.
+// made here and never leaves the process, but to the one that replaces it (Hold, Resume), from memory to memory.
+// Later identities are asked for with the one in force. Nothing here writes a file. Start reading at Start.
 package attest
 
 import (
