@@ -37,12 +37,32 @@ type stream2 struct {
 	next    *stream2
 }
 
+// Windows of a whole connection, in bytes.
+const (
+	// boundless is never filled by its streams: a request whose body is read slowly must not hold up the others.
+	boundless = 1 << 30
+	// published is for strangers, who share a connection with nobody else.
+	published = 4 << 20
+)
+
+// meshBudget is how many frames another proxy may send in vain: those are the resets of all its program's requests.
+const meshBudget = 100_000
+
 func newConn2(c loop.Conn, ctx Context, cfg Config) *conn2 {
 	u := &conn2{c: c, ctx: ctx, cfg: cfg}
+	var window, budget uint32 = boundless, 0
+	switch o := ctx.Origin; {
+	case o.Publish:
+		window = published
+	case o.Mesh:
+		budget = meshBudget
+	}
 	u.h2 = http2.New(http2.Config{
 		Server:        true,
 		MaxConcurrent: cfg.MaxStreams,
 		InitialWindow: uint32(max(cfg.Window, 64<<10-1)),
+		ConnWindow:    window,
+		Budget:        budget,
 		MaxHead:       uint32(cfg.Limits.Head),
 		EnableConnect: true,
 		Events:        (*events2)(u),

@@ -1,17 +1,19 @@
 package downstream_test
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-
-	"bytes"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -150,4 +152,63 @@ func TestTunnelProgramGone(t *testing.T) {
 			return p.worker.Open() == 0
 		})
 	})
+}
+
+// Requests that share a connection between proxies do not wait for each other's slow readers, nor for programs that
+// read slowly.
+func TestSlowNeighbours(t *testing.T) {
+	const neighbours = 100
+	release := make(chan struct{})
+	var moved atomic.Int64
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/down":
+			b := make([]byte, 64<<10)
+			for {
+				n, err := w.Write(b)
+				if moved.Add(int64(n)); err != nil {
+					return
+				}
+			}
+		case "/up":
+			<-release
+		default:
+			fmt.Fprint(w, "done")
+		}
+	})
+	defer close(release)
+	o := inbound(addrOf(t, srv))
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	p := caller(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
+	for i := range neighbours {
+		c := raw(t, p)
+		if err := c.c.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+			t.Fatal(err)
+		}
+		if i%2 == 0 {
+			c.send("GET /down HTTP/1.1\r\nHost: a\r\n\r\n") // and read nothing
+		} else {
+			go func() {
+				_, _ = io.Copy(c.c, io.MultiReader(strings.NewReader("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 4194304\r\n\r\n"), bytes.NewReader(make([]byte, 4<<20))))
+			}()
+		}
+	}
+	in.until("all of them", func() bool { return in.worker.Open() == neighbours })
+	var last int64
+	var since time.Duration
+	in.until("all of them to be stuck", func() bool {
+		now := in.loop.Now()
+		if n := moved.Load(); n != last {
+			last, since = n, now
+		}
+		return now-since > 300*time.Millisecond
+	})
+	for range 20 {
+		c := raw(t, p)
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if _, body := c.response("GET"); body != "done" {
+			t.Fatalf("%q", body)
+		}
+	}
 }

@@ -234,11 +234,11 @@ func (u *HTTP1) readBody(p []byte) int {
 // give hands body bytes on and stops reading when too many are under way.
 func (u *HTTP1) give(data []byte, end bool) {
 	u.unread += len(data)
-	if !end && u.unread >= u.shared.window() && !u.paused {
+	u.r.Data(data, end)
+	if !end && u.r != nil && u.unread >= u.shared.window() && !u.paused {
 		u.paused = true
 		u.c.Pause()
 	}
-	u.r.Data(data, end)
 }
 
 // finish notes that the response is complete; surplus says that more bytes follow, which nobody asked for.

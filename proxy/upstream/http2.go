@@ -41,9 +41,16 @@ type stream2 struct {
 func NewHTTP2(shared *Shared, owner Owner) *HTTP2 {
 	u := &HTTP2{shared: shared, owner: owner}
 	w := uint32(shared.window())
-	u.h2 = http2.New(http2.Config{InitialWindow: max(w, 64<<10-1), Events: (*events2)(u)})
+	u.h2 = http2.New(http2.Config{InitialWindow: max(w, 64<<10-1), ConnWindow: boundless, Budget: resets, Events: (*events2)(u)})
 	return u
 }
+
+// boundless is a window of a connection that its streams' windows never fill: who reads slowly on some of them must
+// not hold up the others. What is held is bounded by the streams, which are ours.
+const boundless = 1 << 30
+
+// resets is how many frames the peer may send in vain: a program that breaks off many responses does no harm to others.
+const resets = 100_000
 
 // Attach says which connection carries u.
 func (u *HTTP2) Attach(c loop.Conn) { u.c = c }
