@@ -24,6 +24,16 @@ type runFlags struct {
 	workers                              int
 }
 
+// Bounds: what the control plane takes of one workload, and how many sockets travel to a proxy (a forwarded port has two).
+const maxPorts, maxLabels = 64, 64
+
+func atMost(flag string, n, most int) error {
+	if n > most {
+		return fmt.Errorf("%s is given %d times: at most %d", flag, n, most)
+	}
+	return nil
+}
+
 // maxWorkload bounds a workload's name: it is one label of the SNI between proxies.
 const maxWorkload = 63
 
@@ -62,12 +72,12 @@ func (f *runFlags) bootstrap(random string) (b bootstrap.Bootstrap, err error) {
 func (f *runFlags) parseLabels(b *bootstrap.Bootstrap) error {
 	for _, s := range f.labels {
 		k, v, ok := strings.Cut(s, "=")
-		if !ok || k == "" || !isLabelValue(v) {
-			return fmt.Errorf("--label %q: write KEY=VALUE", s)
+		if !ok || !isLabelKey(k) || !isLabelValue(v) {
+			return fmt.Errorf("--label %q: write KEY=VALUE with letters, digits, '-', '_' and '.', at most 63 of them on each side", s)
 		}
 		b.Labels[k] = v
 	}
-	return nil
+	return atMost("--label", len(b.Labels), maxLabels)
 }
 
 // parsePorts reads [NAME=]PORT[:TARGET][/PROTOCOL].
@@ -115,7 +125,7 @@ func (f *runFlags) parsePorts(b *bootstrap.Bootstrap) error {
 		}
 		b.Ports = append(b.Ports, p)
 	}
-	return nil
+	return atMost("--port", len(b.Ports), maxPorts)
 }
 
 // parsePublish reads [HOST:]PORT[=SERVICEPORT]. Without a host the machine's loopback is meant.
@@ -150,7 +160,7 @@ func (f *runFlags) parsePublish(b *bootstrap.Bootstrap) error {
 		}
 		b.Publish = append(b.Publish, p)
 	}
-	return nil
+	return atMost("--publish", len(b.Publish), maxPorts)
 }
 
 // parseForward reads PORT[=HOST:PORT]. Without a target it is the same port on the machine's loopback.
@@ -184,7 +194,7 @@ func (f *runFlags) parseForward(b *bootstrap.Bootstrap) error {
 		}
 		b.Forward = append(b.Forward, bootstrap.Forward{Listen: n, Target: target})
 	}
-	return nil
+	return atMost("--forward", len(b.Forward), maxPorts)
 }
 
 func (f *runFlags) parseExclude(b *bootstrap.Bootstrap) error {
@@ -307,6 +317,20 @@ func isLabel(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
 	})
+}
+
+// isLabelKey reports whether s may be the key of a Kubernetes label: a name, after a domain and '/' or not.
+func isLabelKey(s string) bool {
+	domain, name, two := strings.Cut(s, "/")
+	if !two {
+		domain, name = "", s
+	}
+	for _, label := range strings.Split(domain, ".") {
+		if two && !isLabel(label) {
+			return false
+		}
+	}
+	return name != "" && isLabelValue(name) && len(s) <= 253
 }
 
 // isLabelValue reports whether s may be the value of a Kubernetes label.

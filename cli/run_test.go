@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -41,6 +42,7 @@ func TestRunFlags(t *testing.T) {
 		"--service r --port 80 --port 81 --publish 1.2.3.4:81":                      func(b *bootstrap.Bootstrap) any { return b.Publish },
 		"--service r --forward 5432 --forward 6379=db.example:1234":                 func(b *bootstrap.Bootstrap) any { return b.Forward },
 		"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":             func(b *bootstrap.Bootstrap) any { return len(b.Exclude) },
+		"--service r --label app.example/a.b_c=1":                                   func(b *bootstrap.Bootstrap) any { return b.Labels },
 		"--service r --label a=b --label c=":                                        func(b *bootstrap.Bootstrap) any { return b.Labels },
 		"--service r --wait-for cart --wait-for db.shop -- ls --port nope":          func(b *bootstrap.Bootstrap) any { return b.WaitFor },
 	} {
@@ -69,6 +71,7 @@ var runWants = map[string]any{
 	"--service r --port 80 --port 81 --publish 1.2.3.4:81":             []bootstrap.Publish{{Listen: "1.2.3.4:81", Port: 81}},
 	"--service r --forward 5432 --forward 6379=db.example:1234":        []bootstrap.Forward{{Listen: 5432, Target: "127.0.0.1:5432"}, {Listen: 6379, Target: "db.example:1234"}},
 	"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":    3,
+	"--service r --label app.example/a.b_c=1":                          map[string]string{"app.example/a.b_c": "1"},
 	"--service r --label a=b --label c=":                               map[string]string{"a": "b", "c": ""},
 	"--service r --wait-for cart --wait-for db.shop -- ls --port nope": []string{"cart", "db.shop"},
 }
@@ -97,6 +100,11 @@ func TestRunFlagErrors(t *testing.T) {
 		"--service r --forward 90 --forward 90=h:1":      "given twice",
 		"--service r --exclude x":                        `--exclude "x"`,
 		"--service r --label a":                          "KEY=VALUE",
+		"--service r --label /a=b":                       "KEY=VALUE",
+		"--service r --label a:b=c":                      "KEY=VALUE",
+		"--service r" + many(65, " --port %d"):           "at most 64",
+		"--service r" + many(65, " --label k%d=v"):       "at most 64",
+		"--service r" + many(65, " --forward %d"):        "at most 64",
 		"--service r --ready http:path --port 80":        "no path",
 		"--service r --ready tcp":                        "no --port",
 		"--service r --ready nope --port 80":             "unknown kind",
@@ -114,6 +122,15 @@ func TestRunFlagErrors(t *testing.T) {
 			t.Errorf("%q: more than one line: %v", line, err)
 		}
 	}
+}
+
+// many repeats a flag with the numbers from 1000.
+func many(n int, flag string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, flag, 1000+i)
+	}
+	return b.String()
 }
 
 func TestWorkloadNameIsOneLabel(t *testing.T) {

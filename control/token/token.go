@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/control/store"
@@ -73,6 +74,11 @@ func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text stri
 	}
 	if spec.Uses == 0 {
 		spec.Uses = DefaultUses
+	}
+	for what, name := range map[string]string{"namespace": spec.Namespace, "service account": spec.ServiceAccount} {
+		if !isName(name) && (name != "" || what == "namespace") {
+			return "", Info{}, fmt.Errorf("%s %q: a name has lower-case letters, digits and '-', and at most 63 of them", what, name)
+		}
 	}
 	if spec.TTL < time.Second || spec.TTL > MaxTTL || spec.Uses < 1 || spec.Uses > MaxUses {
 		return "", Info{}, fmt.Errorf("a join token lasts 1s to %s and has 1 to %d uses", MaxTTL, MaxUses)
@@ -156,4 +162,14 @@ func (t *Tokens) put(ctx context.Context, s stored, cond store.If) error {
 		_, err = t.store.Put(ctx, store.Object{Key: store.Key{Kind: kind, Name: s.ID}, Value: value}, cond)
 	}
 	return err
+}
+
+// isName reports whether s is a DNS label (RFC 1123) in lower case, as namespaces and service accounts are.
+func isName(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
+	})
 }

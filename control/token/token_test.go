@@ -33,6 +33,11 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %v", name, refused)
 		}
 	}
+	for _, bad := range []token.Spec{{Namespace: "A b"}, {Namespace: "a/b"}, {ServiceAccount: "x.y"}, {Uses: -1}, {TTL: time.Millisecond}, {Namespace: "-"}} {
+		if _, _, err := tokens.Issue(ctx, bad, now); err == nil {
+			t.Errorf("a token that nobody can use: %+v", bad)
+		}
+	}
 	var wg sync.WaitGroup
 	var let atomic.Int32
 	for range 8 {

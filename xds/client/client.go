@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -32,7 +33,8 @@ type Client struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 
-	away, said time.Time // the owner's: since when the control plane has not been reachable, when that was said last
+	away, said time.Time  // the owner's: since when the control plane has not been reachable, when that was said last,
+	why        codes.Code // and why
 
 	mu       sync.Mutex
 	protocol *delta.Client
@@ -104,7 +106,7 @@ func (c *Client) run(ctx context.Context) {
 			wait = c.cfg.MinBackoff
 		}
 		why := status.Convert(err).Message()
-		c.complain(why)
+		c.complain(status.Code(err), why)
 		c.mu.Lock()
 		c.st.LastError = why
 		c.mu.Unlock()
@@ -116,17 +118,23 @@ func (c *Client) run(ctx context.Context) {
 	}
 }
 
-// complain says that the control plane is away, at once and then every sayAgain; relieve says that this is over.
-func (c *Client) complain(why string) {
+// complain says that the control plane is away, or does not want us, at once and then every sayAgain; relieve says that
+// this is over.
+func (c *Client) complain(code codes.Code, why string) {
 	now := time.Now()
 	switch {
 	case c.away.IsZero():
 		c.away = now
-	case now.Sub(c.said) < sayAgain:
+	case code == c.why && now.Sub(c.said) < sayAgain:
 		return
 	}
-	c.said = now
-	c.cfg.Log.Warn("control plane not reachable; what is known stays in force", "address", c.cfg.Address, "since", c.away.Format(time.TimeOnly), "error", why)
+	c.said, c.why = now, code
+	what := "control plane not reachable; what is known stays in force"
+	switch code {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated:
+		what = "the control plane refuses this workload: nobody can call it, and what it calls is not known"
+	}
+	c.cfg.Log.Warn(what, "address", c.cfg.Address, "since", c.away.Format(time.TimeOnly), "error", why)
 }
 
 func (c *Client) relieve() {

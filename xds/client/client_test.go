@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -287,4 +288,28 @@ func TestSession(t *testing.T) {
 	}
 	c.Close()
 	ch.next(t, "end true")
+}
+
+// strict lets nobody in.
+type strict struct{ chief }
+
+func (strict) Begin(spiffe.ID, server.Hello) (server.Session, error) {
+	return nil, errors.New("more than 64 ports")
+}
+
+// Who is refused is told that, and not that nobody was there.
+func TestRefusalIsSaid(t *testing.T) {
+	s := xdstest.New(t, strict{})
+	said := &lines{}
+	c, err := client.New(client.Config{Address: s.Address, Identity: s.Authority.Issue(cartID), Server: xdstest.ID, MinBackoff: time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(said, nil)), Workload: client.Workload{Name: "cart-1", Namespace: "default", Service: "cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(newLog())
+	defer c.Close()
+	until(t, func() bool { return said.count("refuses this workload") > 0 })
+	if said.count("more than 64 ports") != 1 || said.count("not reachable") != 0 {
+		t.Error(said.text.String())
+	}
 }
