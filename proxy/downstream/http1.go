@@ -42,6 +42,8 @@ type conn1 struct {
 	dropped int           // bytes of a body that nobody wants
 	since   time.Duration // when the state that the timer watches began
 	partial bool          // a head has begun
+	pieces  uint64        // of request bodies that were read
+	seen    uint64        // what pieces was when the timer last expired in a body; never: not yet in this one
 	wrote   bool          // response bytes have gone out since the client's EOF
 }
 
@@ -70,6 +72,7 @@ const (
 const (
 	maxDiscard = 256 << 10       // body bytes read for nobody before the connection is given up
 	linger     = 2 * time.Second // how long the rest of a body that nobody wants may take
+	never      = ^uint64(0)
 	halfClosed = 3 * time.Second // how long a client that has ended its direction may wait without a byte
 )
 
@@ -140,7 +143,7 @@ func (s *conn1) readHead(p []byte) int {
 	if !none || s.old {
 		h.Upgrade = nil // an offer that has a body may be ignored (RFC 9110 section 7.8)
 	}
-	s.state = inBody
+	s.state, s.seen = inBody, never
 	s.body.Reset(f)
 	end := none
 	if none {
@@ -223,6 +226,7 @@ func (s *conn1) broken() {
 
 // got counts bytes that were given on and stops reading when too many are.
 func (s *conn1) got(n int) {
+	s.pieces++
 	s.unread += n
 	if s.unread >= s.cfg.Window {
 		s.pause()
@@ -318,7 +322,11 @@ func (s *conn1) expired() {
 			s.closeNow()
 			s.x.Gone()
 		}
+	case s.state == inBody && !s.paused && s.seen == s.pieces && s.x != nil:
+		s.closeNow() // it has promised more and sent none of it
+		s.x.Gone()
 	default:
+		s.seen = s.pieces
 		l.Arm(&s.timer, s.cfg.IdleTimeout)
 	}
 }

@@ -28,6 +28,32 @@ func TestClientTimeouts(t *testing.T) {
 	}
 }
 
+// A client that does not send the body it has promised is given up; one that sends it slowly is not.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		_, _ = w.Write(b)
+	})
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{IdleTimeout: 100 * time.Millisecond}})
+	slow, none := raw(t, p), raw(t, p)
+	for _, c := range []*wire{slow, none} {
+		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
+	}
+	for range 10 {
+		var at time.Duration
+		p.do(func() { at = p.loop.Now() })
+		p.until("40 ms", func() bool { return p.loop.Now() > at+40*time.Millisecond })
+		slow.send("x")
+	}
+	if _, body := slow.response("POST"); body != "xxxxxxxxxx" {
+		t.Errorf("%q", body)
+	}
+	if b, err := io.ReadAll(none.r); len(b) > 0 || err != nil {
+		t.Errorf("%q %v", b, err)
+	}
+	p.until("the end of both", func() bool { return p.worker.Open() == 0 })
+}
+
 // A request that takes longer than the client may be idle is not cut off.
 func TestLongRequest(t *testing.T) {
 	release := make(chan struct{})
