@@ -59,7 +59,7 @@ func start(t testing.TB, name string, cmd *exec.Cmd) *process {
 	t.Cleanup(func() {
 		p.stop(10 * time.Second)
 		for line := range strings.Lines(p.stderr()) {
-			if strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+			if strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") || strings.Contains(line, "DATA RACE") {
 				t.Errorf("%s: %s", name, line)
 			} else if strings.Contains(line, "level=WARN") {
 				t.Logf("%s: %s", name, line)
