@@ -273,3 +273,38 @@ func TestListenerHandedOver(t *testing.T) {
 		t.Error("listening on something that does not listen")
 	}
 }
+
+// TestEnded: the kernel knows of the peer's end while the loop is busy with something else.
+func TestEnded(t *testing.T) {
+	e := start(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	p := &looptest.Peer{}
+	var c loop.Conn
+	do(e, func() { c = e.Dial(loop.Dial{Address: ln.Addr().(*net.TCPAddr).AddrPort()}, p) })
+	peer, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for open := false; !open; {
+		do(e, func() { open = c.Local().IsValid() })
+	}
+	ended := func() bool { return c.(interface{ Ended() bool }).Ended() }
+	do(e, func() {
+		if ended() {
+			t.Error("a connection at rest has ended")
+		}
+		if err := peer.Close(); err != nil {
+			t.Error(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); !ended(); { // the loop stands still
+			if time.Now().After(deadline) {
+				t.Error("the end is not seen")
+				return
+			}
+		}
+	})
+}

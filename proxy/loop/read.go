@@ -2,6 +2,10 @@ package loop
 
 import "golang.org/x/sys/unix"
 
+// Ended asks the kernel whether the peer of a connection that is at rest has ended, or said something, that the loop has
+// not been told of yet. Not part of Conn: only real networks have such a moment.
+func (c *conn) Ended() bool { return c.fd < 0 || !c.connecting && !quiet(c.fd) }
+
 // worthCopying is up to which size what was not consumed is moved to the scratch buffer for the next read.
 const worthCopying = 4 << 10
 

@@ -25,6 +25,13 @@ func recv(fd int, p []byte) (int, syscall.Errno) {
 	}
 }
 
+// quiet reports whether there is nothing to read: no byte, no end, no error.
+func quiet(fd int) bool {
+	var b [1]byte
+	_, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return errno == unix.EAGAIN || errno == unix.EINTR
+}
+
 // send writes what the kernel takes of p, which is not empty.
 func send(fd int, p []byte) (int, syscall.Errno) {
 	for {

@@ -42,9 +42,10 @@ func (h *host) take() upstream.Conn {
 		c := h.idle[n-1]
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
-		if c.Free() {
+		if u, ok := c.(*upstream.HTTP1); c.Free() && (!ok || u.Fresh()) {
 			return c
 		}
+		c.Retire()
 	}
 	return nil
 }

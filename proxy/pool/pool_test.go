@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -136,6 +137,33 @@ func TestReuse(t *testing.T) {
 	})
 	srv.CloseClientConnections()
 	b.until("the idle connection gone", func() bool { return b.pool.Conns() == 0 })
+}
+
+// TestPatience: a connection that the program may be about to close is not used again.
+func TestPatience(t *testing.T) {
+	var opened atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	b := newBench(t, pool.Config{Shared: upstream.Shared{Patience: time.Second}})
+	target := pool.Target{Kind: pool.HTTP1, Address: address(t, srv.Listener.Addr().String())}
+	for _, wait := range []time.Duration{0, 20 * time.Millisecond, 1100 * time.Millisecond} {
+		var at time.Duration
+		b.do(func() { at = b.loop.Now() })
+		b.until("some time", func() bool { return b.loop.Now() > at+wait })
+		u := newUser()
+		b.do(func() { u.get(b.pool, &target) })
+		b.until("the response", func() bool { return u.ended })
+	}
+	if n := opened.Load(); n != 2 {
+		t.Errorf("%d connections", n)
+	}
+	b.until("the old one gone", func() bool { return b.pool.Conns() == 1 })
 }
 
 func TestBounds(t *testing.T) {

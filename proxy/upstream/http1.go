@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/http1"
@@ -21,6 +22,7 @@ type HTTP1 struct {
 	method []byte // of the request; belongs to the receiver until Done
 	r      Receiver
 	served uint64
+	rested time.Duration // since when it has no request
 
 	state   state1
 	chunked bool // the request's body
@@ -93,6 +95,21 @@ func (u *HTTP1) Free() bool {
 	return u.up && !u.down && !u.close && !u.retire && u.r == nil && u.state == idle
 }
 
+// Fresh reports whether a connection without a request should be given one. A program that closes idle connections
+// may have done so in this very turn, so the kernel is asked; when it is about to (Shared.Patience) another connection
+// is safer. What is not idempotent could not be sent again.
+func (u *HTTP1) Fresh() bool {
+	rest := u.c.Loop().Now() - u.rested
+	if rest < atRest || rest > u.shared.patience() {
+		return rest < atRest
+	}
+	e, ok := u.c.(interface{ Ended() bool })
+	return !ok || !e.Ended()
+}
+
+// atRest is from when on Fresh asks the kernel.
+const atRest = 10 * time.Millisecond
+
 // Idle implements Conn.
 func (u *HTTP1) Idle() bool { return u.r == nil }
 
@@ -123,7 +140,7 @@ func (u *HTTP1) Close() {
 
 // Opened implements loop.Handler.
 func (u *HTTP1) Opened() {
-	u.up = true
+	u.up, u.rested = true, u.c.Loop().Now()
 	u.owner.Up(u)
 }
 
@@ -401,7 +418,7 @@ func (t *stream1) Done() {
 		return
 	}
 	if whole && !u.close && !u.retire {
-		u.state = idle
+		u.state, u.rested = idle, u.c.Loop().Now()
 		if u.paused {
 			u.paused = false
 			u.c.Resume()

@@ -9,6 +9,7 @@ package upstream
 
 import (
 	"errors"
+	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/http1"
@@ -74,9 +75,12 @@ type Owner interface {
 
 // Shared is what all connections of a loop have in common.
 type Shared struct {
-	Limits  http1.Limits
-	Window  int    // response bytes under way per stream that were not consumed; default 64 KiB
-	scratch []byte // heads are written here before they go out
+	Limits http1.Limits
+	Window int // response bytes under way per stream that were not consumed; default 64 KiB
+	// Patience is after how long without a request an HTTP/1.1 connection is not used again; default 4 s, because some
+	// programs (Node.js) close theirs after five.
+	Patience time.Duration
+	scratch  []byte // heads are written here before they go out
 }
 
 // ErrFull: the connection takes no more requests now.
@@ -84,6 +88,13 @@ var ErrFull = errors.New("upstream: connection takes no more requests now")
 
 // errClosed is the cause of a failure when the peer ended the connection in an orderly way.
 var errClosed = errors.New("upstream closed the connection")
+
+func (s *Shared) patience() time.Duration {
+	if s.Patience <= 0 {
+		return 4 * time.Second
+	}
+	return s.Patience
+}
 
 func (s *Shared) window() int {
 	if s.Window <= 0 {
