@@ -15,7 +15,7 @@ import (
 // Watermarks of a connection's output, in bytes. Above HighWater whoever feeds the connection must stop;
 // Handler.Writable is called once the output has fallen below LowWater after it had been above HighWater.
 const (
-	HighWater = 256 << 10
+	HighWater = 180 << 10 // with what is written last, a scratch full and its frame, it fits into a buffer of 256 KB
 	LowWater  = 64 << 10
 )
 
