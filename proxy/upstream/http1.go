@@ -252,7 +252,7 @@ func (u *HTTP1) readBody(p []byte) int {
 func (u *HTTP1) give(data []byte, end bool) {
 	u.unread += len(data)
 	u.r.Data(data, end)
-	if !end && u.r != nil && u.unread >= u.shared.window() && !u.paused {
+	if !end && u.r != nil && u.unread >= u.shared.window()/2 && !u.paused { // another scratch full would be too much
 		u.paused = true
 		u.c.Pause()
 	}
