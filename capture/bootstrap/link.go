@@ -24,8 +24,14 @@ const (
 type Link struct {
 	conn *net.UnixConn
 	send sync.Mutex
-	rest []byte // read, not yet given out
-	fds  []int  // likewise
+	rest []byte  // read, not yet given out
+	fds  []batch // likewise, in order
+}
+
+// batch is the descriptors that came with the message that begins at an offset of Link.rest.
+type batch struct {
+	at  int
+	fds []int
 }
 
 // NewLink takes over f, one end of a connected unix stream socket.
@@ -140,8 +146,8 @@ func (l *Link) SendFiles(v any, fds []int) error {
 func (l *Link) ReceiveFiles(v any, take func(fds []int) error) error {
 	for {
 		if i := bytes.IndexByte(l.rest, '\n'); i >= 0 {
-			line, fds := l.rest[:i], l.fds
-			l.rest, l.fds = l.rest[i+1:], nil
+			line, fds := l.rest[:i], l.takeFiles(i+1)
+			l.rest = l.rest[i+1:]
 			err := json.Unmarshal(line, v)
 			if err == nil && take != nil {
 				err = take(fds)
@@ -160,6 +166,20 @@ func (l *Link) ReceiveFiles(v any, take func(fds []int) error) error {
 	}
 }
 
+// takeFiles answers the descriptors of the first message, which has n bytes and is about to be taken out of rest.
+func (l *Link) takeFiles(n int) (fds []int) {
+	later := l.fds[:0]
+	for _, b := range l.fds {
+		if b.at < n {
+			fds = append(fds, b.fds...)
+		} else {
+			later = append(later, batch{at: b.at - n, fds: b.fds})
+		}
+	}
+	l.fds = later
+	return fds
+}
+
 func (l *Link) fill() error {
 	p := make([]byte, 16<<10)
 	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
@@ -171,6 +191,9 @@ func (l *Link) fill() error {
 		return io.EOF
 	}
 	l.rest = append(l.rest, p[:n]...)
+	// One read ends with the first piece that has descriptors, and may begin with messages before it: they belong to the
+	// message that the read's last byte is part of.
+	at := bytes.LastIndexByte(l.rest[:len(l.rest)-1], '\n') + 1
 	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil {
 		return fmt.Errorf("link: %w", err)
@@ -180,7 +203,7 @@ func (l *Link) fill() error {
 		if err != nil {
 			return fmt.Errorf("link: %w", err)
 		}
-		l.fds = append(l.fds, fds...)
+		l.fds = append(l.fds, batch{at: at, fds: fds})
 	}
 	return nil
 }

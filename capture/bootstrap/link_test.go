@@ -70,6 +70,42 @@ func TestLinkCarriesFilesWithTheirMessage(t *testing.T) {
 	}
 }
 
+// TestLinkFilesOfTheRightMessage: messages that are read together each get their own descriptors.
+func TestLinkFilesOfTheRightMessage(t *testing.T) {
+	a, b := pair(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	send := func(fds []int) { // all is sent before anything is read
+		if err := a.SendFiles(bootstrap.Message{Event: bootstrap.EventReady}, fds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(nil)
+	send(nil)
+	send([]int{int(w.Fd())})
+	send(nil)
+	send([]int{int(w.Fd()), int(w.Fd())})
+	for i, want := range []int{0, 0, 1, 0, 2} {
+		var m bootstrap.Message
+		err := b.ReceiveFiles(&m, func(got []int) error {
+			if len(got) != want {
+				t.Errorf("message %d has %d descriptors, want %d", i, len(got), want)
+			}
+			for _, fd := range got {
+				unix.Close(fd)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestLinkManyWriters(t *testing.T) {
 	a, b := pair(t)
 	const writers, each = 8, 50
