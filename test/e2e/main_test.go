@@ -3,8 +3,8 @@
 // Package e2e runs the real binary: control planes, and unmodified third-party programs as workloads in their own
 // namespaces. Every test has a control plane of its own in a folder of its own and ends what it started; nothing
 // in the repository is written. The tests pass as root and as an ordinary user. Tests run one after the other.
-// The environment variable TULLE_BIN names the folder with tulle, go-httpbin and podinfo; without it that is
-// ../../bin. Start reading at newMesh, then TestHTTP.
+// The environment variable TULLE_BIN names the folder with tulle, go-httpbin and podinfo; without it that is this
+// binary's own folder if tulle is there, else ../../bin. Start reading at newMesh, then TestHTTP.
 package e2e
 
 import (
@@ -56,7 +56,10 @@ func binary(t testing.TB, name string) string {
 	t.Helper()
 	dir := os.Getenv("TULLE_BIN")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "bin")
+		dir = filepath.Dir(self(t))
+		if _, err := os.Stat(filepath.Join(dir, "tulle")); err != nil {
+			dir = filepath.Join("..", "..", "bin")
+		}
 	}
 	path, err := filepath.Abs(filepath.Join(dir, name))
 	if err != nil {
