@@ -9,6 +9,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/http1"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/sniff"
 )
 
 // conn1 is an HTTP/1 connection. It carries one exchange at a time and is that exchange's Client; what the client
@@ -37,6 +38,7 @@ type conn1 struct {
 	stalled  bool // Data took nothing
 	draining bool
 	closed   bool
+	spoke    bool // a request was read: the client does speak HTTP
 
 	unread  int           // request body bytes given and not credited
 	dropped int           // bytes of a body that nobody wants
@@ -124,7 +126,7 @@ func (s *conn1) readHead(p []byte) int {
 	h := &s.head
 	n, f, err := http1.ParseRequest(p, h, s.cfg.Limits)
 	if err != nil {
-		s.refuse(err)
+		s.refuse(err, p)
 		return len(p)
 	}
 	if n == 0 {
@@ -134,7 +136,7 @@ func (s *conn1) readHead(p []byte) int {
 		}
 		return 0
 	}
-	s.partial = false
+	s.partial, s.spoke = false, true
 	s.old, s.isHead = h.Version == message.HTTP10, string(h.Method) == "HEAD"
 	s.connect, s.expects = string(h.Method) == "CONNECT", h.Continue
 	s.last = h.Close || s.draining
@@ -166,11 +168,14 @@ func (s *conn1) begin(h *message.Head, end bool) {
 	s.x = x
 }
 
-// refuse answers bytes that are not a request and ends the connection.
-func (s *conn1) refuse(err error) {
+// refuse answers bytes p that are not a request and ends the connection. What is no HTTP at all gets here only on a
+// port that is declared HTTP: elsewhere it is relayed.
+func (s *conn1) refuse(err error, p []byte) {
 	reason := failure.BadRequest
 	if e, ok := err.(*http1.Error); ok && e.Reason == http1.HeadTooLarge {
 		reason = failure.HeadTooLarge
+	} else if v := sniff.Classify(p); !s.spoke && (v == sniff.Opaque || v == sniff.TLS) {
+		reason = failure.NotHTTP
 	}
 	s.last, s.old, s.isHead, s.connect, s.answer = true, false, false, false, answerNone
 	s.begun = true

@@ -326,6 +326,9 @@ func TestBadRequest(t *testing.T) {
 	p := program(t, func(w http.ResponseWriter, r *http.Request) { t.Error("it came through") })
 	for _, tc := range []struct{ send, reason string }{
 		{"GET / HTTP/1.1\r\n\r\n", "bad_request"},
+		{"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "bad_request"},
+		{"EHLO mail.example\r\n", "not_http"},
+		{"\x00\x01binary\r\n\r\n", "not_http"},
 		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "bad_request"},
 		{"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", "head_too_large"},
 	} {

@@ -101,9 +101,8 @@ func TestInstanceKilled(t *testing.T) {
 		l.more(100)
 	}
 	t.Logf("the endpoint was gone after %v", times)
-	// The listing is asked by a command each time; one round may have met a busy machine.
-	if slices.Sort(times); times[1] > 3*time.Second {
-		t.Errorf("the endpoint was gone after %v, want 3s", times)
+	if slices.Max(times) > 3*time.Second {
+		t.Errorf("the endpoint was gone after %v, want at most 3s each", times)
 	}
 	l.flawless()
 }
