@@ -15,8 +15,13 @@ type ServiceName struct {
 	Name      string
 }
 
-// String answers the form used in resource names and labels: "reviews.default".
-func (n ServiceName) String() string { return n.Name + "." + n.Namespace }
+// String answers the form used in resource names and labels: "reviews.default", or the name alone where it is Free.
+func (n ServiceName) String() string {
+	if n.Namespace == "" {
+		return n.Name
+	}
+	return n.Name + "." + n.Namespace
+}
 
 // IsZero reports whether n names nothing.
 func (n ServiceName) IsZero() bool { return n == ServiceName{} }
@@ -28,8 +33,16 @@ type PortName struct {
 	Port    uint16
 }
 
-// String answers "reviews.default:9080".
-func (p PortName) String() string { return p.Service.String() + ":" + strconv.Itoa(int(p.Port)) }
+// Free names a cluster or route table that belongs to no service of the mesh, as Envoy's configuration does: any text.
+func Free(name string) PortName { return PortName{Service: ServiceName{Name: name}} }
+
+// String answers "reviews.default:9080", or the name alone where it is Free.
+func (p PortName) String() string {
+	if p.Port == 0 && p.Service.Namespace == "" {
+		return p.Service.Name
+	}
+	return p.Service.String() + ":" + strconv.Itoa(int(p.Port))
+}
 
 // ParseServiceName reads "name.namespace".
 func ParseServiceName(s string) (ServiceName, error) {

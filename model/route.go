@@ -4,10 +4,23 @@ import "time"
 
 // RouteTable decides what happens to the requests for one port of a service. Routes are in order of
 // precedence (Gateway API: exact path, longest prefix, method, number of header and query matches, age, name):
-// the first that matches decides. A table without a route answers no_route.
+// the first that matches decides. A table without a route answers no_route. In a table with Hosts the request's
+// authority selects one of them first, and Routes is empty.
 type RouteTable struct {
 	Name   PortName
 	Routes []Route
+	Hosts  []VirtualHost
+	// IgnorePort of the authority when it is compared with the hosts' domains.
+	IgnorePort bool
+}
+
+// VirtualHost is the routes of some domains. Exact domains win over "*.suffix", those over "prefix.*", and "*" is
+// last; the longest wildcard wins (Envoy's rules). No two hosts of a table share a domain.
+type VirtualHost struct {
+	Name    string
+	Domains []string // lower case
+	Routes  []Route
+	Filters []Filter // run after those of the route
 }
 
 // Route is one match of one rule, and what to do then.
@@ -18,12 +31,62 @@ type Route struct {
 	Filters  []Filter
 	Backends []Backend // weights add up to more than 0, or the list is empty: then the answer is 500 no_backend
 	Timeouts Timeouts
+
+	Direct   *Direct   // answered here, without a backend
+	Rewrite  Rewrite   // of what the backend is told
+	Priority Priority  // whose Breakers bound it
+	Hash     []HashKey // what RingHash and Maglev hash; empty: at random
+	Upgrades []string  // protocols that may be upgraded to here, besides the listener's
+	// FromField names the request field whose value is the cluster, "" for Backends. An unknown cluster answers 503.
+	FromField string
+}
+
+// Direct is a response made here.
+type Direct struct {
+	Status int
+	Body   []byte
+}
+
+// Rewrite changes what the backend is told; its zero value changes nothing.
+type Rewrite struct {
+	Prefix       string // replaces the matched prefix (the whole path of an exact match) when HasPrefix
+	HasPrefix    bool
+	Host         string // replaces the authority
+	AutoHost     bool   // the name of the picked endpoint replaces the authority
+	AppendXFHost bool   // x-forwarded-host tells the original one
+}
+
+// HashKind is what a HashKey looks at.
+type HashKind uint8
+
+// Kinds.
+const (
+	HashHeader HashKind = iota
+	HashCookie
+	HashSourceIP
+	HashQuery
+)
+
+// HashKey is one thing that is hashed. Keys are combined; after a Terminal one that was there, the rest is not looked at.
+type HashKey struct {
+	Kind     HashKind
+	Name     string        // of the header (lower case), cookie or query parameter
+	TTL      time.Duration // HashCookie: when it is not there, it is set for this long (0: a session) if Generate
+	Generate bool
+	Path     string // of the generated cookie
+	Terminal bool
 }
 
 // Timeouts of a route; 0 is none.
 type Timeouts struct {
-	Request time.Duration // from the end of the request's head to the end of the response
-	Attempt time.Duration // one attempt, from its pick to the end of its response head
+	Request    time.Duration // from the end of the request's head to the end of the response
+	Attempt    time.Duration // one attempt, from its pick to the end of its response head
+	Idle       time.Duration // nothing moves on the stream; 0: the listener's
+	MaxStream  time.Duration // of a stream, whatever moves
+	GRPCMax    time.Duration // the longest grpc-timeout that is granted; see GRPCTimeout
+	GRPCOffset time.Duration // taken off grpc-timeout
+	// GRPCTimeout: grpc-timeout bounds the stream, at most GRPCMax if that is not 0. In the mesh it always does.
+	GRPCTimeout bool
 }
 
 // Backend is one weighted target of a route. Its filters run after those of the route.
@@ -51,6 +114,12 @@ type Match struct {
 	Method   string       // "" matches all
 	Headers  []FieldMatch // names in lower case
 	Query    []FieldMatch
+	GRPC     bool // gRPC requests only
+	Connect  bool // CONNECT requests only; Path is not looked at
+	// PathPrefixText compares Path as text instead of by whole elements (Envoy's prefix); with PathPrefix only.
+	PathPrefixText bool
+	IgnoreCase     bool   // of the path
+	Fraction       uint32 // of a million of the requests; 0: all
 }
 
 // FieldMatch compares one header or query parameter.
@@ -58,7 +127,25 @@ type FieldMatch struct {
 	Name  string
 	Value string
 	Regex bool // RE2, anchored at both ends
+
+	Kind       FieldMatchKind // other than by value; Regex is then false
+	Invert     bool           // holds when it would not
+	IgnoreCase bool
+	From, To   int64 // FieldRange: From <= value < To
 }
+
+// FieldMatchKind is how a field is compared.
+type FieldMatchKind uint8
+
+// Kinds.
+const (
+	FieldValue FieldMatchKind = iota // with Value, as Regex says
+	FieldPresent
+	FieldPrefix
+	FieldSuffix
+	FieldContains
+	FieldRange
+)
 
 // FilterKind names a filter.
 type FilterKind uint8

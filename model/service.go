@@ -1,9 +1,6 @@
 package model
 
-import (
-	"net/netip"
-	"time"
-)
+import "net/netip"
 
 // Protocol says what is spoken on a port.
 type Protocol uint8
@@ -71,40 +68,4 @@ func (s *Service) FindPort(n uint16) (ServicePort, bool) {
 		}
 	}
 	return ServicePort{}, false
-}
-
-// Cluster is one port of a service as the place that requests are sent to.
-type Cluster struct {
-	Name           PortName
-	Protocol       Protocol      // declared, or ProtocolUnknown
-	ConnectTimeout time.Duration // to one endpoint, TCP and TLS together; more than 0
-}
-
-// Health says whether an endpoint takes new work.
-type Health uint8
-
-// Health values.
-const (
-	Healthy  Health = iota
-	Draining        // finishes what it has, takes nothing new
-	Stale           // its lease would have ended but too many would have ended with it (DESIGN 5, "Who is alive")
-)
-
-// Endpoint is one workload's port behind a cluster.
-type Endpoint struct {
-	Workload  string         // unique in its namespace, for example "cart-v1-7f3kq"
-	Namespace string         // of the workload
-	Address   netip.AddrPort // mesh-inbound address of the proxy in front of it
-	Port      uint16         // the workload's own port, named in the SNI
-	Identity  string         // SPIFFE ID that the proxy in front of it must prove
-	Version   string
-	Weight    uint32 // 1 unless given
-	Health    Health
-	Learned   Protocol // one of the Learned values, or ProtocolUnknown
-}
-
-// Endpoints is the set of endpoints of a cluster, ordered by Namespace, Workload and Port.
-type Endpoints struct {
-	Cluster   PortName
-	Endpoints []Endpoint
 }

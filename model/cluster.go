@@ -1,0 +1,238 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Cluster is the place that requests are sent to: one port of a service, or, without a control plane, whatever an
+// Envoy cluster describes. The zero values of everything below ConnectTimeout are what the mesh uses.
+type Cluster struct {
+	Name           PortName
+	Protocol       Protocol      // declared, or ProtocolUnknown
+	ConnectTimeout time.Duration // to one endpoint, TCP and TLS together; more than 0
+
+	Discovery Discovery
+	// Hosts are the endpoints of DiscoveryStrictDNS and DiscoveryLogicalDNS (one), by name.
+	Hosts []Host
+	DNS   DNSOptions
+	// Original: see DiscoveryOriginal.
+	Original OriginalOptions
+
+	Balancing    Balancing
+	Upstream     UpstreamHTTP
+	TLS          *ClientTLS  // nil: plain; not used for endpoints with an Identity
+	SendProxy    uint8       // version of the PROXY header that is sent, 0: none
+	Breakers     [2]Breakers // by Priority
+	HealthChecks []HealthCheck
+	Outlier      *Outlier      // nil: nobody is ejected
+	KeepAlive    bool          // TCP keep-alive with the system's times
+	IdleTimeout  time.Duration // of connections without a request; 0: the pool's default
+	MaxRequests  uint32        // per connection; 0: no bound
+	MaxDuration  time.Duration // of a connection; 0: no bound
+	// CloseOnHealthFailure ends the connections to an endpoint that becomes unhealthy.
+	CloseOnHealthFailure bool
+}
+
+// Discovery is where endpoints come from.
+type Discovery uint8
+
+// Kinds of discovery.
+const (
+	DiscoveryEDS        Discovery = iota // somebody calls SetEndpoints
+	DiscoveryStatic                      // likewise, once
+	DiscoveryStrictDNS                   // every address of every host
+	DiscoveryLogicalDNS                  // one address of the one host, the latest; old connections stay
+	DiscoveryOriginal                    // the address that the downstream wanted
+)
+
+// Host is an endpoint by name.
+type Host struct {
+	Name     string // resolved
+	Port     uint16
+	Weight   uint32
+	Priority uint32
+	Locality string
+}
+
+// DNSOptions of a cluster.
+type DNSOptions struct {
+	Refresh    time.Duration // default 5 s
+	RespectTTL bool
+	Family     DNSFamily
+}
+
+// DNSFamily is which addresses are asked for.
+type DNSFamily uint8
+
+// Families, as Envoy names them. DNSAuto is IPv6 if there is any, else IPv4.
+const (
+	DNSAuto DNSFamily = iota
+	DNSV4Only
+	DNSV6Only
+	DNSV4Preferred
+	DNSAll
+)
+
+// OriginalOptions of a cluster with DiscoveryOriginal.
+type OriginalOptions struct {
+	Header string        // a request field that names the address instead, lower case; "": none is believed
+	Port   uint16        // instead of the wanted one; 0: the wanted one
+	Clean  time.Duration // endpoints unused for this long are forgotten; default 5 s
+}
+
+// Balancing is which endpoint takes a request.
+type Balancing struct {
+	Policy        LBPolicy
+	ChoiceCount   uint32   // LeastRequest: default 2
+	MinRing       uint64   // RingHash: default 1024
+	MaxRing       uint64   // RingHash: default 8 M
+	TableSize     uint64   // Maglev: default 65537, prime
+	Panic         *float64 // percent healthy below which all are picked; nil: 50
+	Overprovision uint32   // percent, for priorities; 0: 140
+}
+
+// LBPolicy is a load-balancing policy.
+type LBPolicy uint8
+
+// Policies. The first is the default of the mesh.
+const (
+	LeastRequest LBPolicy = iota
+	RoundRobin
+	Random
+	RingHash
+	Maglev
+)
+
+// UpstreamHTTP is how HTTP is spoken to a cluster's endpoints.
+type UpstreamHTTP struct {
+	Version UpstreamVersion
+	HTTP1   HTTP1Options
+	HTTP2   HTTP2Options
+}
+
+// UpstreamVersion is which version of HTTP is spoken.
+type UpstreamVersion uint8
+
+// Versions. UpstreamDefault is HTTP/1.1 for foreign clusters and the client's own inside the mesh.
+const (
+	UpstreamDefault UpstreamVersion = iota
+	UpstreamHTTP1
+	UpstreamHTTP2
+	UpstreamAuto       // what ALPN says
+	UpstreamDownstream // what the client speaks
+)
+
+// Priority of a route.
+type Priority uint8
+
+// Priorities.
+const (
+	PriorityDefault Priority = iota
+	PriorityHigh
+)
+
+// Breakers bound what a cluster takes, over all loops; 0: no bound but the engine's own. The decoder fills in Envoy's defaults
+// (1024 connections, pending requests and requests, 3 retries).
+type Breakers struct {
+	Connections uint32
+	Pending     uint32
+	Requests    uint32
+	Retries     uint32
+}
+
+// HealthCheckKind is what a health check asks.
+type HealthCheckKind uint8
+
+// Kinds.
+const (
+	CheckHTTP HealthCheckKind = iota
+	CheckTCP
+	CheckGRPC
+)
+
+// HealthCheck asks every endpoint, in turn, whether it is well.
+type HealthCheck struct {
+	Kind               HealthCheckKind
+	Timeout            time.Duration
+	Interval           time.Duration
+	NoTrafficInterval  time.Duration // 0: 60 s
+	UnhealthyInterval  time.Duration // 0: Interval
+	Jitter             time.Duration // at most, added to an interval
+	UnhealthyThreshold uint32
+	HealthyThreshold   uint32
+	ReuseConnection    bool
+	Port               uint16 // 0: the endpoint's own
+
+	Path     string        // HTTP
+	Host     string        // HTTP: Host; gRPC: authority. "": the cluster's name
+	Method   string        // HTTP; "" is GET
+	HTTP2    bool          // HTTP
+	Statuses []StatusRange // HTTP: healthy ones; empty: 200
+	Headers  []Header      // HTTP: added
+	Service  string        // gRPC: asked for
+	Send     []byte        // TCP: empty: a connection is enough
+	Receive  [][]byte      // TCP: must appear, in order
+}
+
+// StatusRange is the statuses From to To, To not included.
+type StatusRange struct{ From, To int }
+
+// Outlier ejects endpoints that fail real requests. The decoder fills in Envoy's defaults; a threshold of 0 never ejects.
+type Outlier struct {
+	Consecutive5xx        uint32
+	ConsecutiveGateway    uint32
+	ConsecutiveLocal      uint32 // local-origin failures, with SplitLocal
+	SplitLocal            bool
+	Interval              time.Duration
+	BaseEjection          time.Duration // times the number of ejections so far
+	MaxEjection           time.Duration
+	MaxPercent            uint32 // of a cluster; at least one endpoint can be ejected unless 0
+	Enforce5xx            uint32 // percent
+	EnforceGateway        uint32
+	EnforceLocal          uint32
+	EnforceSuccessRate    uint32
+	SuccessMinimumHosts   uint32
+	SuccessRequestVolume  uint32
+	SuccessStdevFactor    uint32 // thousandths
+	EnforceFailurePercent uint32
+	FailureThreshold      uint32 // percent
+	FailureMinimumHosts   uint32
+	FailureRequestVolume  uint32
+}
+
+// Health says whether an endpoint takes new work.
+type Health uint8
+
+// Health values.
+const (
+	Healthy   Health = iota
+	Draining         // finishes what it has, takes nothing new
+	Stale            // its lease would have ended but too many would have ended with it (DESIGN 5, "Who is alive")
+	Unhealthy        // whoever announced it says so
+	Degraded         // taken when the healthy ones are not enough
+)
+
+// Endpoint is one workload's port behind a cluster, or an address that is no workload's (Identity is then empty).
+type Endpoint struct {
+	Workload  string         // unique in its namespace, for example "cart-v1-7f3kq"; outside the mesh "" or its host name
+	Namespace string         // of the workload
+	Address   netip.AddrPort // mesh-inbound address of the proxy in front of it; outside the mesh its own
+	Port      uint16         // the workload's own port, named in the SNI
+	Identity  string         // SPIFFE ID that the proxy in front of it must prove; "": no workload of the mesh
+	Version   string
+	Weight    uint32 // 1 unless given
+	Health    Health
+	Learned   Protocol // one of the Learned values, or ProtocolUnknown
+
+	Priority  uint32 // 0 is tried first
+	Locality  string // "region/zone/sub_zone"
+	CheckPort uint16 // for health checks; 0: Address's
+}
+
+// Endpoints is the set of endpoints of a cluster, ordered by Namespace, Workload and Port inside the mesh.
+type Endpoints struct {
+	Cluster       PortName
+	Endpoints     []Endpoint
+	Overprovision uint32 // percent; 0: the cluster's
+}
