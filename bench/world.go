@@ -1,29 +1,33 @@
 package main
 
 import (
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tulle-mesh/tulle/bench/backend"
+	"github.com/tulle-mesh/tulle/bench/load"
 )
 
 // world is the processes of one measurement; close ends them all.
 type world struct {
-	dir   string
-	procs []*exec.Cmd
+	options options
+	dir     string
+	procs   []*exec.Cmd
+	admin   string // of a proxy that is profiled
 }
 
 func newWorld(o options) (*world, error) {
 	dir, err := os.MkdirTemp(o.dir, "w")
-	return &world{dir: dir}, err
+	return &world{options: o, dir: dir}, err
 }
 
 func (w *world) close() {
@@ -34,27 +38,27 @@ func (w *world) close() {
 		go func() { _ = p.Wait(); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(8 * time.Second):
+		case <-time.After(3 * time.Second):
 			_ = p.Process.Kill()
 			<-done
 		}
 	}
 }
 
-// start runs a program until the world ends; what it says goes to a file, which an error quotes.
-func (w *world) start(name string, args ...string) (*exec.Cmd, error) {
+// start runs a program until the world ends; what it says goes to a file in the world's folder.
+func (w *world) start(name string, args ...string) (int, error) {
 	log, err := os.Create(filepath.Join(w.dir, fmt.Sprintf("%d.log", len(w.procs))))
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer log.Close()
 	c := exec.Command(name, args...)
 	c.Stdout, c.Stderr = log, log
 	if err := c.Start(); err != nil {
-		return nil, err
+		return 0, err
 	}
 	w.procs = append(w.procs, c)
-	return c, nil
+	return c.Process.Pid, nil
 }
 
 func (w *world) file(name, text string) string {
@@ -63,6 +67,42 @@ func (w *world) file(name, text string) string {
 		panic(err) // a temporary folder of our own
 	}
 	return path
+}
+
+// backendConf is nginx answering 100 bytes over HTTP/1.1.
+const backendConf = `worker_processes 2; daemon off; pid %[1]s/backend.pid; error_log /dev/null;
+events { worker_connections 4096; }
+http { access_log off; keepalive_requests 1000000000; server { listen %[2]s backlog=4096; location / { return 200 "%[3]s"; } } }
+`
+
+func (w *world) nginxBackend(listen string) string {
+	return w.file("backend.conf", fmt.Sprintf(backendConf, w.dir, listen, strings.Repeat("x", 100)))
+}
+
+// backendCommand answers the server for a kind of load at addr.
+func (w *world) backendCommand(k load.Kind, addr string) []string {
+	switch k {
+	case load.HTTP1, load.Connects:
+		return []string{"nginx", "-c", w.nginxBackend(addr)}
+	}
+	return []string{os.Args[0], "-be", "backend", addr}
+}
+
+func (w *world) backend(k load.Kind) (string, error) {
+	addr := freePort()
+	c := w.backendCommand(k, addr)
+	if _, err := w.start(c[0], c[1:]...); err != nil {
+		return "", err
+	}
+	return addr, waitFor(addr)
+}
+
+func serveBackend(addr string) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	return backend.Serve(l)
 }
 
 // freePort answers a loopback address that nobody listens on.
@@ -85,36 +125,38 @@ func waitFor(addr string) error {
 	return fmt.Errorf("nothing listens on %s after 15 s", addr)
 }
 
-var (
-	requestsLine = regexp.MustCompile(`(\d+) requests in`)
-	errorLine    = regexp.MustCompile(`(Non-2xx or 3xx responses: \d+|Socket errors: connect [1-9].*|Socket errors:.*read [1-9].*)`)
-)
+// settle lets closed connections leave the machine's tables.
+func settle() { time.Sleep(200 * time.Millisecond) }
 
-// load runs wrk and answers how many requests were answered; any error of any request is an error.
-func load(o options, r running, connections int, d time.Duration) (int, error) {
-	args := []string{"-t", strconv.Itoa(min(2, connections)), "-c", strconv.Itoa(connections), "-d", fmt.Sprintf("%ds", int(d.Seconds())), r.url}
-	ctx, cancel := context.WithTimeout(context.Background(), d+30*time.Second)
-	defer cancel()
-	c := exec.CommandContext(ctx, "wrk", args...)
-	if r.wrk != nil {
-		c = r.wrk(args...)
-	}
-	out, err := c.CombinedOutput()
+// generate runs the load; a request that failed is an error: what is measured has to work.
+func generate(r *running, p load.Plan) (load.Result, error) {
+	text, err := json.Marshal(p)
 	if err != nil {
-		return 0, fmt.Errorf("wrk: %w: %s", err, out)
+		return load.Result{}, err
 	}
-	if m := errorLine.Find(out); m != nil {
-		return 0, fmt.Errorf("wrk: %s", m)
+	run := func(args ...string) ([]byte, error) { return exec.Command(args[0], args[1:]...).Output() }
+	if r.inside != nil {
+		run = r.inside
 	}
-	m := requestsLine.FindSubmatch(out)
-	if m == nil {
-		return 0, fmt.Errorf("wrk: cannot read %q", out)
+	out, err := run(os.Args[0], "-be", "load", string(text))
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		return load.Result{}, err
 	}
-	n, err := strconv.Atoi(string(m[1]))
-	if err == nil && n == 0 {
-		err = errors.New("wrk: not one request was answered")
+	var done load.Result
+	if err := json.Unmarshal(out, &done); err != nil {
+		return done, fmt.Errorf("the load generator said %q: %w", out, err)
 	}
-	return n, err
+	switch {
+	case done.Failed > 0:
+		return done, fmt.Errorf("%d connections failed: %s", done.Failed, done.FirstFail)
+	case done.Done == 0:
+		return done, errors.New("nothing was answered")
+	}
+	return done, nil
 }
 
 // cpu answers the user and system time that processes and all their descendants have used.
