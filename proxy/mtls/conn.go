@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
@@ -25,7 +26,9 @@ type Conn struct {
 	h     loop.Handler
 	timer loop.Timer // of the handshake
 	peer  spiffe.ID
-	err   error // for Closed
+
+	timeout time.Duration // of the handshake; 0: the gate's
+	err     error         // for Closed
 
 	pend  []byte // written and not yet encrypted; pooled
 	plain []byte // decrypted and not consumed; pooled
@@ -72,7 +75,8 @@ func (c *Conn) State() *tls.ConnectionState {
 	return &cs
 }
 
-// PeerID answers the identity that the peer proved. Valid after Opened.
+// PeerID answers the SPIFFE ID in the peer's certificate; zero if it has none. It is proven if the configuration is
+// the mesh's (ServerConfig, ClientConfig), or a context's whose validation asks for it. Valid after Opened.
 func (c *Conn) PeerID() spiffe.ID { return c.peer }
 
 // ServerName answers the SNI that the client asked for. Valid after Opened.

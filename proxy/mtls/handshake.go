@@ -33,8 +33,20 @@ type Handshakes struct {
 // answers nil (or Conn.Raw) after it. h.Opened is called after the handshake, h.Closed with a *HandshakeError
 // if it fails. On raw's loop.
 func (s *Handshakes) Server(raw loop.Conn, cfg *tls.Config, h loop.Handler) *Conn {
+	return s.ServerWith(raw, cfg, h, Options{})
+}
+
+// Options of one handshake.
+type Options struct {
+	Timeout time.Duration // from start to Opened; 0: Handshakes.Timeout
+	// Header is written before the handshake begins, in the clear: a PROXY protocol header. Of a client; bytes are copied.
+	Header []byte
+}
+
+// ServerWith is Server with options.
+func (s *Handshakes) ServerWith(raw loop.Conn, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(raw.Loop(), h, s)
-	c.raw = raw
+	c.raw, c.timeout = raw, o.Timeout
 	c.tls = tls.Server(&c.wire, cfg)
 	raw.SetHandler(c.Raw())
 	c.begin()
@@ -55,9 +67,16 @@ func (s *Handshakes) Client(raw loop.Conn, cfg *tls.Config, h loop.Handler) *Con
 // Dial connects and then begins the client's side; d.Timeout bounds the connect, s.Timeout the handshake. An error
 // of the connect is given to h.Closed as it is.
 func (s *Handshakes) Dial(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Handler) *Conn {
+	return s.DialWith(l, d, cfg, h, Options{})
+}
+
+// DialWith is Dial with options.
+func (s *Handshakes) DialWith(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(l, h, s)
+	c.timeout = o.Timeout
 	c.tls = tls.Client(&c.wire, cfg)
 	c.raw = l.Dial(d, c.Raw())
+	c.raw.Write(o.Header)
 	return c
 }
 
@@ -121,7 +140,11 @@ func (s *Handshakes) leave() {
 func (c *Conn) begin() {
 	c.begun = true
 	c.timer.Expired = func() { c.giveUp(&HandshakeError{Err: ErrHandshakeTimeout}) }
-	c.loop.Arm(&c.timer, c.gate.timeout())
+	timeout := c.timeout
+	if timeout <= 0 {
+		timeout = c.gate.timeout()
+	}
+	c.loop.Arm(&c.timer, timeout)
 	if !c.gate.enter(c) {
 		c.giveUp(&HandshakeError{Err: ErrBusy})
 	}
@@ -134,7 +157,7 @@ func (c *Conn) shake() {
 	var peer spiffe.ID
 	if err == nil {
 		if certs := c.tls.ConnectionState().PeerCertificates; len(certs) > 0 {
-			peer, err = spiffe.FromCertificate(certs[0])
+			peer, _ = spiffe.FromCertificate(certs[0]) // foreign peers have none; the mesh's configurations insist on one
 		}
 	}
 	c.gate.leave()
