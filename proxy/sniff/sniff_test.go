@@ -3,8 +3,6 @@ package sniff_test
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -69,42 +67,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// hello makes a real ClientHello.
-func hello(t *testing.T, name string) []byte {
-	a, b := net.Pipe()
-	defer b.Close()
-	go func() {
-		_ = tls.Client(a, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake()
-		a.Close()
-	}()
-	buf := make([]byte, 16<<10)
-	n, err := b.Read(buf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buf[:n]
-}
-
-func TestServerName(t *testing.T) {
-	p := hello(t, "shop.example")
-	if sniff.Classify(p) != sniff.TLS {
-		t.Fatalf("a ClientHello is %v", sniff.Classify(p))
-	}
-	for i := range p {
-		if name, complete := sniff.ServerName(p[:i]); name != nil || complete {
-			t.Fatalf("%d of %d bytes: %q, %t", i, len(p), name, complete)
-		}
-	}
-	if name, complete := sniff.ServerName(p); string(name) != "shop.example" || !complete {
-		t.Errorf("%q, %t", name, complete)
-	}
-	if name, complete := sniff.ServerName(hello(t, "")); name != nil || !complete {
-		t.Errorf("without a name: %q, %t", name, complete)
-	}
-}
-
-// FuzzClassify: an answer never changes with more bytes, nothing complete that net/http reads as HTTP/1.x with a
-// method in capitals is missed, and the SNI parser stays in bounds.
+// FuzzClassify: an answer never changes with more bytes, and nothing complete that net/http reads as
+// HTTP/1.x with a method in capitals is missed.
 func FuzzClassify(f *testing.F) {
 	for _, c := range classified {
 		f.Add([]byte(c.text))
@@ -121,7 +85,6 @@ func FuzzClassify(f *testing.F) {
 				t.Fatalf("%q is %v, %q is %v", p[:i], v, p, whole)
 			}
 		}
-		sniff.ServerName(p)
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(p)))
 		if err == nil && r.ProtoMajor == 1 && r.ProtoMinor < 10 && len(r.Method) <= 24 && strings.HasPrefix(r.Proto, "HTTP/1.") {
 			if line, _, _ := bytes.Cut(p, []byte("\n")); len(line) < 30<<10 && bytes.Count(line, []byte(" ")) == 2 && !bytes.ContainsAny(line, "\t\x7f") && whole != sniff.HTTP1 {
