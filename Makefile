@@ -5,5 +5,5 @@ demo: ; go run ./cmd/tulle demo
 test: ; go run ./tools/check
 unit: ; go test ./...
 lint: ; go run ./tools/check -only format,vet,staticcheck
-bench: build ; go run ./bench
+bench: build ; go run ./bench -install
 generate: ; go generate ./...

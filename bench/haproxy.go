@@ -8,7 +8,8 @@ import (
 
 const haproxyConf = `global
   nbthread 2
-  maxconn 8192
+  maxconn 12000
+  no strict-limits
 defaults
   mode %s
   timeout connect 5s
@@ -35,7 +36,7 @@ func startHAProxy(w *world, k load.Kind, t topology, backend string) (*running, 
 	one := func(name, bind, target string) (int, error) {
 		mode, reuse := "http", "http-reuse always"
 		if k == load.TCP {
-			mode, reuse = "tcp", ""
+			mode, reuse = "tcp", "option splice-auto"
 		}
 		return w.start("haproxy", "-db", "-f", w.file(name, fmt.Sprintf(haproxyConf, mode, bind, reuse, target)))
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tulle-mesh/tulle/bench/load"
@@ -35,6 +36,7 @@ type options struct {
 	envoy       string // its binary, "" where there is none
 	noEnvoy     string // why
 	parts       []string
+	soak        time.Duration
 }
 
 func main() {
@@ -43,7 +45,8 @@ func main() {
 	kinds := flag.String("kinds", "", "kinds of load, by a part of their names; all")
 	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
 	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
-	parts := flag.String("parts", "cost,latency,handshakes,memory,profile", "what to measure")
+	parts := flag.String("parts", "cost,latency,handshakes,memory,profile", "what to measure; also: soak")
+	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long the soak takes")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
 	flag.DurationVar(&o.duration, "for", 2*time.Second, "how long each measurement takes")
 	flag.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
@@ -110,11 +113,14 @@ func run(o options, install bool) error {
 	if err := certificates(dir); err != nil {
 		return err
 	}
+	if err := moreDescriptors(); err != nil {
+		return err
+	}
 	r := results{options: o, begun: time.Now()}
 	for _, part := range []struct {
 		name string
 		run  func(*results) error
-	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}} {
+	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"soak", soak}} {
 		if !wanted(o.parts, part.name) {
 			continue
 		}
@@ -127,6 +133,19 @@ func run(o options, install bool) error {
 	}
 	fmt.Println(filepath.Join(o.out, "RESULTS.md"))
 	return nil
+}
+
+// moreDescriptors raises the limit as far as it goes for everything that is started from here: many thousand connections
+// are kept open at once.
+func moreDescriptors() error {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	if l.Cur = l.Max; l.Max < 2*idleConnections {
+		return fmt.Errorf("%d open files are allowed, %d needed; raise the hard limit (ulimit -Hn)", l.Max, 2*idleConnections)
+	}
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
 }
 
 // be is what the bench starts of itself.

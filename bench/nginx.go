@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	nginxHead = `worker_processes 2; daemon off; pid %[1]s/%[2]s.pid; error_log %[1]s/%[2]s.err; worker_rlimit_nofile 16384;
+	nginxHead = `worker_processes 2; daemon off; pid %[1]s/%[2]s.pid; error_log %[1]s/%[2]s.err; worker_rlimit_nofile 50000;
 `
-	nginxHTTP = `events { worker_connections 8192; }
-http { access_log off; keepalive_requests 1000000000; http2_max_concurrent_streams 1024;
+	nginxHTTP = `events { worker_connections 11000; }
+http { access_log off; keepalive_requests 1000000000; http2_max_concurrent_streams 1024; client_max_body_size 0;
   upstream b { server %[4]s; keepalive 512; keepalive_requests 1000000000; }
   server { listen %[3]s; %[5]s
     location / { %[6]s } } }
 `
 	nginxStream = `load_module %[7]s;
-events { worker_connections 8192; }
+events { worker_connections 11000; }
 stream { upstream b { server %[4]s; } server { listen %[3]s; %[5]s proxy_pass b; %[6]s } }
 `
 )

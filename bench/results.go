@@ -25,6 +25,7 @@ type results struct {
 	memory     []memoryRow
 	sidecar    [][2]footprint
 	stages     []stage
+	soaked     []footprint // each minute
 }
 
 // write writes RESULTS.md and the plots.
@@ -47,6 +48,12 @@ func (r *results) write() error {
 	}
 	if r.stages != nil {
 		r.stageTable(&b)
+	}
+	if r.soaked != nil {
+		fmt.Fprintf(&b, "\n## Memory under churn\n\nRequests on mTLS connections that stay, that are new for each request, and 500 that come and go.\n\n| minute | RssAnon MB | PSS MB |\n|---:|---:|---:|\n")
+		for i, f := range r.soaked {
+			fmt.Fprintf(&b, "| %d | %.1f | %.1f |\n", i+1, f.anon/1e6, f.pss/1e6)
+		}
 	}
 	return os.WriteFile(filepath.Join(r.options.out, "RESULTS.md"), b.Bytes(), 0o644)
 }
