@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,8 +47,14 @@ func NewLink(f *os.File) (*Link, error) {
 		c.Close()
 		return nil, errors.New("link: not a unix socket")
 	}
-	return &Link{conn: u}, nil
+	return Over(u), nil
 }
+
+// Over makes a link of a connected unix stream socket and takes it over.
+func Over(c *net.UnixConn) *Link { return &Link{conn: c} }
+
+// SetDeadline bounds every read and write from now on; the zero time: no bound.
+func (l *Link) SetDeadline(t time.Time) error { return l.conn.SetDeadline(t) }
 
 // Pair makes a link and the file that becomes its other end in another process.
 func Pair() (*Link, *os.File, error) {
