@@ -130,11 +130,10 @@ func parseHello(msg []byte) (h Hello, err error) {
 	r := strict{rest: msg[4:]}
 	r.bytes(2 + 32) // legacy_version, random
 	r.vector(1)     // legacy_session_id
-	if v := r.vector(2); len(v) == 0 || len(v)%2 != 0 {
-		return h, ErrHello // cipher_suites
-	}
-	if len(r.vector(1)) == 0 || r.bad {
-		return h, ErrHello // legacy_compression_methods
+	ciphers := r.vector(2)
+	r.vector(1) // legacy_compression_methods
+	if r.bad || len(ciphers)%2 != 0 {
+		return h, ErrHello
 	}
 	if len(r.rest) == 0 {
 		return h, nil

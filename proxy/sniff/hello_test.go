@@ -89,6 +89,7 @@ func TestReadHelloRefuses(t *testing.T) {
 		"an alert between": {string(records(good, 100)[:105]) + "\x15\x03\x03\x00\x02", sniff.ErrHello},
 		"many tiny ones":   {string(records([]byte("-----\x01\x00\x3f\x00"+strings.Repeat("x", 4000)), 1)), sniff.ErrHelloLong},
 		"nothing in it":    {"\x16\x03\x01\x00\x04\x01\x00\x00\x00", sniff.ErrHello},
+		"half a cipher":    {"\x16\x03\x01\x00\x2b\x01\x00\x00\x27\x03\x03" + strings.Repeat("r", 32) + "\x00\x00\x01c\x00", sniff.ErrHello},
 	} {
 		if _, n, err := sniff.ReadHello([]byte(c.p)); n != 0 || !errors.Is(err, c.err) {
 			t.Errorf("%s: %d, %v, want %v", name, n, err, c.err)
