@@ -3,7 +3,6 @@ package mtls
 import (
 	"crypto/tls"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
@@ -20,8 +19,10 @@ type Conn struct {
 	ender loop.Ender   // nil if the loop is none
 	pool  *buffer.Pool // likewise
 	raw   loop.Conn
-	tls   *tls.Conn
+	tls   *tls.Conn // nil before the handshake has begun
+	cfg   *tls.Config
 	wire  wire
+	owes  debt // belongs to the gate
 	gate  *Handshakes
 	h     loop.Handler
 	timer loop.Timer // of the handshake
@@ -36,6 +37,7 @@ type Conn struct {
 
 	redelivery func() // c.redeliver, made once
 
+	client     bool // our side of the handshake
 	begun      bool // the handshake
 	open       bool // the handshake is over
 	paused     bool
@@ -62,7 +64,7 @@ func newConn(l loop.Loop, h loop.Handler, gate *Handshakes) *Conn {
 		c.pool = &buffer.Pool{Limit: 1}
 	}
 	c.wire.c = c
-	c.wire.fed = sync.NewCond(&c.wire.mu)
+	c.wire.fed.L = &c.wire.mu
 	return c
 }
 

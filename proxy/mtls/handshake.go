@@ -4,30 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 )
 
-const (
-	defaultMax     = 256
-	queueFactor    = 16
-	defaultTimeout = 5 * time.Second
-	enoughEarly    = 64 << 10 // bytes from a peer that are read while its handshake runs
-)
-
-// Handshakes bounds how many handshakes run at once. One value is shared by all loops of a process; it is safe
-// for concurrent use. nil stands for the defaults with no bound.
-type Handshakes struct {
-	Max     int           // at once; 0: 256. Those above wait their turn, at most 16 × Max; above that: ErrBusy
-	Timeout time.Duration // from start to Opened; 0: 5 s
-
-	mu      sync.Mutex
-	running int
-	waiting []*Conn
-}
+const enoughEarly = 64 << 10 // bytes from a peer that are read while its handshake runs
 
 // Server begins the server's side on raw, which it becomes the handler of: the serve function of an Incoming
 // answers nil (or Conn.Raw) after it. h.Opened is called after the handshake, h.Closed with a *HandshakeError
@@ -46,10 +29,9 @@ type Options struct {
 // ServerWith is Server with options.
 func (s *Handshakes) ServerWith(raw loop.Conn, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(raw.Loop(), h, s)
-	c.raw, c.timeout = raw, o.Timeout
-	c.tls = tls.Server(&c.wire, cfg)
+	c.raw, c.cfg, c.timeout = raw, cfg, o.Timeout
 	raw.SetHandler(c.Raw())
-	c.begin()
+	c.clock()
 	return c
 }
 
@@ -57,10 +39,10 @@ func (s *Handshakes) ServerWith(raw loop.Conn, cfg *tls.Config, h loop.Handler, 
 // only after h.Opened: Closed then has a *HandshakeError before any Data.
 func (s *Handshakes) Client(raw loop.Conn, cfg *tls.Config, h loop.Handler) *Conn {
 	c := newConn(raw.Loop(), h, s)
-	c.raw = raw
-	c.tls = tls.Client(&c.wire, cfg)
+	c.raw, c.cfg, c.client = raw, cfg, true
 	raw.SetHandler(c.Raw())
-	c.begin()
+	c.clock()
+	c.begin(nil)
 	return c
 }
 
@@ -73,79 +55,38 @@ func (s *Handshakes) Dial(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Hand
 // DialWith is Dial with options.
 func (s *Handshakes) DialWith(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(l, h, s)
-	c.timeout = o.Timeout
-	c.tls = tls.Client(&c.wire, cfg)
+	c.cfg, c.client, c.timeout = cfg, true, o.Timeout
 	c.raw = l.Dial(d, c.Raw())
 	c.raw.Write(o.Header)
 	return c
 }
 
-func (s *Handshakes) timeout() time.Duration {
-	if s == nil || s.Timeout <= 0 {
-		return defaultTimeout
-	}
-	return s.Timeout
-}
-
-func (s *Handshakes) max() int {
-	if s.Max <= 0 {
-		return defaultMax
-	}
-	return s.Max
-}
-
-// enter starts c's handshake or queues it; false if the queue is full.
-func (s *Handshakes) enter(c *Conn) bool {
-	if s == nil {
-		go c.shake()
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.running < s.max():
-		s.running++
-		go c.shake()
-	case len(s.waiting) < queueFactor*s.max():
-		s.waiting = append(s.waiting, c)
-	default:
-		return false
-	}
-	return true
-}
-
-// leave ends one handshake and starts the next.
-func (s *Handshakes) leave() {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.running--
-	for len(s.waiting) > 0 && s.running < s.max() {
-		next := s.waiting[0]
-		s.waiting[0] = nil
-		s.waiting = s.waiting[1:]
-		if !next.wire.isDead() {
-			s.running++
-			go next.shake()
-		}
-	}
-	if len(s.waiting) == 0 {
-		s.waiting = nil
-	}
-}
-
-// begin starts the handshake and its clock.
-func (c *Conn) begin() {
-	c.begun = true
-	c.timer.Expired = func() { c.giveUp(&HandshakeError{Err: ErrHandshakeTimeout}) }
+// clock starts the handshake's time: a client's when the connection stands, a server's when there is one.
+func (c *Conn) clock() {
 	timeout := c.timeout
 	if timeout <= 0 {
 		timeout = c.gate.timeout()
 	}
+	c.timer.Expired = func() {
+		if c.gate != nil {
+			c.gate.late.Add(1)
+		}
+		c.giveUp(&HandshakeError{Err: ErrHandshakeTimeout})
+	}
 	c.loop.Arm(&c.timer, timeout)
+}
+
+// begin has the handshake run: a server's as soon as its ClientHello is there, which hello is.
+func (c *Conn) begin(hello []byte) {
+	c.begun = true
+	if c.client {
+		c.tls = tls.Client(&c.wire, c.cfg)
+	} else {
+		c.tls = tls.Server(&c.wire, c.cfg)
+	}
+	c.wire.feed(hello)
 	if !c.gate.enter(c) {
+		c.gate.refused.Add(1)
 		c.giveUp(&HandshakeError{Err: ErrBusy})
 	}
 }
@@ -153,6 +94,9 @@ func (c *Conn) begin() {
 // shake is the handshake's goroutine. It ends at the latest when the wire is dead: at the timeout, or when the
 // connection below ends.
 func (c *Conn) shake() {
+	if c.client {
+		c.gate.proceed(c)
+	}
 	err := c.tls.HandshakeContext(context.Background())
 	var peer spiffe.ID
 	if err == nil {
@@ -160,7 +104,7 @@ func (c *Conn) shake() {
 			peer, _ = spiffe.FromCertificate(certs[0]) // foreign peers have none; the mesh's configurations insist on one
 		}
 	}
-	c.gate.leave()
+	c.gate.leave(c)
 	c.loop.Post(func() { c.shaken(peer, err) }) // refused by a loop that has ended: Closed was called then
 }
 

@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -327,59 +326,6 @@ func TestTruncated(t *testing.T) {
 	raw.Close()
 	if err := <-s.closed; err != io.ErrUnexpectedEOF {
 		t.Errorf("ended with %v", err)
-	}
-}
-
-// TestTimeoutAndBound: a client that says nothing is given up; those above the bound wait, and above that are refused.
-func TestTimeoutAndBound(t *testing.T) {
-	ca := newAuthority(t)
-	e := start(t)
-	gate := &mtls.Handshakes{Max: 1, Timeout: 200 * time.Millisecond}
-	server := mtls.ServerConfig(ca.issue(t, nil, cart), mtls.ServerOptions{})
-	closed := make(chan error, 100)
-	var accepted atomic.Int32
-	addr := listen(t, e, func(in loop.Incoming) {
-		accepted.Add(1)
-		in.Adopt(e, func(raw loop.Conn) loop.Handler {
-			s := newSide("")
-			s.closed = closed
-			s.conn = gate.Server(raw, server, s)
-			return nil
-		})
-	})
-	for range 1 + 16 + 3 {
-		c, err := net.Dial("tcp", addr.String())
-		if err != nil {
-			continue // refused so quickly that Dial heard of it
-		}
-		defer c.Close()
-	}
-	busy, late := 0, 0
-	for range 20 {
-		switch err := <-closed; {
-		case errors.Is(err, mtls.ErrBusy):
-			busy++
-		case errors.Is(err, mtls.ErrHandshakeTimeout):
-			late++
-		default:
-			t.Errorf("ended with %v", err)
-		}
-	}
-	if busy != 3 || late != 17 {
-		t.Errorf("%d refused, %d timed out", busy, late)
-	}
-	s := newSide("")
-	s.closed = closed
-	do(e, func() {
-		s.conn = gate.Dial(e, loop.Dial{Address: addr}, mtls.ClientConfig(ca.issue(t, nil, web), sni, id(t, cart)), s)
-	})
-	select { // gate.Max is 1 and both ends of this one want a place: the server's waits for the client's in vain
-	case <-s.opened:
-		t.Error("two handshakes ran with room for one")
-	case err := <-closed:
-		if !errors.Is(err, mtls.ErrHandshakeTimeout) {
-			t.Error(err)
-		}
 	}
 }
 

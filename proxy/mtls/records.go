@@ -8,6 +8,7 @@ import (
 	"net"
 
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/sniff"
 )
 
 const (
@@ -23,8 +24,9 @@ type below Conn
 
 func (b *below) Opened() {
 	c := (*Conn)(b)
-	if !c.begun && (!c.stopped() || c.closeLater) {
-		c.begin()
+	if c.client && !c.begun && (!c.stopped() || c.closeLater) {
+		c.clock()
+		c.begin(nil)
 	}
 }
 
@@ -34,6 +36,12 @@ func (b *below) Data(p []byte) int {
 	c := (*Conn)(b)
 	switch {
 	case c.stopped() && !c.closeLater:
+		return len(p)
+	case !c.begun:
+		if n := sniff.HelloBytes(p); n == 0 || c.client {
+			return 0 // stays with the connection below: no goroutine waits for the rest
+		}
+		c.begin(p)
 		return len(p)
 	case !c.open:
 		if !c.wire.feed(p) {
@@ -51,6 +59,8 @@ func (b *below) Data(p []byte) int {
 func (b *below) EOF() {
 	c := (*Conn)(b)
 	switch {
+	case !c.begun:
+		c.fail(&HandshakeError{Err: io.ErrUnexpectedEOF})
 	case !c.open:
 		c.wire.end()
 	case c.stopped() || c.eof:

@@ -14,12 +14,13 @@ type wire struct {
 	c *Conn
 
 	mu    sync.Mutex
-	fed   *sync.Cond // in, ended or dead has changed
-	in    []byte     // arrived during the handshake
-	out   []byte     // to be written by the loop
-	sent  bool       // a post that writes out is under way
-	ended bool       // the peer has ended
-	dead  bool       // the connection below is gone, or the handshake was given up
+	fed   sync.Cond // in, ended, dead or place has changed
+	in    []byte    // arrived during the handshake
+	out   []byte    // to be written by the loop
+	sent  bool      // a post that writes out is under way
+	ended bool      // the peer has ended
+	dead  bool      // the connection below is gone, or the handshake was given up
+	place bool      // the gate lets the handshake compute
 
 	open    bool   // the handshake is over
 	records []byte // what Read gives then, where the tls.Conn's own buffer cannot be reached
@@ -50,8 +51,12 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.in) == 0 && !w.dead && !w.ended {
-		w.fed.Wait()
+	if len(w.in) == 0 && !w.dead && !w.ended {
+		w.mu.Unlock()
+		w.c.gate.pause(w.c)
+		w.await()
+		w.c.gate.proceed(w.c)
+		w.mu.Lock()
 	}
 	switch {
 	case w.dead:
@@ -62,6 +67,38 @@ func (w *wire) Read(p []byte) (int, error) {
 	n := copy(p, w.in)
 	w.in = w.in[n:]
 	return n, nil
+}
+
+// await waits for bytes, or that none will come.
+func (w *wire) await() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.in) == 0 && !w.dead && !w.ended {
+		w.fed.Wait()
+	}
+}
+
+// awaitPlace waits until the gate lets the handshake compute. One that is dead is let as well, and leaves at once.
+func (w *wire) awaitPlace() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for !w.place {
+		w.fed.Wait()
+	}
+}
+
+// allow and forbid are the gate's.
+func (w *wire) allow() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.place = true
+	w.fed.Signal()
+}
+
+func (w *wire) forbid() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.place = false
 }
 
 func (w *wire) Write(p []byte) (int, error) {
