@@ -1,6 +1,9 @@
 package mtls
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // SetLayout pretends that the fields of tls.Conn can or cannot be reached.
 func SetLayout(t *testing.T, known bool) {
@@ -15,3 +18,9 @@ func SetLayout(t *testing.T, known bool) {
 	}
 	t.Cleanup(func() { layout = old })
 }
+
+// SetTime sets a server context's clock.
+func (c *ServerContext) SetTime(now func() time.Time) { c.now = now }
+
+// SetTime sets a client context's clock.
+func (c *ClientContext) SetTime(now func() time.Time) { c.now = now }
