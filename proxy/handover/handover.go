@@ -33,10 +33,12 @@ import (
 
 // Bounds.
 const (
-	maxListeners = 1000            // handed over at once
-	perMessage   = 200             // descriptors in one message; the kernel takes 253
-	answerWait   = 5 * time.Second // for one message of a peer that has nothing to do but to write it
-	DefaultReady = time.Minute     // for the successor to become ready
+	maxListeners = 1000                  // handed over at once
+	perMessage   = 200                   // descriptors in one message; the kernel takes 253
+	answerWait   = 5 * time.Second       // for one message of a peer that has nothing to do but to write it
+	DefaultReady = time.Minute           // for the successor to become ready
+	again        = 20 * time.Millisecond // between two questions to a proxy that is about to end
+	maxAsking    = 16                    // connections to the socket at once
 )
 
 // protocol is the version of the messages. A peer with another one is refused; fields may be added without a new one.
@@ -62,7 +64,16 @@ type message struct {
 	Tickets   []byte   `json:"tickets,omitempty"` // secret
 	Took      []string `json:"took,omitempty"`
 	Error     string   `json:"error,omitempty"`
+	Again     bool     `json:"again,omitempty"` // of a refusal: it is over soon
 }
+
+// refusal is what a peer said that wants no hand-over.
+type refusal struct {
+	why   string
+	again bool
+}
+
+func (r *refusal) Error() string { return r.why }
 
 // ErrNobody is the answer of Take where no proxy is to take over from.
 var ErrNobody = errors.New("no proxy to take over from")
@@ -89,7 +100,7 @@ func receive(l *bootstrap.Link, kind string, until time.Time, take func(fds []in
 	}
 	switch {
 	case m.Kind == kindRefused:
-		return m, errors.New(m.Error)
+		return m, &refusal{m.Error, m.Again}
 	case m.Protocol != protocol:
 		return m, fmt.Errorf("the peer speaks version %d of the hand-over, this program %d; stop the old proxy and start the new one", m.Protocol, protocol)
 	case m.Kind != kind:

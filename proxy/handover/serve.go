@@ -3,6 +3,7 @@ package handover
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -121,50 +122,78 @@ func (s *Server) accept() {
 			s.cfg.Log.Warn("hand-over refused", "error", err)
 			continue
 		}
-		if why := s.begin(link); why != "" {
-			_ = send(link, message{Kind: kindRefused, Error: why}, nil) // it may be gone
+		if !s.keep(link) {
 			link.Close()
 			continue
 		}
 		s.tasks.Go(func() {
 			defer s.end(link)
-			if err := s.serve(link); err != nil {
-				s.cfg.Log.Warn("a successor did not take over; this proxy carries on", "error", err)
-			}
+			s.talk(link)
 		})
 	}
 }
 
-// begin answers why this successor has to go, "" if it is the one.
-func (s *Server) begin(l *bootstrap.Link) string {
+// keep notes a connection, so that Close ends it; false if there are too many.
+func (s *Server) keep(l *bootstrap.Link) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.closed, s.yielded:
-		return "the proxy is about to end; try again when it has"
-	case s.busy:
-		return "another proxy is taking over right now"
+	if s.closed || len(s.links) >= maxAsking {
+		return false
 	}
-	s.busy = true
 	s.links[l] = true
-	return ""
+	return true
 }
 
 func (s *Server) end(l *bootstrap.Link) {
 	l.Close()
 	s.mu.Lock()
-	s.busy = false
 	delete(s.links, l)
 	s.mu.Unlock()
 }
 
-// serve is one hand-over.
-func (s *Server) serve(l *bootstrap.Link) error {
+// talk hears what somebody wants, and gives it to one at a time.
+func (s *Server) talk(l *bootstrap.Link) {
 	asked, err := receive(l, kindTake, time.Now().Add(answerWait), nil)
-	if err != nil {
-		_ = send(l, message{Kind: kindRefused, Error: err.Error()}, nil) // likewise
-		return err
+	if errors.Is(err, io.EOF) {
+		return // a look whether somebody is here
 	}
+	if err != nil {
+		s.cfg.Log.Warn("hand-over refused", "error", err)
+		_ = send(l, message{Kind: kindRefused, Error: err.Error()}, nil) // it may be gone
+		return
+	}
+	if no := s.begin(); no != nil {
+		_ = send(l, message{Kind: kindRefused, Error: no.why, Again: no.again}, nil) // likewise
+		return
+	}
+	defer s.free()
+	if err := s.serve(l, asked); err != nil {
+		s.cfg.Log.Warn("a successor did not take over; this proxy carries on", "error", err)
+	}
+}
+
+// begin answers why a successor has to go, nil if it is the one.
+func (s *Server) begin() *refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed, s.yielded:
+		return &refusal{"the proxy is about to end", true}
+	case s.busy:
+		return &refusal{"another proxy is taking over right now; try again when it has", false}
+	}
+	s.busy = true
+	return nil
+}
+
+func (s *Server) free() {
+	s.mu.Lock()
+	s.busy = false
+	s.mu.Unlock()
+}
+
+// serve is one hand-over.
+func (s *Server) serve(l *bootstrap.Link, asked message) error {
 	log := s.cfg.Log.With("successor", asked.PID, "version", asked.Version)
 	log.Info("a successor takes over")
 	if err := s.offer(l); err != nil {

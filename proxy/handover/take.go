@@ -27,10 +27,22 @@ type Taken struct {
 	took []string
 }
 
-// Take asks the proxy that serves path for what it has. ErrNobody: nobody is there (no file, or one that a crash left
-// behind), so the caller opens its own listeners. Any other error means that somebody is there, and that starting
-// beside it would fail on its addresses. version is that of the calling program.
+// Take asks the proxy that serves path for what it has. One that is about to end is asked again, for some seconds.
+// ErrNobody: nobody is there (no file, or one that a crash left behind), so the caller opens its own listeners. Any
+// other error means that somebody is there, and that starting beside it would fail on its addresses. version is that
+// of the calling program.
 func Take(path, version string) (*Taken, error) {
+	for until := time.Now().Add(answerWait); ; {
+		t, err := take(path, version)
+		no, refused := errors.AsType[*refusal](err)
+		if !refused || !no.again || time.Now().After(until) {
+			return t, err
+		}
+		time.Sleep(again)
+	}
+}
+
+func take(path, version string) (*Taken, error) {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path})
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
@@ -43,12 +55,12 @@ func Take(path, version string) (*Taken, error) {
 		return nil, errLink("who serves "+path, err)
 	}
 	t := &Taken{link: link, left: map[string]int{}}
-	if err := send(link, message{Kind: kindTake, Version: version, PID: os.Getpid()}, nil); err != nil {
+	sent := send(link, message{Kind: kindTake, Version: version, PID: os.Getpid()}, nil)
+	if err = t.receive(); err != nil {
 		t.Close()
-		return nil, errLink("ask at "+path, err)
-	}
-	if err := t.receive(); err != nil {
-		t.Close()
+		if _, refused := errors.AsType[*refusal](err); !refused && sent != nil {
+			err = sent // what it said before it hung up counts more
+		}
 		return nil, errLink("the proxy at "+path, err)
 	}
 	return t, nil
