@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long anything that has to happen may take.
-const patience = 5 * time.Second
+const patience = 4 * time.Second
 
 // talk plays a case's client: it sends the steps, in pieces of so many bytes (0: at once), and compares the responses. A
 // connection that is to stay open must then answer one more request.

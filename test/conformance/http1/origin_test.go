@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,12 +19,12 @@ import (
 type origin struct {
 	l    net.Listener
 	mu   sync.Mutex
-	seen []*heard
+	turn int // which case is at hand
+	seen map[int][]*heard
 	// broken are messages that are not of the shape of HTTP/1: the proxy must never send one.
-	broken []string
+	broken map[int][]string
 	answer []byte // for the next request, then nil
 	end    bool
-	quiet  chan struct{} // renewed with every change
 }
 
 func newOrigin(t testing.TB) *origin {
@@ -32,7 +33,7 @@ func newOrigin(t testing.TB) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{l: l}
+	o := &origin{l: l, seen: map[int][]*heard{}, broken: map[int][]string{}}
 	var conns sync.WaitGroup
 	t.Cleanup(func() { l.Close(); conns.Wait() })
 	go func() {
@@ -49,22 +50,28 @@ func newOrigin(t testing.TB) *origin {
 
 func (o *origin) port() int { return o.l.Addr().(*net.TCPAddr).Port }
 
-// script sets what the next request is answered with, and forgets what was seen.
-func (o *origin) script(c *Case) {
+// script sets what the next request is answered with, and answers the number under which take knows what follows.
+func (o *origin) script(c *Case) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.seen, o.broken = nil, nil
+	o.turn++
 	o.answer, o.end = c.Answer, c.End
 	if c.End && c.Answer == nil {
 		o.answer = []byte{}
 	}
+	return o.turn
 }
 
-// take answers the whole requests that came since script, and what was no HTTP.
-func (o *origin) take() (seen []*heard, broken []string) {
+// take answers the whole requests that began in a turn, but those of probes, and what was no HTTP.
+func (o *origin) take(turn int) (seen []*heard, broken []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.seen, o.broken
+	for _, m := range o.seen[turn] {
+		if !strings.HasPrefix(m.start, "GET /probe ") {
+			seen = append(seen, m)
+		}
+	}
+	return seen, slices.Clone(o.broken[turn])
 }
 
 func (o *origin) serve(c net.Conn) {
@@ -72,29 +79,31 @@ func (o *origin) serve(c net.Conn) {
 	r := bufio.NewReader(c)
 	for {
 		m, err := readHead(r)
+		o.mu.Lock()
+		turn := o.turn
 		if err != nil {
 			if errors.Is(err, errShape) {
-				o.note(nil, err)
+				o.broken[turn] = append(o.broken[turn], err.Error())
 			}
+			o.mu.Unlock()
 			return
 		}
-		o.mu.Lock()
 		answer, end := o.answer, o.end
 		o.answer, o.end = nil, false
 		o.mu.Unlock()
 		early := m.first("x-answer") == "early" || answer != nil && m.first("expect") != ""
 		if early {
 			_, _ = c.Write(answer) // the client may be gone
-		} else if strings.EqualFold(m.first("expect"), "100-continue") && strings.HasSuffix(m.start, "HTTP/1.1") {
+		} else if strings.EqualFold(m.first("expect"), "100-continue") && len(m.all("content-length"))+len(m.all("transfer-encoding")) > 0 {
 			_, _ = io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
 		}
 		if err := m.readBody(r, false); err != nil {
 			if errors.Is(err, errShape) {
-				o.note(nil, fmt.Errorf("%s: %w", m.start, err))
+				o.note(turn, nil, fmt.Errorf("%s: %w", m.start, err))
 			}
 			return
 		}
-		o.note(m, nil)
+		o.note(turn, m, nil)
 		if answer == nil {
 			answer = []byte(m.reply())
 		}
@@ -133,12 +142,12 @@ func echo(c net.Conn, r *bufio.Reader) {
 	_, _ = c.Write(p[:n])
 }
 
-func (o *origin) note(m *heard, err error) {
+func (o *origin) note(turn int, m *heard, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err != nil {
-		o.broken = append(o.broken, err.Error())
+		o.broken[turn] = append(o.broken[turn], err.Error())
 		return
 	}
-	o.seen = append(o.seen, m)
+	o.seen[turn] = append(o.seen[turn], m)
 }

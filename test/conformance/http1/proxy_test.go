@@ -64,31 +64,46 @@ func TestRequests(t *testing.T) {
 		name, way string
 		piece     int
 	}{{"at once", "one", 0}, {"byte by byte", "one", 1}, {"hop2", "hop2", 0}} {
-		t.Run(v.name, func(t *testing.T) {
-			ran, failed := 0, 0
-			for _, c := range load(t) {
-				if slices.Contains(c.Not, v.way) || c.is2() && (v.piece > 0 || v.way == "hop2") {
-					continue
-				}
-				c = c.complete()
-				piece := v.piece
-				if len(c.Send[0].Bytes) > 4<<10 {
-					piece *= 1000
-				}
-				ran++
-				if problems := b.run(v.way, c, piece); len(problems) > 0 {
-					failed++
-					t.Errorf("%s:%d %s (RFC %s): %s", c.File, c.Line, c.Name, c.RFC, strings.Join(problems, "; "))
-				}
-			}
-			t.Logf("%d of %d passed", ran-failed, ran)
-		})
+		t.Run(v.name, func(t *testing.T) { b.all(t, v.way, v.piece) })
 	}
 }
 
+// all plays every case that applies to a way.
+func (b *bench) all(t *testing.T, way string, piece int) {
+	ran, failed := 0, 0
+	turns := map[int]*Case{}
+	for _, c := range load(t) {
+		if slices.Contains(c.Not, way) || c.is2() && (piece > 0 || way == "hop2") {
+			continue
+		}
+		c = c.complete()
+		size := piece
+		if len(c.Send[0].Bytes) > 4<<10 {
+			size *= 1000
+		}
+		ran++
+		turn := b.origin.script(c)
+		turns[turn] = c
+		if problems := b.run(turn, way, c, size); len(problems) > 0 {
+			failed++
+			t.Errorf("%s: %s", c, strings.Join(problems, "; "))
+		}
+	}
+	for turn, c := range turns {
+		if seen, _ := b.origin.take(turn); len(seen) > len(c.Sees) {
+			t.Errorf("%s: later the origin saw %d requests, want %d", c, len(seen), len(c.Sees))
+		}
+	}
+	t.Logf("%d of %d passed", ran-failed, ran)
+}
+
+// String names a case in a message.
+func (c *Case) String() string {
+	return fmt.Sprintf("corpus/%s:%d %s (RFC %s)", c.File, c.Line, c.Name, c.RFC)
+}
+
 // run plays one case and compares what the origin saw.
-func (b *bench) run(way string, c *Case, piece int) (problems []string) {
-	b.origin.script(c)
+func (b *bench) run(turn int, way string, c *Case, piece int) (problems []string) {
 	addr := b.addr[way+"/"+c.Via]
 	if c.is2() {
 		problems = talk2(addr, c)
@@ -98,8 +113,7 @@ func (b *bench) run(way string, c *Case, piece int) (problems []string) {
 	var seen []*heard
 	var broken []string
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) { // poll
-		seen, broken = b.origin.take()
-		seen = slices.DeleteFunc(slices.Clone(seen), func(m *heard) bool { return strings.HasPrefix(m.start, "GET /probe ") })
+		seen, broken = b.origin.take(turn)
 		if len(seen) >= len(c.Sees) || time.Now().After(deadline) {
 			break
 		}

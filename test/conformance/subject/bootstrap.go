@@ -23,9 +23,11 @@ type Listener struct {
 	WebText bool   // the gRPC-Web filter
 	Connect bool   // CONNECT and upgrade to websocket are passed on
 	RDS     string // name of a route table instead of Cluster
-	MaxHead int    // KiB; 0: the default
-	Fields  int    // most fields of a head; 0: the default
-	TLS     *ServerTLS
+	// ClusterHeader is the field that names the cluster, instead of Cluster.
+	ClusterHeader string
+	MaxHead       int // KiB; 0: the default
+	Fields        int // most fields of a head; 0: the default
+	TLS           *ServerTLS
 }
 
 // ServerTLS names the files of a listener's TLS.
@@ -120,6 +122,10 @@ func (l Listener) routes() string {
 	}
 	var w strings.Builder
 	w.WriteString("          route_config:\n            name: r\n            virtual_hosts:\n            - name: all\n              domains: [\"*\"]\n              routes:\n")
+	if l.ClusterHeader != "" {
+		fmt.Fprintf(&w, "              - { match: { prefix: \"/\" }, route: { cluster_header: %s, timeout: 0s } }\n", l.ClusterHeader)
+		return w.String()
+	}
 	if l.Connect {
 		fmt.Fprintf(&w, "              - { match: { connect_matcher: {} }, route: { cluster: %s, timeout: 0s } }\n", l.Cluster)
 	}
