@@ -21,13 +21,16 @@ type conn struct {
 	timer  Timer // of the connect, then of Close
 	local  netip.AddrPort
 	remote netip.AddrPort
-	others *Dial // while connecting: where else to
+	others *Dial     // while connecting: where else to
+	splice *splicing // to where what arrives is carried; see splice.go
+	from   *conn     // whose bytes are carried to us
 
 	connecting bool
 	opening    bool // Opened is to be called
 	paused     bool
 	more       bool // the kernel may have bytes for us
 	hup        bool // the peer has ended: a short read is not the last
+	stalled    bool // what has arrived waits for the connection that it is carried to
 	again      bool // in is to be delivered although nothing arrived
 	swapped    bool // SetHandler was called during Data
 	delivering bool
@@ -110,6 +113,7 @@ func (c *conn) Reset() {
 }
 
 func (c *conn) SetHandler(h Handler) {
+	c.unsplice()
 	c.h = h
 	c.swapped = c.delivering
 	c.again = c.again || len(c.in) > 0
@@ -160,6 +164,10 @@ func (c *conn) drop(err error) {
 	}
 	c.gone, c.err = true, err
 	c.e.wheel.Disarm(&c.timer)
+	c.unsplice()
+	if c.from != nil {
+		c.from.unsplice()
+	}
 	if c.fd >= 0 {
 		c.Local()
 		c.Remote()

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,6 +71,10 @@ type Epoll struct {
 		posts              []func()
 	}
 
+	pipes     []pipe // empty, for splice.go
+	pipesMade int
+	splice    func(from, to, n int) (int, syscall.Errno)
+
 	load  atomic.Int64
 	tid   atomic.Int64 // thread of Run
 	state atomic.Int32 // new, running, ended
@@ -120,7 +125,7 @@ func New(cfg Config) (*Epoll, error) {
 	}
 	return &Epoll{
 		cfg: cfg, epfd: epfd, wakefd: wakefd, start: time.Now(), wall: time.Now(),
-		scratch: make([]byte, ScratchSize), done: make(chan struct{}),
+		scratch: make([]byte, ScratchSize), done: make(chan struct{}), splice: splice,
 	}, nil
 }
 
@@ -289,6 +294,7 @@ func (e *Epoll) end() {
 		}
 		e.finish()
 	}
+	e.closePipes()
 	closeFD(e.wakefd)
 	closeFD(e.epfd)
 	close(e.done)

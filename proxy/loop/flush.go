@@ -40,12 +40,14 @@ func (c *conn) flush() {
 			return
 		}
 	}
-	if c.sent == len(c.out) {
-		if c.out != nil {
-			c.e.pool.Put(c.out)
-			c.out, c.sent = nil, 0
-		}
+	if c.sent == len(c.out) && c.out != nil {
+		c.e.pool.Put(c.out)
+		c.out, c.sent = nil, 0
+	}
+	if c.sent == len(c.out) && c.poured() {
 		switch {
+		case c.gone:
+			return
 		case c.closing:
 			c.closeFlushed()
 			return

@@ -14,7 +14,7 @@ func (c *conn) event(ev uint32) {
 	if c.connecting && !c.connected(ev) {
 		return
 	}
-	if ev&(unix.EPOLLERR|unix.EPOLLHUP) != 0 && (c.paused || c.eof || c.closing && !c.draining) {
+	if ev&(unix.EPOLLERR|unix.EPOLLHUP) != 0 && (c.paused || c.stalled || c.eof || c.closing && !c.draining) {
 		// Nobody reads, so nobody would notice.
 		if err := pendingError(c.fd); err != nil {
 			c.fail(err)
@@ -74,11 +74,20 @@ func (c *conn) receive() {
 			c.wake()
 			return
 		}
+		if c.splice != nil && len(c.in) == 0 && c.carry() {
+			if c.stalled {
+				return
+			}
+			continue
+		}
 		buf, have := c.space()
 		n, errno := recv(c.fd, buf[have:])
 		switch {
 		case n > 0:
 			c.more = n == len(buf)-have || c.hup
+			if c.splice != nil && n >= worthHot {
+				c.splice.hot = true
+			}
 			if &buf[0] == &c.e.scratch[0] {
 				c.e.pool.Put(c.in)
 				c.in = nil
