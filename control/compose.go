@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -64,7 +65,8 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 	p.onClose(own.Close)
 	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Stats: func(w registry.Workload, text []byte) {
-		if err := seen.Report(w.Key(), text, time.Now()); err != nil {
+		// Each proxy of a workload counts from zero, and two may count at the same time.
+		if err := seen.Report(fmt.Sprintf("%s#%d", w.Key(), w.Starts), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
 		}
 	}}

@@ -33,7 +33,7 @@ func (ss *Sessions) Begin(peer spiffe.ID, h server.Hello) (server.Session, error
 	}
 	w := registry.Workload{
 		Name: h.Workload, Namespace: h.Namespace, Service: h.Service, Version: h.Version, ServiceAccount: h.ServiceAccount,
-		Labels: h.Labels, Address: h.Address, Metrics: h.Metrics, PID: h.PID, Identity: peer.String(),
+		Labels: h.Labels, Address: h.Address, Metrics: h.Metrics, PID: h.PID, Starts: h.Starts, Identity: peer.String(),
 	}
 	for _, p := range h.Ports {
 		w.Ports = append(w.Ports, registry.Port{Name: p.Name, Port: p.Port, Target: p.Target, Protocol: p.Protocol, Learned: p.Learned})

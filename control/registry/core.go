@@ -35,7 +35,18 @@ type entry struct {
 	w        Workload
 	session  SessionID // 0: none
 	deadline time.Time // of Lost and Stale
+	under    []standby // oldest first
 }
+
+// standby is the session of a proxy that another one of the same supervisor is replacing, or has replaced, and that is
+// there still: it counts again if the newer one breaks off.
+type standby struct {
+	session SessionID
+	w       Workload
+}
+
+// maxUnder bounds the proxies of one workload that are replaced at the same time: one drains, one has just crashed.
+const maxUnder = 4
 
 func newCore(hold time.Time) *core {
 	return &core{
@@ -56,31 +67,62 @@ func (c *core) restore(w Workload, now time.Time) {
 	c.dirty[w.Namespace] = true
 }
 
-// join begins a session. A newer session of the same identity replaces the older one.
+// join begins a session. A newer session of the same identity replaces the older one: for good if it is of the same
+// proxy (or of another supervisor), else as long as it lasts.
 func (c *core) join(id SessionID, w Workload, now time.Time) error {
 	key := w.Key()
+	e := &entry{session: id}
 	if old := c.workloads[key]; old != nil {
 		if old.session != 0 && old.w.Identity != w.Identity {
 			return fmt.Errorf("workload %s is announced by %s already: choose another name", key, old.w.Identity)
 		}
-		delete(c.sessions, old.session)
 		w.Since = old.w.Since
 		if old.w.State != w.State {
 			w.Since = now
 		}
+		e.under = c.replace(old, &w)
 	} else {
 		w.Since = now
 	}
-	c.workloads[key] = &entry{w: w, session: id}
+	e.w = w
+	c.workloads[key] = e
 	c.sessions[id] = key
 	c.mark(&w)
 	return nil
 }
 
-// of answers the entry of a session, nil when it has none (any more).
+// replace answers the sessions that stand under a new one, of w, and ends the others. What the proxy before has learned
+// about the program stays known: the program is the same.
+func (c *core) replace(old *entry, w *Workload) (under []standby) {
+	for _, s := range append(old.under, standby{old.session, old.w}) {
+		if s.session != 0 && s.w.PID == w.PID && s.w.Starts != w.Starts {
+			under = append(under, s)
+		} else {
+			delete(c.sessions, s.session)
+		}
+	}
+	for ; len(under) > maxUnder; under = under[1:] {
+		delete(c.sessions, under[0].session)
+	}
+	if old.w.PID != w.PID {
+		return under
+	}
+	w.Ports = slices.Clone(w.Ports)
+	for i := range w.Ports {
+		p := &w.Ports[i]
+		for _, o := range old.w.Ports {
+			if o.Target == p.Target && p.Learned == model.ProtocolUnknown {
+				p.Learned = o.Learned
+			}
+		}
+	}
+	return under
+}
+
+// of answers the entry of a session, nil when it has none (any more), or another one counts.
 func (c *core) of(id SessionID) *entry {
-	if key, ok := c.sessions[id]; ok {
-		return c.workloads[key]
+	if e := c.workloads[c.sessions[id]]; e != nil && e.session == id {
+		return e
 	}
 	return nil
 }
@@ -116,14 +158,17 @@ func (c *core) learned(id SessionID, port uint16, p model.Protocol) {
 	}
 }
 
-// goodbye is the stated end of a workload.
+// goodbye is the stated end of a workload, whichever of its proxies says it. (One that has been replaced says nothing.)
 func (c *core) goodbye(id SessionID) {
-	if e := c.of(id); e != nil {
+	if e := c.workloads[c.sessions[id]]; e != nil {
 		c.remove(e)
 	}
 }
 
 func (c *core) remove(e *entry) {
+	for _, s := range e.under {
+		delete(c.sessions, s.session)
+	}
 	delete(c.sessions, e.session)
 	delete(c.workloads, e.w.Key())
 	c.mark(&e.w)
@@ -131,11 +176,22 @@ func (c *core) remove(e *entry) {
 
 // broken is the end of a session without a goodbye.
 func (c *core) broken(id SessionID, now time.Time) {
-	e := c.of(id)
-	switch {
-	case e == nil:
+	e := c.workloads[c.sessions[id]]
+	if e == nil {
 		return
-	case e.w.State == Starting:
+	}
+	if e.session != id {
+		delete(c.sessions, id)
+		e.under = slices.DeleteFunc(e.under, func(s standby) bool { return s.session == id })
+		return
+	}
+	if n := len(e.under); n > 0 { // the proxy before is there still, and knows more than we do
+		delete(c.sessions, id)
+		e.session, e.w, e.under = e.under[n-1].session, e.under[n-1].w, e.under[:n-1]
+		c.mark(&e.w)
+		return
+	}
+	if e.w.State == Starting {
 		c.remove(e)
 		return
 	}

@@ -44,6 +44,7 @@ type Workload struct {
 	Address        netip.AddrPort // mesh inbound of its proxy; not valid for a pure client
 	Metrics        netip.AddrPort // of its proxy
 	PID            int            // of its supervisor, on its machine
+	Starts         int            // proxies that this supervisor had started before this one
 	Identity       string         // SPIFFE ID that its proxy proved
 	State          State
 	Since          time.Time // of State

@@ -66,6 +66,7 @@ type Workload struct {
 	Address                           netip.AddrPort // mesh inbound of the proxy; not valid for a pure client
 	Metrics                           netip.AddrPort // of the proxy
 	PID                               int            // of the supervisor: whoever ends it ends the workload in order
+	Starts                            int            // proxies that it had started before this one
 	Proxy                             string         // version of the proxy
 }
 
@@ -111,6 +112,10 @@ func (c *Client) Report(stats []byte) { c.report(stats) }
 // gone, when the control plane has given up waiting for them (2 s), or when ctx ends. When there is no
 // connection it answers at once with an error: then the control plane finds out by itself.
 func (c *Client) Withdraw(ctx context.Context) error { return c.withdraw(ctx) }
+
+// Retire says that another proxy of the workload has taken over: nothing about the workload is announced any more, and
+// Withdraw does nothing. What is subscribed stays so as long as the connection lasts; it is not made again.
+func (c *Client) Retire() { c.retire() }
 
 // State answers how the client stands.
 func (c *Client) State() State { return c.state() }

@@ -42,6 +42,7 @@ type Client struct {
 	learnt   map[uint16]model.Protocol
 	stats    []byte        // the newest report that was not sent
 	gone     bool          // Withdraw was called: never announced again
+	retired  bool          // Retire was called: this proxy speaks for the workload no more
 	parted   chan struct{} // closed when the control plane answered the goodbye
 	st       State
 	news     news
@@ -99,7 +100,7 @@ func (c *Client) run(ctx context.Context) {
 	wait := c.cfg.MinBackoff
 	for ctx.Err() == nil {
 		joined, err := c.serve(ctx)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || c.isRetired() {
 			return
 		}
 		if joined {
@@ -215,9 +216,12 @@ func (c *Client) report(stats []byte) {
 
 func (c *Client) withdraw(ctx context.Context) error {
 	c.mu.Lock()
-	up, parted := c.st.Connected, c.parted
+	up, parted, retired := c.st.Connected, c.parted, c.retired
 	c.gone, c.news.goodbye = true, true
 	c.mu.Unlock()
+	if retired {
+		return nil
+	}
 	if !up {
 		return fmt.Errorf("the control plane at %s is not reachable; it will notice by itself that the workload is gone", c.cfg.Address)
 	}
@@ -228,6 +232,18 @@ func (c *Client) withdraw(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("withdrawing the workload: %w", ctx.Err())
 	}
+}
+
+func (c *Client) retire() {
+	c.mu.Lock()
+	c.retired = true
+	c.mu.Unlock()
+}
+
+func (c *Client) isRetired() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retired
 }
 
 func (c *Client) state() State {

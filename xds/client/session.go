@@ -1,16 +1,24 @@
 package client
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
+// errRetired ends a connection that a retired client was about to make.
+var errRetired = errors.New("another proxy has taken over")
+
 // greet begins a session: everything that the control plane has to know, also when it has just been restarted
 // and knows nothing; and all subscriptions again.
 func (c *Client) greet(n *connection) error {
 	c.mu.Lock()
+	if c.retired {
+		c.mu.Unlock()
+		return errRetired
+	}
 	c.protocol.Restart()
 	hello := c.hello()
 	c.news = news{goodbye: c.gone}
@@ -22,7 +30,7 @@ func (c *Client) hello() *tullepb.Hello {
 	w := &c.cfg.Workload
 	h := &tullepb.Hello{
 		Workload: w.Name, Namespace: w.Namespace, Service: w.Service, Version: w.Version, ServiceAccount: w.ServiceAccount,
-		Labels: w.Labels, Address: text(w.Address), Metrics: text(w.Metrics), Pid: int64(w.PID), Proxy: w.Proxy,
+		Labels: w.Labels, Address: text(w.Address), Metrics: text(w.Metrics), Pid: int64(w.PID), Starts: uint32(w.Starts), Proxy: w.Proxy,
 		Ready: c.ready && !c.gone,
 	}
 	for _, p := range w.Ports {
@@ -37,6 +45,9 @@ func (c *Client) hello() *tullepb.Hello {
 // due answers the messages that the session has to send now.
 func (c *Client) due() []*tullepb.FromProxy {
 	var out []*tullepb.FromProxy
+	if c.retired {
+		c.news = news{}
+	}
 	for _, port := range c.news.learned {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Learned{
 			Learned: &tullepb.Learned{Port: uint32(port), Protocol: protocolName(c.learnt[port])}}})

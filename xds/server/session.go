@@ -39,7 +39,7 @@ type Hello struct {
 	Labels                                                map[string]string
 	Ports                                                 []Port
 	Address, Metrics                                      netip.AddrPort
-	PID                                                   int
+	PID, Starts                                           int
 	Proxy                                                 string
 	Ready                                                 bool
 }
@@ -139,7 +139,7 @@ func readHello(m *tullepb.Hello) (h Hello, err error) {
 		}
 	}
 	h = Hello{Workload: m.GetWorkload(), Namespace: m.GetNamespace(), Service: m.GetService(), Version: m.GetVersion(),
-		ServiceAccount: m.GetServiceAccount(), Labels: m.GetLabels(), PID: int(m.GetPid()), Proxy: m.GetProxy(), Ready: m.GetReady()}
+		ServiceAccount: m.GetServiceAccount(), Labels: m.GetLabels(), PID: int(m.GetPid()), Starts: int(m.GetStarts()), Proxy: m.GetProxy(), Ready: m.GetReady()}
 	if h.Address, err = readAddress(m.GetAddress()); err != nil {
 		return h, err
 	}

@@ -762,6 +762,7 @@ type Hello struct {
 	Proxy          string                 `protobuf:"bytes,11,opt,name=proxy,proto3" json:"proxy,omitempty"` // version of the proxy
 	Ready          bool                   `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
 	Learned        []*Learned             `protobuf:"bytes,13,rep,name=learned,proto3" json:"learned,omitempty"`
+	Starts         uint32                 `protobuf:"varint,14,opt,name=starts,proto3" json:"starts,omitempty"` // proxies of this workload that its supervisor (pid) had started before this one
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -885,6 +886,13 @@ func (x *Hello) GetLearned() []*Learned {
 		return x.Learned
 	}
 	return nil
+}
+
+func (x *Hello) GetStarts() uint32 {
+	if x != nil {
+		return x.Starts
+	}
+	return 0
 }
 
 type WorkloadPort struct {
@@ -1349,7 +1357,7 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\alearned\x18\x03 \x01(\v2\x11.tulle.v1.LearnedH\x00R\alearned\x12-\n" +
 	"\agoodbye\x18\x04 \x01(\v2\x11.tulle.v1.GoodbyeH\x00R\agoodbye\x12'\n" +
 	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05statsB\x06\n" +
-	"\x04what\"\xdb\x03\n" +
+	"\x04what\"\xf3\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1364,7 +1372,8 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	" \x01(\x03R\x03pid\x12\x14\n" +
 	"\x05proxy\x18\v \x01(\tR\x05proxy\x12\x14\n" +
 	"\x05ready\x18\f \x01(\bR\x05ready\x12+\n" +
-	"\alearned\x18\r \x03(\v2\x11.tulle.v1.LearnedR\alearned\x1a9\n" +
+	"\alearned\x18\r \x03(\v2\x11.tulle.v1.LearnedR\alearned\x12\x16\n" +
+	"\x06starts\x18\x0e \x01(\rR\x06starts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
