@@ -26,6 +26,7 @@ const (
 	RequestTimeout          // route's request timeout
 	AttemptTimeout          // route's attempt timeout
 	IdleTimeout             // nothing moved for too long
+	MaxDuration             // it lasted as long as it may
 	DownstreamGone          // the client went away first
 	OwnPort                 // passthrough to a port of Tulle itself
 	LinkLocal               // passthrough to a link-local address
@@ -33,6 +34,14 @@ const (
 	Overload                // a bound was reached
 	Unavailable             // what is needed is not known and the control plane cannot be asked
 	Internal                // a broken invariant; a bug
+	TargetTooLong           // request line over the limit
+	OldHTTP                 // HTTP/1.0 where it is not accepted
+	UpgradeRefused          // an offer to upgrade, or CONNECT, that the listener and the route do not allow
+	UpgradeDeclined         // an HTTP/2 client's extended CONNECT was answered by an ordinary response
+	UnknownCluster          // the route names a cluster that does not exist
+	RequestIncomplete       // the client did not send all of its request in time
+	StreamDuration          // the longest time that a stream may last
+	Deadline                // the client's own: grpc-timeout
 	reasonCount
 )
 

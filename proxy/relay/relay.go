@@ -63,7 +63,14 @@ type Options struct {
 	Silent bool
 	// Ended is called when the relay is over, after the Observer.
 	Ended func()
+	// Idle and MaxDuration end both directions in order (FIN) when no byte has gone either way for so long, or when the
+	// relay has lasted so long. 0: Config.Idle alone, which resets; no bound.
+	Idle, MaxDuration time.Duration
 }
+
+// spliceAfter is how many bytes one direction copies before it asks the kernel to carry the rest: short conversations are
+// cheaper copied, and their first bytes are looked at.
+const spliceAfter = 64 << 10
 
 // Len answers how many relays run.
 func (rs *Relays) Len() int { return len(rs.live) }
@@ -89,6 +96,7 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 		r.down.relay, r.up.relay = r, r
 		r.down.peer, r.up.peer = &r.up, &r.down
 		r.timer.Expired = r.expire
+		r.life.Expired = func() { r.finish(failure.MaxDuration) }
 	} else {
 		rs.free = r.next
 		r.next = nil
@@ -111,8 +119,11 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 	up.SetHandler(&r.up)
 	down.Resume()
 	up.Resume()
-	if rs.cfg.Idle > 0 {
-		rs.cfg.Loop.Arm(&r.timer, rs.cfg.Idle)
+	if idle := r.idle(); idle > 0 {
+		rs.cfg.Loop.Arm(&r.timer, idle)
+	}
+	if o.MaxDuration > 0 {
+		rs.cfg.Loop.Arm(&r.life, o.MaxDuration)
 	}
 }
 
@@ -125,6 +136,7 @@ type relay struct {
 	flow     observe.Flow
 	told     time.Duration // when flow was last told how far the relay is
 	timer    loop.Timer
+	life     loop.Timer    // MaxDuration
 	moved    time.Duration // when the last byte was
 	passed   bool          // a byte was
 	marker   bool          // GoByte or CancelByte is awaited
@@ -138,6 +150,8 @@ type side struct {
 	relay  *relay
 	peer   *side
 	conn   loop.Conn
+	bytes  int64 // that came from conn
+	asked  bool  // the kernel was asked to carry the rest
 	eof    bool
 	closed bool
 }
@@ -161,6 +175,26 @@ func (s *side) Data(p []byte) int {
 	if s.peer.closed {
 		return n
 	}
+	s.count(len(p))
+	s.peer.conn.Write(p)
+	if s.peer.conn.Buffered() > loop.HighWater {
+		s.conn.Pause() // until the peer's Writable
+	}
+	if s.bytes >= spliceAfter && !s.asked {
+		s.asked = true
+		if c, ok := s.conn.(loop.Splicer); ok {
+			c.SpliceTo(s.peer.conn)
+		}
+	}
+	return n
+}
+
+// Moved implements loop.Mover.
+func (s *side) Moved(n int) { s.count(n) }
+
+// count notes that n bytes pass.
+func (s *side) count(n int) {
+	r := s.relay
 	r.moved = r.set.cfg.Loop.Now()
 	if !r.passed {
 		r.passed = true
@@ -171,20 +205,12 @@ func (s *side) Data(p []byte) int {
 			r.opt.First(s == &r.up)
 		}
 	}
-	if s == &r.down {
-		r.rec.RequestBytes += int64(len(p))
-	} else {
-		r.rec.ResponseBytes += int64(len(p))
-	}
+	s.bytes += int64(n)
+	r.rec.RequestBytes, r.rec.ResponseBytes = r.down.bytes, r.up.bytes
 	if r.moved-r.told >= time.Second {
 		r.told = r.moved
 		r.flow.Moved(r.rec.RequestBytes, r.rec.ResponseBytes)
 	}
-	s.peer.conn.Write(p)
-	if s.peer.conn.Buffered() > loop.HighWater {
-		s.conn.Pause() // until the peer's Writable
-	}
-	return n
 }
 
 // cancel: the client turned out to speak HTTP; the program sees a connection that ends without a byte.
@@ -255,9 +281,18 @@ func (s *side) Closed(err error) {
 	s.peer.conn.Reset()
 }
 
+// idle answers how long nothing may move while both directions are open; 0: for ever.
+func (r *relay) idle() time.Duration {
+	own, all := r.opt.Idle, r.set.cfg.Idle
+	if own == 0 || all != 0 && all < own {
+		return all
+	}
+	return own
+}
+
 // expire: nothing may have moved for too long.
 func (r *relay) expire() {
-	limit := r.set.cfg.Idle
+	limit := r.idle()
 	if half := r.set.cfg.HalfIdle; (r.down.eof || r.up.eof) && (limit == 0 || half < limit) {
 		limit = half
 	}
@@ -272,15 +307,32 @@ func (r *relay) expire() {
 		r.set.cfg.Loop.Arm(&r.timer, left)
 		return
 	}
+	if limit == r.opt.Idle {
+		r.finish(failure.IdleTimeout)
+		return
+	}
 	r.reason = failure.IdleTimeout
 	r.down.conn.Reset()
 	r.up.conn.Reset()
+}
+
+// finish ends both connections in order.
+func (r *relay) finish(why failure.Reason) {
+	if r.reason == failure.None {
+		r.reason = why
+	}
+	for _, s := range [...]*side{&r.down, &r.up} {
+		if !s.closed {
+			s.conn.Close()
+		}
+	}
 }
 
 // end: both connections are gone.
 func (r *relay) end() {
 	rs := r.set
 	rs.cfg.Loop.Disarm(&r.timer)
+	rs.cfg.Loop.Disarm(&r.life)
 	delete(rs.live, r)
 	if r.opt.Endpoint != nil {
 		r.opt.Endpoint.End()
@@ -295,8 +347,9 @@ func (r *relay) end() {
 	}
 	r.flow, r.told = observe.Flow{}, 0
 	r.opt, r.passed, r.canceled, r.reason = Options{}, false, false, failure.None
-	r.down.conn, r.down.eof, r.down.closed = nil, false, false
-	r.up.conn, r.up.eof, r.up.closed = nil, false, false
+	for _, s := range [...]*side{&r.down, &r.up} {
+		s.conn, s.bytes, s.asked, s.eof, s.closed = nil, 0, false, false, false
+	}
 	r.next, rs.free = rs.free, r
 	if ended != nil {
 		ended()

@@ -26,6 +26,8 @@ type world struct {
 	relays *relay.Relays
 
 	counters *observe.Recorder
+	options  relay.Options
+	bare     bool // connections are not watched
 
 	mu      sync.Mutex
 	records []record.Record
@@ -126,7 +128,11 @@ type dialer struct {
 }
 
 func (d *dialer) Opened() {
-	d.w.relays.Start(watched{d.down, d.w}, watched{d.up, d.w}, &record.Record{}, relay.Options{})
+	if d.w.bare {
+		d.w.relays.Start(d.down, d.up, &record.Record{}, d.w.options)
+		return
+	}
+	d.w.relays.Start(watched{d.down, d.w}, watched{d.up, d.w}, &record.Record{}, d.w.options)
 }
 func (d *dialer) Data([]byte) int  { return 0 }
 func (d *dialer) EOF()             {}
@@ -286,6 +292,51 @@ func TestIdle(t *testing.T) {
 	c, _ = w.pair()
 	_ = c.CloseWrite()
 	wantReset(t, c)
+}
+
+// TestEnds: a relay's own bounds end both sides in order.
+func TestEnds(t *testing.T) {
+	for reason, o := range map[failure.Reason]relay.Options{
+		failure.IdleTimeout: {Idle: 30 * time.Millisecond},
+		failure.MaxDuration: {MaxDuration: 30 * time.Millisecond, Idle: time.Hour},
+	} {
+		w := newWorld(t, relay.Config{})
+		w.options = o
+		c, s := w.pair()
+		write(t, c, "hello")
+		read(t, s, "hello")
+		wantEOF(t, c)
+		wantEOF(t, s)
+		c.Close()
+		s.Close()
+		if r := w.record(); r.Reason != reason.Label() || r.RequestBytes != 5 {
+			t.Errorf("reason %q, want %q; %d bytes", r.Reason, reason.Label(), r.RequestBytes)
+		}
+	}
+}
+
+// TestSpliced: much goes both ways between plain connections, and every byte is counted.
+func TestSpliced(t *testing.T) {
+	w := newWorld(t, relay.Config{})
+	w.bare = true
+	for _, size := range []int{100, 64 << 10, 20 << 20} {
+		w.records = nil
+		c, s := w.pair()
+		question, answer := bytes.Repeat([]byte("question"), size/8), bytes.Repeat([]byte("answer, "), size/8+1)
+		go func() { _, _ = c.Write(question); _ = c.CloseWrite() }()
+		go func() { _, _ = s.Write(answer); _ = s.CloseWrite() }()
+		got := make(chan []byte, 1)
+		go func() { b, _ := io.ReadAll(s); got <- b }()
+		if b, err := io.ReadAll(c); err != nil || !bytes.Equal(b, answer) {
+			t.Errorf("%d bytes of the answer, %v", len(b), err)
+		}
+		if b := <-got; !bytes.Equal(b, question) {
+			t.Errorf("%d bytes of the question", len(b))
+		}
+		if r := w.record(); r.RequestBytes != int64(len(question)) || r.ResponseBytes != int64(len(answer)) || r.Reason != "" {
+			t.Errorf("%d and %d bytes are recorded, %q", r.RequestBytes, r.ResponseBytes, r.Reason)
+		}
+	}
 }
 
 // TestMany uses relays again and again.
