@@ -30,6 +30,7 @@ type check struct {
 	hashes [][sha256.Size]byte
 	spki   [][sha256.Size]byte
 	usage  x509.ExtKeyUsage
+	chains chains
 }
 
 func newCheck(m *model.Validation, s Secrets, usage x509.ExtKeyUsage) (k *check, err error) {
@@ -126,7 +127,7 @@ var far = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // chain verifies that the certificates lead to a root, and that none of them is revoked.
 func (k *check) chain(certs []*x509.Certificate, now time.Time) error {
-	opts := x509.VerifyOptions{Intermediates: x509.NewCertPool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{k.usage}}
+	opts := x509.VerifyOptions{CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{k.usage}}
 	var lists []*x509.RevocationList
 	if k.crl != nil {
 		m := k.crl.Current()
@@ -135,46 +136,32 @@ func (k *check) chain(certs []*x509.Certificate, now time.Time) error {
 		}
 		lists = append(lists, m.CRLs...)
 	}
+	var roots *secret.Material
 	if k.roots != nil {
-		m := k.roots.Current()
-		if m == nil || m.Pool == nil {
+		roots = k.roots.Current()
+		if roots == nil || roots.Pool == nil {
 			return errNotYet
 		}
-		opts.Roots = m.Pool
-		lists = append(lists, m.CRLs...)
-		if k.m.AllowExpired {
+		opts.Roots = roots.Pool
+		lists = append(lists, roots.CRLs...)
+	}
+	if lists == nil && !k.m.AllowExpired {
+		return k.chains.verify(certs, opts, roots)
+	}
+	if k.m.AllowExpired {
+		certs = agelessAll(certs)
+		if roots != nil {
 			opts.Roots = x509.NewCertPool()
-			for _, c := range m.Roots {
-				opts.Roots.AddCert(ageless(c))
+			for _, c := range agelessAll(roots.Roots) {
+				opts.Roots.AddCert(c)
 			}
 		}
 	}
-	leaf := certs[0]
-	if k.m.AllowExpired {
-		leaf = ageless(leaf)
-	}
-	for _, c := range certs[1:] {
-		if k.m.AllowExpired {
-			c = ageless(c)
-		}
-		opts.Intermediates.AddCert(c)
-	}
-	chains, err := leaf.Verify(opts)
-	if err != nil {
+	found, err := follow(certs, opts)
+	if err != nil || lists == nil {
 		return err
 	}
-	if FIPS() {
-		chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
-			return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return !approved(c) })
-		})
-		if len(chains) == 0 {
-			return errors.New("peer's certificate has a key that FIPS 140-3 does not allow")
-		}
-	}
-	if lists == nil {
-		return nil
-	}
-	for _, chain := range chains {
+	for _, chain := range found {
 		if err = revoked(chain, lists, now, k.m.AllowExpired); err == nil {
 			return nil
 		}
@@ -182,12 +169,27 @@ func (k *check) chain(certs []*x509.Certificate, now time.Time) error {
 	return err
 }
 
-// ageless answers a copy of c that is valid at any time. Signatures are verified over the bytes that were signed, which
-// stay as they are.
-func ageless(c *x509.Certificate) *x509.Certificate {
-	copied := *c
-	copied.NotBefore, copied.NotAfter = time.Time{}, far
-	return &copied
+// agelessAll answers copies of certs that are valid at any time. Signatures are verified over the bytes that were signed,
+// which stay as they are.
+func agelessAll(certs []*x509.Certificate) []*x509.Certificate {
+	all := make([]*x509.Certificate, len(certs))
+	for i, c := range certs {
+		copied := *c
+		copied.NotBefore, copied.NotAfter = time.Time{}, far
+		all[i] = &copied
+	}
+	return all
+}
+
+// approvedChains leaves out chains with keys that FIPS 140-3 does not allow.
+func approvedChains(found [][]*x509.Certificate) ([][]*x509.Certificate, error) {
+	found = slices.DeleteFunc(found, func(chain []*x509.Certificate) bool {
+		return slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return !approved(c) })
+	})
+	if len(found) == 0 {
+		return nil, errors.New("peer's certificate has a key that FIPS 140-3 does not allow")
+	}
+	return found, nil
 }
 
 // approved repeats what crypto/tls asks of keys in FIPS mode where it verifies chains itself.

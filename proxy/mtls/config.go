@@ -25,6 +25,7 @@ type ServerOptions struct {
 // ServerConfig answers the configuration for Server. Make one per Source and keep it.
 func ServerConfig(src Source, o ServerOptions) *tls.Config {
 	cfg := baseConfig(o.Time)
+	known := &chains{}
 	cfg.ClientAuth = tls.RequireAnyClientCert // verified below: the verification of crypto/tls knows no SPIFFE
 	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if o.Known != nil && !o.Known(hello.ServerName) {
@@ -37,7 +38,7 @@ func ServerConfig(src Source, o ServerOptions) *tls.Config {
 		return &id.Certificate, nil
 	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		peer, err := verify(src, cs, x509.ExtKeyUsageClientAuth, cfg.Time)
+		peer, err := verify(src, cs, x509.ExtKeyUsageClientAuth, cfg.Time, known)
 		if err != nil {
 			return &identityError{err}
 		}
@@ -65,7 +66,7 @@ func ClientConfig(src Source, serverName string, expected spiffe.ID) *tls.Config
 		return &id.Certificate, nil
 	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		peer, err := verify(src, cs, x509.ExtKeyUsageServerAuth, cfg.Time)
+		peer, err := verify(src, cs, x509.ExtKeyUsageServerAuth, cfg.Time, nil)
 		if err == nil && !expected.IsZero() && peer != expected {
 			err = fmt.Errorf("%s is %s, expected %s", cs.ServerName, peer, expected)
 		}
@@ -102,7 +103,7 @@ func (e *identityError) Unwrap() error { return e.err }
 
 // verify holds the peer's certificates to X.509-SVID: a chain to our roots, both key usages, exactly one SPIFFE ID.
 // It runs on full and on resumed handshakes.
-func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func() time.Time) (spiffe.ID, error) {
+func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func() time.Time, known *chains) (spiffe.ID, error) {
 	id := src.Identity()
 	switch {
 	case id == nil:
@@ -113,14 +114,11 @@ func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func(
 		return spiffe.ID{}, errors.New("peer sent no certificate")
 	}
 	leaf := cs.PeerCertificates[0]
-	opts := x509.VerifyOptions{Roots: id.Roots, Intermediates: x509.NewCertPool(), CurrentTime: now(), KeyUsages: []x509.ExtKeyUsage{role}}
-	for _, c := range cs.PeerCertificates[1:] {
-		opts.Intermediates.AddCert(c)
-	}
 	if id.Roots == nil {
 		return spiffe.ID{}, errors.New("we have no roots to verify the peer with")
 	}
-	if _, err := leaf.Verify(opts); err != nil {
+	opts := x509.VerifyOptions{Roots: id.Roots, CurrentTime: now(), KeyUsages: []x509.ExtKeyUsage{role}}
+	if err := known.verify(cs.PeerCertificates, opts, id.Roots); err != nil {
 		return spiffe.ID{}, err
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {

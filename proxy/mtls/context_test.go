@@ -414,6 +414,7 @@ func TestHeaderFirst(t *testing.T) {
 		seen <- got
 		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pairOf(t, r.leaf(t, nil, nil, "a"))}})
 		_, _ = io.Copy(s, s)
+		s.Close()
 	}()
 	ctx, err := mtls.NewClientContext(&model.ClientTLS{}, store(t))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
@@ -43,7 +44,7 @@ func TestIdleConnections(t *testing.T) {
 		m.Certificates = []model.SecretRef{ref(r.leaf(t, nil, nil, "server.example"))}
 		g := serveGated(t, &mtls.Handshakes{}, serverContext(t, m, store(t)).Config())
 		debug.FreeOSMemory()
-		before := private(t)
+		before, used := private(t), cpu()
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestIdleConnections$", "-idle", strconv.Itoa(*idleCount), "-idle-clients-of", g.addr+","+file)
 		in, _ := cmd.StdinPipe()
 		out, _ := cmd.StdoutPipe()
@@ -53,13 +54,14 @@ func TestIdleConnections(t *testing.T) {
 		}
 		for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "all idle"; {
 		}
+		used = (cpu() - used) / time.Duration(*idleCount)
 		if n := g.loop.Load(); n != int64(*idleCount) {
 			t.Errorf("%d connections", n)
 		}
 		do(g.loop, func() { g.loop.Buffers().Trim() })
 		debug.FreeOSMemory()
 		per := (private(t) - before) / *idleCount
-		t.Logf("tickets %t: %d bytes per idle connection", tickets, per)
+		t.Logf("tickets %t: %d bytes per idle connection, %v of CPU for its handshake", tickets, per, used)
 		if per > bound {
 			t.Errorf("tickets %t: %d bytes per idle connection, more than %d", tickets, per, bound)
 		}
