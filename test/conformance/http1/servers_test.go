@@ -54,7 +54,7 @@ type netHTTP struct {
 
 func newNetHTTP(t testing.TB) *netHTTP {
 	n := &netHTTP{}
-	n.s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	n.s = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return // not understood
@@ -66,6 +66,8 @@ func newNetHTTP(t testing.TB) *netHTTP {
 		n.add(sight{r.Method, r.RequestURI, r.Host, string(body), fields, r.Trailer})
 		fmt.Fprintf(w, "seen %s %s", r.Method, r.RequestURI)
 	}))
+	n.s.Config.DisableGeneralOptionsHandler = true // "OPTIONS *" is to be seen too
+	n.s.Start()
 	t.Cleanup(n.s.Close)
 	return n
 }
@@ -177,7 +179,7 @@ frontend seen
   bind 127.0.0.1:%[1]d
   option http-buffer-request
   log global
-  http-request set-var(txn.m) method
+  http-request set-var-fmt(txn.m) %%[method]
   http-request set-var(txn.u) url
   http-request set-var(txn.h) req.hdr(host)
   http-request set-var(txn.b) req.body
