@@ -9,12 +9,20 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/message"
 )
 
-func (r *Route) matches(h *message.Head, path, query []byte) bool {
-	m := &r.Match
+func (r *Route) matches(h *message.Head, path, query []byte, rnd uint32) bool {
+	m := &r.Route.Match
 	if m.Method != "" && string(h.Method) != m.Method {
 		return false
 	}
-	if !r.pathMatches(path) {
+	switch {
+	case m.Connect:
+		if string(h.Method) != "CONNECT" {
+			return false
+		}
+	case !r.pathMatches(path):
+		return false
+	}
+	if m.GRPC && !isGRPC(h) {
 		return false
 	}
 	for i := range r.headers {
@@ -27,109 +35,42 @@ func (r *Route) matches(h *message.Head, path, query []byte) bool {
 			return false
 		}
 	}
-	return true
+	return m.Fraction == 0 || scale(rnd, million) < uint64(m.Fraction)
 }
 
+const million = 1_000_000
+
 func (r *Route) pathMatches(path []byte) bool {
-	switch r.Match.PathKind {
+	m := &r.Route.Match
+	switch m.PathKind {
 	case model.PathExact:
-		return string(path) == r.Match.Path
+		if m.IgnoreCase {
+			return foldEqual(path, m.Path)
+		}
+		return string(path) == m.Path
 	case model.PathRegex:
 		return r.path.Match(path)
 	}
-	return underPrefix(path, r.prefix)
-}
-
-// underPrefix reports whether path starts with the whole path elements of prefix, which has no trailing
-// slash: "/a" holds for "/a", "/a/" and "/a/b" but not for "/ab".
-func underPrefix(path []byte, prefix string) bool {
-	if len(path) < len(prefix) || string(path[:len(prefix)]) != prefix {
+	n := len(r.prefix)
+	if len(path) < n {
 		return false
 	}
-	return len(path) == len(prefix) || prefix == "" || path[len(prefix)] == '/'
+	if m.IgnoreCase && !foldEqual(path[:n], r.prefix) || !m.IgnoreCase && string(path[:n]) != r.prefix {
+		return false
+	}
+	return m.PathPrefixText || endsElement(path, n)
 }
 
-// inHeaders compares with the request's header of that name; several lines of one name are one value joined
-// by commas (RFC 9110 section 5.3), and for convenience each line alone may match as well. Host is the
-// authority: the codec has taken the field out.
-func (f *field) inHeaders(h *message.Head) bool {
-	if f.name == "host" {
-		return f.holds(h.Authority)
-	}
-	n := 0
-	for i := range h.Fields {
-		if !message.EqualFold(h.Fields[i].Name, f.name) {
-			continue
-		}
-		n++
-		if f.holds(h.Fields[i].Value) {
-			return true
-		}
-	}
-	return n > 1 && f.joinedHolds(h)
-}
+// endsElement reports whether the first n bytes of path, which do not end with a slash, are whole path elements: "/a" of
+// "/a", "/a/" and "/a/b" but not of "/ab".
+func endsElement(path []byte, n int) bool { return n == 0 || len(path) == n || path[n] == '/' }
 
-func (f *field) holds(v []byte) bool {
-	if f.regex != nil {
-		return f.regex.Match(v)
-	}
-	return string(v) == f.value
+// isGRPC reports whether a request is gRPC by its content type.
+func isGRPC(h *message.Head) bool {
+	const kind = "application/grpc"
+	v := h.Get("content-type")
+	return len(v) >= len(kind) && foldEqual(v[:len(kind)], kind) && (len(v) == len(kind) || v[len(kind)] == '+')
 }
-
-// joinedHolds compares the lines joined by "," or ", " without building the joined value.
-func (f *field) joinedHolds(h *message.Head) bool {
-	if f.regex != nil {
-		return f.regex.MatchReader(&joined{h: h, name: f.name})
-	}
-	rest, first := f.value, true
-	for i := range h.Fields {
-		if !message.EqualFold(h.Fields[i].Name, f.name) {
-			continue
-		}
-		if !first {
-			if rest == "" || rest[0] != ',' {
-				return false
-			}
-			rest = strings.TrimLeft(rest[1:], " ")
-		}
-		v := h.Fields[i].Value
-		if len(rest) < len(v) || rest[:len(v)] != string(v) {
-			return false
-		}
-		rest, first = rest[len(v):], false
-	}
-	return rest == ""
-}
-
-// inQuery compares with the first parameter of that name (Gateway API leaves the choice; the first is what
-// most servers take).
-func (f *field) inQuery(query []byte) bool {
-	for len(query) > 0 {
-		pair := query
-		if i := bytes.IndexByte(query, '&'); i >= 0 {
-			pair, query = query[:i], query[i+1:]
-		} else {
-			query = nil
-		}
-		if len(pair) == 0 {
-			continue
-		}
-		key, value, _ := bytes.Cut(pair, equals)
-		if !decodedEqual(key, f.name) {
-			continue
-		}
-		if f.regex == nil {
-			return decodedEqual(value, f.value)
-		}
-		if !encoded(value) {
-			return f.regex.Match(value)
-		}
-		return f.regex.MatchReader(&decoder{in: value})
-	}
-	return false
-}
-
-var equals = []byte{'='}
 
 // splitTarget cuts a request target in origin form into path and query. The fragment that a strict client
 // never sends stays where it is.

@@ -1,7 +1,7 @@
 // Package router decides which route a request takes. Compile turns a model.RouteTable into a Table once;
-// Match then answers the first route that holds, in the table's order, without allocating. A Table is
-// immutable and safe for concurrent use; explain and the route tests run this very code. Pure. Start reading
-// at Match.
+// Find then answers the first route that holds, in the table's order (of the virtual host that the authority
+// selects, where there are hosts), without allocating. A Table is immutable and safe for concurrent use; explain and
+// the route tests run this very code. Pure. Start reading at Find.
 package router
 
 import (
@@ -17,12 +17,22 @@ import (
 type Table struct {
 	Model  *model.RouteTable
 	Routes []Route // as in Model, in order
+	Hosts  []Host  // likewise
+
+	hosts domains
+}
+
+// Host is one compiled virtual host.
+type Host struct {
+	*model.VirtualHost
+	Routes []Route
 }
 
 // Route is one compiled route.
 type Route struct {
 	*model.Route
-	Index int // in Table.Routes
+	Index int                // in Table.Routes, or in those of Host
+	Host  *model.VirtualHost // nil: the table has none
 
 	path    *regexp.Regexp // PathRegex only
 	headers []field
@@ -31,34 +41,53 @@ type Route struct {
 	sums    []uint64 // running sums of the backends' weights
 }
 
-// field is one compiled model.FieldMatch.
-type field struct {
-	name  string // headers: in lower case
-	value string
-	regex *regexp.Regexp // nil: exact
-}
-
 // Compile makes a Table of t, which must not be changed afterwards. It fails when a regular expression is not
 // RE2 or a backend list weighs nothing; the error names the route and rule.
 func Compile(t *model.RouteTable) (*Table, error) {
-	c := &Table{Model: t, Routes: make([]Route, len(t.Routes))}
-	for i := range t.Routes {
-		if err := c.Routes[i].compile(&t.Routes[i], i); err != nil {
-			return nil, fmt.Errorf("route table %s: route %s, rule %d: %w", t.Name, t.Routes[i].Name, t.Routes[i].Rule, err)
+	c := &Table{Model: t, Hosts: make([]Host, len(t.Hosts))}
+	var err error
+	if c.Routes, err = compileAll(t, t.Routes, nil); err != nil {
+		return nil, err
+	}
+	for i := range t.Hosts {
+		h := &c.Hosts[i]
+		h.VirtualHost = &t.Hosts[i]
+		if h.Routes, err = compileAll(t, h.VirtualHost.Routes, h.VirtualHost); err != nil {
+			return nil, err
 		}
 	}
+	if err := c.hosts.compile(c.Hosts); err != nil {
+		return nil, fmt.Errorf("route table %s: %w", t.Name, err)
+	}
 	return c, nil
+}
+
+func compileAll(t *model.RouteTable, in []model.Route, host *model.VirtualHost) ([]Route, error) {
+	out := make([]Route, len(in))
+	for i := range in {
+		if err := out[i].compile(&in[i], i); err != nil {
+			return nil, fmt.Errorf("route table %s: route %s, rule %d: %w", t.Name, in[i].Name, in[i].Rule, err)
+		}
+		out[i].Host = host
+	}
+	return out, nil
 }
 
 func (r *Route) compile(m *model.Route, index int) (err error) {
 	r.Route, r.Index = m, index
 	switch m.Match.PathKind {
 	case model.PathRegex:
-		if r.path, err = anchored(m.Match.Path); err != nil {
+		expr := m.Match.Path
+		if m.Match.IgnoreCase {
+			expr = ignoreCase + expr
+		}
+		if r.path, err = anchored(expr); err != nil {
 			return err
 		}
 	case model.PathPrefix:
-		r.prefix = trimSlashes(m.Match.Path)
+		if r.prefix = m.Match.Path; !m.Match.PathPrefixText {
+			r.prefix = trimSlashes(m.Match.Path)
+		}
 	}
 	if r.headers, err = compileFields(m.Match.Headers, true); err != nil {
 		return err
@@ -77,24 +106,6 @@ func (r *Route) compile(m *model.Route, index int) (err error) {
 	return nil
 }
 
-func compileFields(in []model.FieldMatch, lower bool) ([]field, error) {
-	out := make([]field, len(in))
-	for i, f := range in {
-		out[i] = field{name: f.Name, value: f.Value}
-		if lower {
-			out[i].name = lowerASCII(f.Name)
-		}
-		if f.Regex {
-			re, err := anchored(f.Value)
-			if err != nil {
-				return nil, err
-			}
-			out[i].regex = re
-		}
-	}
-	return out, nil
-}
-
 // anchored compiles an RE2 expression that has to match the whole of its input.
 func anchored(expr string) (*regexp.Regexp, error) {
 	if _, err := regexp.Compile(expr); err != nil { // alone first: `a)(b` must not pass by our parentheses
@@ -103,11 +114,28 @@ func anchored(expr string) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?:` + expr + `)\z`)
 }
 
-// Match answers the first route that h matches, nil if there is none. It allocates nothing.
-func (t *Table) Match(h *message.Head) *Route {
+// Match is Find for a request that is among every Fraction.
+func (t *Table) Match(h *message.Head) *Route { return t.Find(h, 0) }
+
+// Find answers the first route that h matches, nil if there is none; rnd, uniform over uint32, decides whether the
+// request is among a Fraction. It allocates nothing.
+func (t *Table) Find(h *message.Head, rnd uint32) *Route {
+	routes, connect := t.Routes, false
+	if len(t.Hosts) > 0 {
+		host := t.hosts.find(h.Authority, t.Model.IgnorePort)
+		if host == nil {
+			return nil
+		}
+		// A foreign table means it when it speaks of paths: CONNECT has none (but in its extended form).
+		routes, connect = host.Routes, string(h.Method) == "CONNECT" && h.Upgrade == nil
+	}
 	path, query := splitTarget(h.Target)
-	for i := range t.Routes {
-		if r := &t.Routes[i]; r.matches(h, path, query) {
+	for i := range routes {
+		r := &routes[i]
+		if connect && !r.Route.Match.Connect {
+			continue
+		}
+		if r.matches(h, path, query, rnd) {
 			return r
 		}
 	}
