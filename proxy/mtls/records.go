@@ -14,7 +14,7 @@ import (
 const (
 	headerLen  = 5
 	maxPlain   = 16 << 10
-	maxRecord  = headerLen + maxPlain + 256 // RFC 8446 section 5.2
+	maxRecord  = headerLen + maxPlain + 2048 // TLS 1.2, RFC 5246 section 6.2.3; 1.3 has 256
 	deliverAt  = loop.ScratchSize - maxPlain
 	plainSpace = loop.ScratchSize
 )

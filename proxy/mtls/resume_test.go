@@ -1,9 +1,12 @@
 package mtls_test
 
 import (
+	"bytes"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -247,5 +250,34 @@ func TestParameters(t *testing.T) {
 			t.Errorf("%+v: version %x, %v", c.p, cs.Version, err)
 		}
 		g.loop.Close()
+	}
+}
+
+// TestOlderSuites: much goes both ways with the suites of TLS 1.2, in records of every size.
+func TestOlderSuites(t *testing.T) {
+	r := newRoot(t)
+	ctx := serverContext(t, &model.ServerTLS{Certificates: []model.SecretRef{ref(r.leaf(t, nil, nil, "a"))}}, store(t))
+	g := serveGated(t, &mtls.Handshakes{}, ctx.Config())
+	for _, suite := range []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256} {
+		c, err := tls.Dial("tcp", g.addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		data := make([]byte, 3<<20)
+		_, _ = rand.Read(data)
+		go func() {
+			for rest, n := data, 1; len(rest) > 0; n = n*3%65_521 + 1 {
+				k := min(len(rest), n)
+				_, _ = c.Write(rest[:k])
+				rest = rest[k:]
+			}
+			_ = c.CloseWrite()
+		}()
+		got, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d of %d bytes came back, %v", tls.CipherSuiteName(suite), len(got), len(data), err)
+		}
+		c.Close()
 	}
 }
