@@ -45,7 +45,7 @@ type conn1 struct {
 	since   time.Duration // when the state that the timer watches began
 	partial bool          // a head has begun
 	pieces  uint64        // of request bodies that were read
-	seen    uint64        // what pieces was when the timer last expired in a body; never: not yet in this one
+	seen    uint64        // what pieces was when the timer last expired in a body; unseen: not yet in this one
 	wrote   bool          // response bytes have gone out since the client's EOF
 }
 
@@ -74,7 +74,7 @@ const (
 const (
 	maxDiscard = 256 << 10       // body bytes read for nobody before the connection is given up
 	linger     = 2 * time.Second // how long the rest of a body that nobody wants may take
-	never      = ^uint64(0)
+	unseen     = ^uint64(0)
 	halfClosed = 3 * time.Second // how long a client that has ended its direction may wait without a byte
 )
 
@@ -145,7 +145,7 @@ func (s *conn1) readHead(p []byte) int {
 	if !none || s.old {
 		h.Upgrade = nil // an offer that has a body may be ignored (RFC 9110 section 7.8)
 	}
-	s.state, s.seen = inBody, never
+	s.state, s.seen = inBody, unseen
 	s.body.Reset(f)
 	end := none
 	if none {
@@ -336,9 +336,12 @@ func (s *conn1) expired() {
 	}
 }
 
+// Leave implements Drainer.
+func (s *conn1) Leave() { s.draining, s.last = true, true }
+
 // Drain implements Drainer.
 func (s *conn1) Drain() {
-	s.draining, s.last = true, true
+	s.Leave()
 	if s.state == inHead && s.x == nil && !s.partial && !s.closed {
 		s.closeNow()
 	}

@@ -121,6 +121,9 @@ func (u *conn2) closeIfDrained() {
 	}
 }
 
+// Leave implements Drainer.
+func (u *conn2) Leave() { u.Drain() }
+
 // Drain implements Drainer.
 func (u *conn2) Drain() {
 	u.h2.Drain()

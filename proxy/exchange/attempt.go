@@ -112,6 +112,7 @@ func (t *waiting) Unconnected(f *failure.Failure) {
 
 // open sends the request's head on c and as much of its body as is here.
 func (x *Exchange) open(c upstream.Conn) {
+	x.adapt(c)
 	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
 	s, err := c.Open(&x.head, end, (*receiver)(x))
 	if err != nil {

@@ -13,8 +13,18 @@ func (x *Exchange) Data(p []byte, end bool) {
 		return
 	}
 	x.busy++
+	x.stir()
 	x.rec.RequestBytes += int64(len(p))
-	x.ended = end
+	if x.web.text {
+		var ok bool
+		if p, ok = x.unweb(p, end); !ok {
+			x.leave()
+			return
+		}
+	}
+	if x.ended = end; end {
+		x.whole = x.stirred
+	}
 	if x.begun || len(x.body)+len(p) > x.w.cfg.Replay {
 		x.forget()
 	}
@@ -47,6 +57,8 @@ func (x *Exchange) Trailers(h *message.Head) {
 	x.busy++
 	x.tarena = h.CloneInto(&x.trailers, x.tarena)
 	x.ended, x.hasTrailers = true, true
+	x.stir()
+	x.whole = x.stirred
 	x.pump()
 	x.leave()
 }

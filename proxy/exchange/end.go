@@ -47,7 +47,13 @@ func (x *Exchange) answer(reason failure.Reason) {
 	if grpc {
 		x.rec.GRPC = reason.GRPC()
 	}
-	x.rec.Status = x.w.reply.reply(x.client, reason, x.rec.RequestID, grpc, x.rec.Method == "HEAD")
+	r := &x.w.reply
+	r.make(reason, x.rec.RequestID, grpc)
+	if x.origin.HTTP != nil {
+		x.dress(&r.head, true)
+	}
+	x.keepForLog(&r.head, false)
+	x.rec.Status = r.send(x.client, x.rec.Method == "HEAD")
 	x.finish()
 }
 
@@ -57,8 +63,8 @@ type reply struct {
 	text []byte
 }
 
-// reply sends the answer and tells its HTTP status.
-func (r *reply) reply(c Client, reason failure.Reason, id []byte, grpc, head bool) (status int) {
+// make makes the answer; one to a gRPC client has no body.
+func (r *reply) make(reason failure.Reason, id []byte, grpc bool) {
 	h := &r.head
 	h.Reset()
 	h.Version = message.HTTP11
@@ -75,17 +81,23 @@ func (r *reply) reply(c Client, reason failure.Reason, id []byte, grpc, head boo
 	if len(id) > 0 {
 		h.Add(nameRequest, id)
 	}
+	r.text = r.text[:0]
 	if grpc {
-		c.Head(h, true)
-		return h.Status
+		return
 	}
-	r.text = append(append(append(append(r.text[:0], "tulle: "...), reason.Log()...), " ("+reason.Label()+")"...), '\n')
+	r.text = append(append(append(append(r.text, "tulle: "...), reason.Log()...), " ("+reason.Label()+")"...), '\n')
 	h.ContentLength = int64(len(r.text))
-	c.Head(h, head)
+}
+
+// send sends the answer and tells its HTTP status.
+func (r *reply) send(c Client, head bool) (status int) {
+	status = r.head.Status
+	head = head || len(r.text) == 0
+	c.Head(&r.head, head)
 	if !head {
 		c.Data(r.text, true)
 	}
-	return h.Status
+	return status
 }
 
 // finish ends the exchange: what it held is given back and the record handed on.
@@ -96,9 +108,11 @@ func (x *Exchange) finish() {
 	x.finished = true
 	x.endAttempt(x.reason)
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
+	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.rec.End = x.w.cfg.Loop.Now()
 	x.rec.Reason = x.reason.Label()
 	x.w.cfg.Observer.Done(&x.rec)
+	x.log()
 	x.client.Finished()
 }
 
@@ -108,6 +122,8 @@ func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason) {
 	x.busy++
 	l := w.cfg.Loop
 	x.belong(o, client)
+	x.head.Reset()
+	x.head.Version = message.HTTP11
 	x.rec.Reset()
 	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
 	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID

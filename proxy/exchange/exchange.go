@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 )
 
@@ -42,6 +43,12 @@ type Origin struct {
 	ConnectTimeout time.Duration
 	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.
 	From netip.Addr
+
+	// HTTP is how the requests of a foreign listener's chain are treated (gateway.go); nil: a sidecar's ways. Conn is
+	// required with it, Logs may be nil.
+	HTTP *model.HTTP
+	Conn *observe.Connection // of this connection alone
+	Logs *observe.Logs       // of the chain
 }
 
 // Observer takes the record of every exchange that ended, exactly once (observe.Recorder). The record is reused

@@ -67,7 +67,7 @@ func (x *Exchange) cleanse() {
 	if x.head.Continue && x.head.Version == message.HTTP2 {
 		x.head.Add(nameExpect, valueContinue) // HTTP/2 carries it in Continue, HTTP/1 as a field
 	}
-	if len(id) == 0 {
+	if len(id) == 0 && x.origin.HTTP == nil {
 		id = x.newID()
 		x.head.Add(nameRequest, id)
 	}
@@ -76,7 +76,7 @@ func (x *Exchange) cleanse() {
 	if isGRPC(contentType) {
 		x.rec.Protocol = model.ProtocolGRPC
 	}
-	if x.origin.Direction == record.Outbound {
+	if x.origin.Direction == record.Outbound && x.origin.HTTP == nil {
 		v := version1
 		if x.version == message.HTTP2 {
 			v = version2
@@ -127,7 +127,7 @@ func (x *Exchange) stripResponse(h *message.Head) {
 	keep := h.Fields[:0]
 	for _, f := range h.Fields {
 		if len(f.Name) > len(fieldPrefix) && message.EqualFold(f.Name[:len(fieldPrefix)], fieldPrefix) {
-			if x.cluster == nil {
+			if x.foreign() {
 				continue
 			}
 			if message.EqualFold(f.Name, fieldStatus) {

@@ -30,18 +30,27 @@ type Exchange struct {
 	earena   []byte
 	id       [36]byte // x-request-id that was made here
 	from     []byte   // x-forwarded-for, likewise
+	notes    []byte   // values of fields that were made here, for as long as the exchange lasts
+	scratch  []byte   // for one call
+	cookies  []byte   // that the response sets, each with a 0 behind it
 	body     []byte   // request bytes that may have to be sent, or sent again
 	held     []byte   // response bytes that the client has not taken
 
 	request
 	response
 	attempts
+	extra
+	handshake
+	clocks
+	logged
+	web web
 	result
 
 	wait         pool.Waiter
 	target       pool.Target
 	requestTimer loop.Timer
 	attemptTimer loop.Timer
+	quietTimer   loop.Timer
 	busy         int // calls that are inside
 	next         *Exchange
 }
@@ -49,6 +58,8 @@ type Exchange struct {
 // request is the state of the request's body.
 type request struct {
 	version     message.Version // that the client spoke, perhaps one proxy earlier
+	native      bool            // extended CONNECT of a client that is no proxy of ours
+	whole       time.Duration   // loop time when all of the request was here; 0: not yet
 	upgrade     bool            // Upgrade or CONNECT: what would be the body goes through only after the switch
 	ended       bool            // all of it is here
 	hasTrailers bool
@@ -77,6 +88,8 @@ type attempts struct {
 	tried   [maxAttempts]*cluster.Endpoint
 	ntried  int
 	count   int
+	hash    uint64 // what the route's hash keys come to, for policies that hash (hash.go)
+	hashed  bool   // there was something to hash; otherwise the pick is at random
 }
 
 // result is how it ends.
@@ -97,8 +110,24 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	x.busy++
 	x.take(o, client, h, end)
 	x.cleanse()
+	reason := failure.None
+	if o.HTTP != nil {
+		reason = x.receive()
+	}
+	switch {
+	case x.finished:
+		return x.leave()
+	case reason != failure.None:
+		x.answer(reason)
+		return x.leave()
+	case x.moved:
+		x.redirect()
+		return x.leave()
+	}
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)
+	} else if x.route != nil && x.route.Direct != nil {
+		x.direct(x.route.Direct)
 	} else {
 		x.limitTime()
 		x.attempt()
@@ -120,6 +149,7 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	x.arena = h.CloneInto(&x.head, x.arena)
 	x.version, x.ended = h.Version, end
 	x.upgrade = h.Upgrade != nil || string(h.Method) == "CONNECT"
+	x.native = h.Version == message.HTTP2 && h.Upgrade != nil && !o.Mesh
 	x.head.Close = false
 	if len(x.head.Authority) == 0 && !o.Mesh && o.Wanted.IsValid() { // HTTP/1.0, or an empty Host: what was called is known all the same
 		x.head.Authority = o.Wanted.AppendTo(nil)
@@ -127,6 +157,10 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	l := x.w.cfg.Loop
 	x.rec.Reset()
 	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
+	x.stirred = x.rec.Start
+	if end {
+		x.whole = x.rec.Start
+	}
 	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Method = method(h.Method)
@@ -149,35 +183,40 @@ func (x *Exchange) findRoute() failure.Reason {
 	}
 	x.route = r
 	x.rec.Route, x.rec.Rule = r.Name, r.Rule
+	if why := x.follow(r); why != failure.None {
+		return why
+	}
+	if r.Direct != nil {
+		return failure.None
+	}
 	filter.Request(r.Filters, &x.head)
+	if f := hostFilters(r); f != nil {
+		filter.Request(f, &x.head)
+	}
+	if r.FromField != "" {
+		return x.towards(r, x.named(r.FromField), failure.UnknownCluster)
+	}
 	b := r.Choose(uint32(x.w.random.Uint64() >> 32))
 	if b == nil || b.Invalid {
 		return failure.NoBackend
 	}
 	filter.Request(b.Filters, &x.head)
-	x.backend, x.rec.Backend = b, b.Cluster
-	x.rec.Destination, x.rec.Port = b.Cluster.Service, b.Cluster.Port
-	if x.cluster = x.origin.Destination.Cluster(b.Cluster); x.cluster == nil {
-		return failure.Unavailable
+	x.backend = b
+	if x.origin.HTTP != nil {
+		return x.towards(r, b.Cluster, failure.UnknownCluster)
 	}
+	return x.towards(r, b.Cluster, failure.Unavailable)
+}
+
+// towards finds the cluster called name; without it the request fails with unknown.
+func (x *Exchange) towards(r *router.Route, name model.PortName, unknown failure.Reason) failure.Reason {
+	x.rec.Backend = name
+	x.rec.Destination, x.rec.Port = name.Service, name.Port
+	if x.cluster = x.origin.Destination.Cluster(name); x.cluster == nil {
+		return unknown
+	}
+	x.rewrite(r)
 	return failure.None
-}
-
-// limitTime arms the route's request timeout.
-func (x *Exchange) limitTime() {
-	if x.route != nil && x.route.Timeouts.Request > 0 {
-		x.w.cfg.Loop.Arm(&x.requestTimer, x.route.Timeouts.Request)
-	}
-}
-
-func (x *Exchange) requestTimeout() {
-	x.busy++
-	if x.tunnel {
-		x.fail(failure.IdleTimeout)
-	} else {
-		x.fail(failure.RequestTimeout)
-	}
-	x.leave()
 }
 
 // leave ends a call from outside. An exchange that is over is reused only when nobody is inside: a call that ends

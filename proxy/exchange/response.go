@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"github.com/tulle-mesh/tulle/proxy/failure"
-	"github.com/tulle-mesh/tulle/proxy/filter"
 	"github.com/tulle-mesh/tulle/proxy/message"
 )
 
@@ -18,6 +17,7 @@ func (t *receiver) Head(h *message.Head, end bool) {
 	x.busy++
 	defer x.leave()
 	h.Close = false
+	x.stir()
 	if h.Status < 200 && h.Status != 101 {
 		x.client.Head(h, false)
 		return
@@ -59,19 +59,29 @@ func (x *Exchange) againElsewhere(h *message.Head) bool {
 // begin sends the response's final head on. From here on nothing is tried again.
 func (x *Exchange) begin(h *message.Head, end bool) {
 	x.w.cfg.Loop.Disarm(&x.attemptTimer)
-	x.begun, x.over = true, end
-	x.tunnel = x.upgrade && (h.Status == 101 || h.Status/100 == 2 && x.rec.Method == "CONNECT")
+	tunnel := x.upgrade && (h.Status == 101 || h.Status/100 == 2 && x.rec.Method == "CONNECT")
+	if why := x.switched(h, tunnel); why != failure.None {
+		x.fail(why)
+		return
+	}
+	x.begun, x.over, x.tunnel = true, end, tunnel
 	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
 	x.noteGRPC(h)
-	if x.backend != nil {
-		filter.Response(x.backend.Filters, h)
-		filter.Response(x.route.Filters, h)
+	if x.route != nil {
+		x.filterResponse(h)
 	}
+	if x.origin.HTTP != nil {
+		x.dress(h, false)
+	}
+	x.keepForLog(h, false)
 	if x.upgrade && !x.tunnel {
 		x.declined(h)
 	}
 	if x.tunnel {
 		x.w.cfg.Loop.Disarm(&x.requestTimer)
+		if x.until > 0 {
+			x.w.cfg.Loop.Arm(&x.requestTimer, max(x.until-x.w.cfg.Loop.Now(), 0))
+		}
 	}
 	x.client.Head(h, end)
 	if x.finished {
@@ -80,6 +90,17 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	x.forget()
 	x.pump()
 	x.settle()
+}
+
+// switched completes a switch of protocols, or says why it, or its refusal, cannot be told to the client.
+func (x *Exchange) switched(h *message.Head, tunnel bool) failure.Reason {
+	switch {
+	case tunnel && h.Status == 101:
+		return x.shaken(h)
+	case x.native && !tunnel && h.Status/100 == 2:
+		return failure.UpgradeDeclined // as it is, it would accept (RFC 8441 section 4)
+	}
+	return failure.None
 }
 
 // declined: the upstream answers an offer to switch with an ordinary response, so no more of a request follows.
@@ -97,6 +118,7 @@ func (t *receiver) Data(p []byte, end bool) {
 		return
 	}
 	x.busy++
+	x.stir()
 	x.rec.ResponseBytes += int64(len(p))
 	x.over = end
 	if len(x.held) > 0 { // in order, behind what the client has not taken
@@ -131,8 +153,10 @@ func (t *receiver) Trailers(h *message.Head) {
 		return
 	}
 	x.busy++
+	x.stir()
 	x.over = true
 	x.noteGRPC(h)
+	x.keepForLog(h, true)
 	if len(x.held) > 0 {
 		x.earena = h.CloneInto(&x.ending, x.earena)
 		x.heldTrails = true
@@ -173,10 +197,18 @@ func (t *receiver) Writable() {
 
 // Writable: Client.Data takes more.
 func (x *Exchange) Writable() {
-	if x.finished || len(x.held) == 0 {
+	if x.finished || len(x.held)+len(x.web.wait) == 0 {
 		return
 	}
 	x.busy++
+	x.stir()
+	if len(x.web.wait) > 0 && (*webClient)(x).flush() && len(x.held) == 0 {
+		x.settle()
+	}
+	if x.finished || len(x.held) == 0 {
+		x.leave()
+		return
+	}
 	n := x.client.Data(x.held, x.heldEnds)
 	if !x.finished && n > 0 {
 		x.held = x.held[:copy(x.held, x.held[n:])]
@@ -209,7 +241,7 @@ func (x *Exchange) settle() {
 	if x.endSent && x.stream != nil {
 		x.endAttempt(failure.None)
 	}
-	if len(x.held) == 0 {
+	if len(x.held)+len(x.web.wait) == 0 {
 		x.finish()
 	}
 }

@@ -3,7 +3,9 @@ package exchange
 import (
 	"math/rand/v2"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
 // maxAttempts bounds Config.Attempts, so that what an exchange has tried fits into it.
@@ -17,7 +19,9 @@ type Worker struct {
 	random  *rand.PCG
 	reply   reply
 	open    int
-	served  int // of them, those that other proxies sent
+	named   model.PortName // the cluster that a request field has named last
+	entry   observe.Entry  // of the access log, reused
+	served  int            // of them, those that other proxies sent
 }
 
 // NewWorker makes the worker of one loop.
@@ -47,6 +51,7 @@ func (w *Worker) get() *Exchange {
 		x.wait.Owner = (*waiting)(x)
 		x.requestTimer.Expired = x.requestTimeout
 		x.attemptTimer.Expired = x.attemptTimeout
+		x.quietTimer.Expired = x.quiet
 		return x
 	}
 	w.free = x.next
@@ -65,12 +70,23 @@ func (w *Worker) put(x *Exchange) {
 	x.body, x.held = nil, nil
 	x.origin, x.client = nil, nil
 	x.request, x.response, x.result = request{}, response{}, result{}
-	x.attempts = attempts{}
+	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
+	x.handshake, x.heard, x.closed = handshake{}, false, false
+	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""
+	x.notes, x.cookies = reusable(x.notes), reusable(x.cookies)
 	if cap(x.arena) > maxArena {
 		x.arena = nil
 	}
 	x.next = w.free
 	w.free = x
+}
+
+// reusable answers the memory of b, empty, if it is worth keeping.
+func reusable(b []byte) []byte {
+	if cap(b) > maxArena {
+		return nil
+	}
+	return b[:0]
 }
 
 // maxArena is the largest memory for a request head that an idle Exchange keeps, in bytes.
