@@ -62,7 +62,11 @@ func runProxy() error {
 		return failed(link, err)
 	}
 	defer p.Close()
-	defer os.Remove(b.Admin) // the supervisor's, which may be gone
+	defer func() {
+		if !p.Retired() {
+			os.Remove(b.Admin) // the supervisor's, which may be gone
+		}
+	}()
 	return p.Follow(link)
 }
 

@@ -79,7 +79,7 @@ each other, without a change to them.
 		return fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newUpCommand(), newRunCommand(), newProxyCommand(), newDemoCommand(), newShopCommand(),
+		newUpCommand(), newRunCommand(), newUpgradeCommand(), newProxyCommand(), newDemoCommand(), newShopCommand(),
 		newApplyCommand(), newDeleteCommand(), newGetCommand(), newWaitCommand(),
 		newStatusCommand(), newEndpointsCommand(), newRoutesCommand(), newStatCommand(),
 		newTokenCommand(), newCheckCommand(), newVersionCommand(), newCompletionCommand(),

@@ -13,7 +13,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -56,6 +58,7 @@ type Server struct {
 	queries chan struct{}
 	streams chan struct{}
 	ended   sync.WaitGroup
+	retired atomic.Bool
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -93,6 +96,18 @@ func newServer(cfg Config) *Server {
 	s.queries, s.streams = make(chan struct{}, cfg.Queries), make(chan struct{}, cfg.Streams)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
+}
+
+// Retire takes no more questions: another server answers on the same sockets. What has been asked is answered still;
+// TCP connections go on until their clients end them or are silent. Close ends that.
+func (s *Server) Retire() {
+	s.retired.Store(true)
+	for _, p := range s.cfg.Packets {
+		_ = p.SetReadDeadline(time.Unix(1, 0)) // a socket without deadlines goes on reading until Close
+	}
+	for _, l := range s.cfg.Listeners {
+		l.Close()
+	}
 }
 
 // Close closes the sockets, ends what is being asked and waits.
@@ -144,7 +159,7 @@ func (s *Server) packets(p net.PacketConn) {
 
 // over reports whether a socket is done with, and holds up a loop that would spin.
 func (s *Server) over(err error) bool {
-	if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil {
+	if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil || s.retired.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
 	}
 	s.cfg.Log.Debug("dns socket", "error", err)

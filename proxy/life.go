@@ -28,10 +28,19 @@ const (
 	waitEvery    = 100 * time.Millisecond
 )
 
+// Times of a proxy that replaces another one, or is replaced.
+const (
+	controlWait = 10 * time.Second       // for the control plane's first answer
+	idleWait    = 10 * time.Second       // for an idle connection's next request
+	leaveMost   = 24 * time.Hour         // for everything
+	leaveEvery  = 100 * time.Millisecond // a look whether everything has ended
+)
+
 // life is where the workload stands between its start and its end.
 type life struct {
 	announced atomic.Bool
 	leaving   atomic.Bool
+	retired   atomic.Bool // another proxy serves the sockets
 	mu        sync.Mutex
 	probing   context.CancelFunc // ends the probe of the program's readiness; nil while there is none
 }
@@ -40,10 +49,12 @@ type life struct {
 func (p *Proxy) Follow(link *bootstrap.Link) error {
 	if p.cfg.Bootstrap.Withdrawn {
 		p.leaving.Store(true) // the proxy before this one has said so
+	} else if p.announced.Load() {
+		_ = link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced}) // a supervisor that is gone is seen by Next
 	} else if p.cfg.Bootstrap.Program != 0 {
 		p.announceWhenReady(link)
 	}
-	if err := link.Send(bootstrap.Message{Event: bootstrap.EventReady}); err != nil {
+	if err := link.Send(bootstrap.Message{Event: bootstrap.EventReady, Version: p.cfg.Version}); err != nil {
 		return err
 	}
 	for {
@@ -65,9 +76,21 @@ func (p *Proxy) Follow(link *bootstrap.Link) error {
 		case bootstrap.CmdGoodbye:
 			p.goodbye()
 			return nil
+		case bootstrap.CmdRetire:
+			if p.retired.Swap(true) {
+				continue
+			}
+			within := min(time.Duration(m.Within)*time.Millisecond, leaveMost)
+			p.tasks.Go(func() {
+				p.retire(link, within)
+				link.Close() // ends Follow
+			})
 		}
 	}
 }
+
+// Retired reports whether another proxy has taken over; what belongs to the workload is that one's.
+func (p *Proxy) Retired() bool { return p.retired.Load() }
 
 // Ready answers why this proxy's workload takes no requests, nil if it does.
 func (p *Proxy) Ready() error {
@@ -258,6 +281,62 @@ func (p *Proxy) goodbye() {
 	}
 	p.until(time.Now().Add(drainWait), (*worker).busy)
 	p.reportNow()
+}
+
+// awaitControl returns when the control plane has answered: a proxy beside which another one still serves with what it
+// knows must not know less.
+func (p *Proxy) awaitControl(ctx context.Context) error {
+	for end := time.Now().Add(controlWait); !p.client.State().Connected; {
+		if time.Now().After(end) {
+			return fmt.Errorf("the control plane at %s is not reachable: %s", p.cfg.Control, p.client.State().LastError)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(waitEvery / 10):
+		}
+	}
+	return nil
+}
+
+// retire leaves the sockets and the workload to the proxy that has taken over, and waits until everything that is open
+// here has ended, for within at most.
+func (p *Proxy) retire(link *bootstrap.Link, within time.Duration) {
+	begun := time.Now()
+	p.client.Retire()
+	for _, w := range p.workers {
+		w.stopAccepting()
+	}
+	p.dns.Retire()
+	p.admin.Close()
+	for _, w := range p.workers {
+		w.loop.Post(w.leave)
+	}
+	open, idle := p.open(), begun.Add(idleWait)
+	for ; open > 0 && time.Since(begun) < within; open = p.open() {
+		if time.Now().After(idle) {
+			idle = idle.Add(idleWait)
+			for _, w := range p.workers {
+				w.loop.Post(w.leaveIdle)
+			}
+		}
+		select {
+		case <-p.ended:
+			return
+		case <-time.After(leaveEvery):
+		}
+	}
+	p.reportNow()
+	_ = link.Send(bootstrap.Message{Event: bootstrap.EventRetired, Open: open}) // it may be gone
+}
+
+// open answers how many connections there are, from and to anybody.
+func (p *Proxy) open() int {
+	n := 0
+	for _, w := range p.workers {
+		n += int(w.loop.Load())
+	}
+	return n
 }
 
 // until waits for busy to be 0 on every loop, where it is called.

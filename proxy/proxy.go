@@ -62,6 +62,7 @@ type Proxy struct {
 	admin    *admin.Server
 
 	stop  context.CancelFunc
+	ended <-chan struct{} // closed by stop
 	tasks sync.WaitGroup
 	life
 }
@@ -70,7 +71,7 @@ type Proxy struct {
 func Start(cfg Config) (p *Proxy, err error) {
 	b := cfg.Bootstrap
 	ctx, stop := context.WithCancel(context.Background())
-	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, stop: stop}
+	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, stop: stop, ended: ctx.Done()}
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -87,10 +88,22 @@ func Start(cfg Config) (p *Proxy, err error) {
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
+	if b.Announced && !b.Withdrawn {
+		p.announced.Store(true)
+		p.client.SetReady(true)
+	}
+	if b.Overlap {
+		p.client.Start(p.live)
+		if err := p.awaitControl(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.listen(); err != nil {
 		return nil, err
 	}
-	p.client.Start(p.live)
+	if !b.Overlap {
+		p.client.Start(p.live)
+	}
 	p.tasks.Go(func() { p.report(ctx) })
 	p.tasks.Go(func() { p.machine.follow(ctx) })
 	return p, nil
@@ -100,7 +113,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 func (p *Proxy) connect() error {
 	b := p.cfg.Bootstrap
 	w := client.Workload{Name: b.Workload, Namespace: b.Namespace, Service: b.Service, Version: b.Version,
-		ServiceAccount: b.ServiceAccount, Labels: b.Labels, PID: b.Supervisor, Proxy: p.cfg.Version}
+		ServiceAccount: b.ServiceAccount, Labels: b.Labels, PID: b.Supervisor, Starts: b.Starts, Proxy: p.cfg.Version}
 	for i, port := range b.Ports {
 		w.Ports = append(w.Ports, client.Port{Name: port.Name, Port: port.Port, Target: port.Target, Protocol: p.ports[i].Protocol})
 	}

@@ -45,7 +45,8 @@ type worker struct {
 	serving map[downstream.Drainer]struct{}
 	spoken  map[uint16]bool // service ports of ours whose HTTP was reported to learning
 	retire  loop.Timer
-	retired int // times
+	retired int  // times
+	leaving bool // another proxy serves the sockets: see leave
 }
 
 func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
@@ -87,6 +88,9 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 	if drainer, ok := h.(downstream.Drainer); ok {
 		d = drainer
 		w.serving[d] = struct{}{}
+		if w.leaving {
+			d.Leave()
+		}
 	}
 	return h
 }
@@ -131,6 +135,30 @@ func (w *worker) listenOn(s bootstrap.Socket, accept func(loop.Incoming)) error 
 func (w *worker) drain() {
 	w.listener.Drain()
 	w.pool.Drain()
+	for d := range w.serving {
+		d.Drain()
+	}
+}
+
+// stopAccepting leaves the sockets to whoever else has them. From any goroutine but the loop's.
+func (w *worker) stopAccepting() {
+	for _, l := range w.accept {
+		l.Close()
+	}
+}
+
+// leave lets what is open end by itself, in a proxy that another one has taken over from. On the loop. Connections of
+// other proxies that are blank still stay so: whoever made them is about to use them, or closes them.
+func (w *worker) leave() {
+	w.leaving = true
+	w.pool.Drain()
+	for d := range w.serving {
+		d.Leave()
+	}
+}
+
+// leaveIdle ends connections that have had no request since leave.
+func (w *worker) leaveIdle() {
 	for d := range w.serving {
 		d.Drain()
 	}

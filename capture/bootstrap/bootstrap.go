@@ -56,6 +56,8 @@ type Bootstrap struct {
 	Supervisor int  // process id of the supervisor
 	Program    int  // process id of the program once it has been released, else 0 (then CmdStarted follows)
 	Withdrawn  bool // the workload has been withdrawn and is not to be announced again
+	Announced  bool // the workload has been ready and is announced: say so from the first moment, without a probe
+	Overlap    bool // a proxy serves the sockets already: touch them, and be ready, only when the control plane has answered
 	Starts     int  // how many proxies this supervisor had started before this one: 0 the first time
 
 	// Identity is what the proxy before this one sent with EventIdentity last, nil the first time. Secret: it travels
@@ -158,12 +160,14 @@ func (b *Bootstrap) Find(role Role, v6 bool, index int) (s Socket, ok bool) {
 // Cmd is what a supervisor tells its proxy.
 type Cmd string
 
-// Commands, with what the proxy answers.
+// Commands, with what the proxy answers. CmdRetire goes to a proxy beside which another one serves the sockets: accept
+// nothing more, announce nothing more, let what is open end (Message.Within at most), say EventRetired, exit with 0.
 const (
 	CmdStarted  Cmd = "started"  // the program runs (Message.PID): probe its readiness, then announce it. No answer but EventAnnounced
 	CmdWait     Cmd = "wait"     // wait until every one of Message.Services has a live endpoint: EventWaited, Error "" when all are there
 	CmdWithdraw Cmd = "withdraw" // withdraw the workload, keep serving what is under way: EventWithdrawn when the callers know, within 2 s
 	CmdGoodbye  Cmd = "goodbye"  // the program has ended: withdraw, drain for at most 2 s, exit with 0
+	CmdRetire   Cmd = "retire"   // see above
 )
 
 // Event is what a proxy tells its supervisor.
@@ -171,7 +175,8 @@ type Event string
 
 // Events.
 const (
-	EventReady     Event = "ready"     // all sockets are served; the program may start
+	EventReady     Event = "ready"     // all sockets are served; the program may start. Message.Version is the proxy's
+	EventRetired   Event = "retired"   // everything has ended, or Message.Open connections are cut now
 	EventWaited    Event = "waited"    // the answer to CmdWait
 	EventAnnounced Event = "announced" // the workload has been ready for the first time and is registered
 	EventIdentity  Event = "identity"  // the workload has a new identity (Message.Identity): keep it for the next proxy
@@ -188,6 +193,9 @@ type Message struct {
 	PID      int      `json:"pid,omitempty"`
 	Error    string   `json:"error,omitempty"`
 	Identity []byte   `json:"identity,omitempty"` // means something to proxies alone; secret
+	Version  string   `json:"version,omitempty"`
+	Within   int64    `json:"within,omitempty"` // milliseconds
+	Open     int      `json:"open,omitempty"`
 }
 
 // ErrNotSupervised: the process was not started by a supervisor.
@@ -197,6 +205,15 @@ var ErrNotSupervised = errors.New("file descriptor 3 is not a supervisor's link;
 func AdminSocket(dataDir, namespace, workload string) string {
 	return filepath.Join(dataDir, "proxies", workload+"."+namespace+".sock")
 }
+
+// SupervisorSocket answers the path of the socket on which the supervisor of a workload takes orders; see package
+// supervise. The data folder is hidden from the program.
+func SupervisorSocket(dataDir, namespace, workload string) string {
+	return filepath.Join(SupervisorDir(dataDir), workload+"."+namespace+".sock")
+}
+
+// SupervisorDir is the folder of those sockets.
+func SupervisorDir(dataDir string) string { return filepath.Join(dataDir, "runs") }
 
 // ControlSocket answers the path on which a control plane with this data folder listens for local proxies.
 func ControlSocket(dataDir string) string { return filepath.Join(dataDir, "control.sock") }

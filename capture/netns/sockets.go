@@ -13,6 +13,10 @@ import (
 // backlog of listeners: the kernel cuts it down to net.core.somaxconn.
 const backlog = 4096
 
+// Seeds is how many pairs of seed and seed listener there are per address family: two proxies at once cannot mint from
+// one, and while one replaces another there are two.
+const Seeds = 2
+
 // openSockets makes every socket that the proxy needs inside. They are bound to 127.0.0.1 and ::1, never to the
 // wildcard: a UDP answer from there would come from another address than the one that was asked. Only seed
 // listeners are bound to it, so that what they accept has no address of its own; the rules keep the program away.
@@ -37,8 +41,10 @@ func openSockets(forward []uint16) (all []bootstrap.Socket, err error) {
 		add(bootstrap.RoleOutbound, 0, unix.SOCK_STREAM, at(bootstrap.OutboundPort))
 		add(bootstrap.RoleDNSTCP, 0, unix.SOCK_STREAM, at(bootstrap.DNSPort))
 		add(bootstrap.RoleDNSUDP, 0, unix.SOCK_DGRAM, at(bootstrap.DNSPort))
-		add(bootstrap.RoleSeed, 0, unix.SOCK_STREAM, netip.AddrPortFrom(h[1], 0))
-		add(bootstrap.RoleSeedListener, 0, unix.SOCK_STREAM, netip.AddrPortFrom(h[1], 0))
+		for i := range Seeds {
+			add(bootstrap.RoleSeed, i, unix.SOCK_STREAM, netip.AddrPortFrom(h[1], 0))
+			add(bootstrap.RoleSeedListener, i, unix.SOCK_STREAM, netip.AddrPortFrom(h[1], 0))
+		}
 		for i, port := range forward {
 			add(bootstrap.RoleForward, i, unix.SOCK_STREAM, at(port))
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
+	"github.com/tulle-mesh/tulle/capture/netns"
 )
 
 // child is one proxy process.
@@ -15,25 +16,24 @@ type child struct {
 	process *os.Process
 	link    *bootstrap.Link
 	since   time.Time
+	seeds   int    // which pair of seeds it mints from
+	version string // as it said when it was ready
 }
 
-// fork starts a proxy; it waits for its bootstrap, see hand. It has a process group of its own, so that what a
-// terminal sends to the program's group does not reach it.
-func (s *supervisor) fork() error {
+// fork starts a proxy of the binary exe; it waits for its bootstrap, see hand. It has a process group of its own, so
+// that what a terminal sends to the program's group does not reach it.
+func (s *supervisor) fork(exe string) (*child, error) {
 	link, other, err := bootstrap.Pair()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer other.Close()
 	null, err := os.Open("/dev/null")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer null.Close()
-	exe, args := s.Executable, s.ProxyArgs
-	if exe == "" {
-		exe = "/proc/self/exe"
-	}
+	args := s.ProxyArgs
 	if args == nil {
 		args = bootstrap.ProxyCommand[:]
 	}
@@ -45,10 +45,9 @@ func (s *supervisor) fork() error {
 	s.threads.do(func() { p, err = os.StartProcess(exe, append([]string{"tulle"}, args...), attr) })
 	if err != nil {
 		link.Close()
-		return fmt.Errorf("cannot start the proxy: %w", err)
+		return nil, fmt.Errorf("cannot start the proxy: %w", err)
 	}
-	c := &child{process: p, link: link, since: time.Now()}
-	s.proxy, s.ready = c, false
+	c := &child{process: p, link: link, since: time.Now(), seeds: s.freeSeeds()}
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
@@ -70,23 +69,54 @@ func (s *supervisor) fork() error {
 		<-heard
 		s.emit(event{from: c, ended: true, state: state})
 	}()
-	return nil
+	return c, nil
 }
 
-// hand gives the proxy its bootstrap and sockets. If it cannot be told, it is about to end, and Wait says so.
-func (s *supervisor) hand() {
-	if err := s.proxy.link.Start(&s.Bootstrap); err != nil {
+// freeSeeds answers the pair that no proxy mints from.
+func (s *supervisor) freeSeeds() int {
+	used := map[int]bool{}
+	for _, c := range []*child{s.proxy, s.up.next, s.up.retired} {
+		if c != nil {
+			used[c.seeds] = true
+		}
+	}
+	for i := range netns.Seeds {
+		if !used[i] {
+			return i
+		}
+	}
+	return 0 // not while there are two proxies at most
+}
+
+// hand gives a proxy its bootstrap and sockets. If it cannot be told, it is about to end, and Wait says so.
+func (s *supervisor) hand(c *child, overlap bool) {
+	b := s.Bootstrap
+	b.Overlap = overlap
+	b.Sockets = nil
+	for _, so := range s.Bootstrap.Sockets {
+		if so.Role == bootstrap.RoleSeed || so.Role == bootstrap.RoleSeedListener {
+			if so.Index != c.seeds {
+				continue
+			}
+			so.Index = 0
+		}
+		b.Sockets = append(b.Sockets, so)
+	}
+	if err := c.link.Start(&b); err != nil {
 		s.Log.Debug("bootstrap", "error", err)
 	}
 }
 
-// tell sends a message; likewise. A proxy that is not there (between two of them) misses nothing: the bootstrap
-// of the next says what has happened.
+// tell sends the present proxy a message; likewise. A proxy that is not there (between two of them) misses nothing: the
+// bootstrap of the next says what has happened.
 func (s *supervisor) tell(m bootstrap.Message) {
-	if s.proxy == nil {
-		return
+	if s.proxy != nil {
+		s.tellTo(s.proxy, m)
 	}
-	if err := s.proxy.link.Send(m); err != nil {
+}
+
+func (s *supervisor) tellTo(c *child, m bootstrap.Message) {
+	if err := c.link.Send(m); err != nil {
 		s.Log.Debug("message to the proxy", "error", err)
 	}
 }
@@ -96,8 +126,12 @@ func (s *supervisor) crashed(state *os.ProcessState) {
 	if time.Since(s.proxy.since) > calm {
 		s.pause = 0
 	}
-	s.Log.Warn("the proxy ended and is started again", "state", state, "in", s.pause)
 	s.proxy, s.ready = nil, false
+	if s.up.next != nil {
+		s.Log.Warn("the proxy ended while it was being replaced", "state", state)
+		return // see giveUp
+	}
+	s.Log.Warn("the proxy ended and is started again", "state", state, "in", s.pause)
 	s.later()
 }
 
@@ -112,10 +146,12 @@ func (s *supervisor) again() error {
 	s.restart = nil
 	s.Bootstrap.Starts++
 	s.Bootstrap.Withdrawn = s.withdrawing
-	if err := s.fork(); err != nil {
+	c, err := s.fork(s.Executable)
+	if err != nil {
 		return err
 	}
-	s.hand()
+	s.proxy, s.ready = c, false
+	s.hand(c, false)
 	return nil
 }
 

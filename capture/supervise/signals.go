@@ -49,6 +49,7 @@ func (s *supervisor) signal(sig os.Signal) {
 	}
 	switch n {
 	case unix.SIGTERM:
+		s.giveUp("the program is being ended")
 		if !s.withdrawing && len(s.Bootstrap.Ports) > 0 && s.proxy != nil && s.ready {
 			s.withdrawing = true
 			s.tell(bootstrap.Message{Cmd: bootstrap.CmdWithdraw})

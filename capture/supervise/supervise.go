@@ -3,7 +3,9 @@
 // after it ends, that a proxy which ends is started again with the same sockets and identity while the program
 // notices nothing, that the first SIGTERM reaches the program only after its callers know that it is leaving (at
 // most 2 s), that other signals pass at once, and that neither program nor proxy outlives the supervisor. It never
-// reads what passes through the sockets, and keeps the identity in memory alone. One Run per process: signals belong to the process. Start reading at Run.
+// reads what passes through the sockets, and keeps the identity in memory alone. On a socket of its own it takes the
+// order to replace the proxy by one of another binary (Upgrade): the program and its callers notice nothing of that
+// either. One Run per process: signals belong to the process. Start reading at Run.
 package supervise
 
 import (
@@ -52,6 +54,9 @@ type Config struct {
 // ended it, or 126 or 127 when it could not be executed. An error (one line for the user) means that it did not
 // run. Run blocks until both have ended.
 func Run(c Config) (code int, err error) {
+	if c.Executable == "" {
+		c.Executable = "/proc/self/exe"
+	}
 	s := &supervisor{Config: c, events: make(chan event, 16), signals: make(chan os.Signal, 32), threads: newThread(), done: make(chan struct{})}
 	defer close(s.done)
 	defer s.threads.end()
@@ -89,6 +94,9 @@ type supervisor struct {
 	stopping    time.Time // SIGTSTP was seen
 	withdrawing bool
 	withdrawn   <-chan time.Time // the time is up
+
+	orders *orders
+	up     upgrade
 }
 
 // event is what the goroutines tell Run.
@@ -98,6 +106,7 @@ type event struct {
 	ended   bool
 	stopped bool // the program
 	state   *os.ProcessState
+	order   *order // somebody's, on our socket
 }
 
 func (s *supervisor) emit(e event) {
@@ -138,7 +147,7 @@ func (s *supervisor) begin() error {
 		return explained(err, userNamespace)
 	}
 	s.letGo()
-	if err := s.fork(); err != nil {
+	if s.proxy, err = s.fork(s.Executable); err != nil {
 		return err
 	}
 	inside, warnings, err := s.ns.Sockets()
@@ -154,8 +163,8 @@ func (s *supervisor) begin() error {
 		state, _ := s.ns.Wait()
 		s.emit(event{ended: true, state: state})
 	}()
-	s.hand()
-	return nil
+	s.hand(s.proxy, false)
+	return s.takeOrders()
 }
 
 // letGo gives up what is the program's alone, so that whoever reads its output sees the end of it when the
@@ -198,6 +207,8 @@ func (s *supervisor) prepare() (code int, err error) {
 		case e := <-s.events:
 			switch {
 			case e.stopped:
+			case e.order != nil:
+				e.order.refuse("the program has not been started yet")
 			case e.from == nil:
 				return 1, errors.New("the program's namespace ended before the program was started")
 			case e.from != s.proxy:
@@ -211,7 +222,7 @@ func (s *supervisor) prepare() (code int, err error) {
 			case e.message.Event == bootstrap.EventFailed:
 				return 1, errors.New(e.message.Error)
 			case e.message.Event == bootstrap.EventReady:
-				s.ready = true
+				s.ready, s.proxy.version = true, e.message.Version
 				if !waited {
 					s.Log.Info("waiting for services", "services", s.Bootstrap.WaitFor)
 					s.tell(bootstrap.Message{Cmd: bootstrap.CmdWait, Services: s.Bootstrap.WaitFor})
@@ -250,6 +261,8 @@ func (s *supervisor) attend() (code int) {
 			s.signal(sig)
 		case <-s.withdrawn:
 			s.terminate()
+		case <-s.up.late:
+			s.upgradeLate()
 		case <-s.restart:
 			if err := s.again(); err != nil {
 				s.Log.Error("cannot start the proxy again", "error", err)
@@ -259,8 +272,14 @@ func (s *supervisor) attend() (code int) {
 			switch {
 			case e.stopped:
 				s.stop()
+			case e.order != nil:
+				s.obey(e.order)
 			case e.from == nil:
 				return exitCode(e.state)
+			case e.from == s.up.next:
+				s.nextSaid(e)
+			case e.from == s.up.retired:
+				s.retiredSaid(e)
 			case e.from != s.proxy:
 			case e.ended:
 				s.crashed(e.state)
@@ -268,7 +287,9 @@ func (s *supervisor) attend() (code int) {
 					s.terminate() // nobody is left to wait for
 				}
 			case e.message.Event == bootstrap.EventReady:
-				s.ready = true
+				s.ready, s.proxy.version = true, e.message.Version
+			case e.message.Event == bootstrap.EventAnnounced:
+				s.Bootstrap.Announced = true
 			case e.message.Event == bootstrap.EventIdentity:
 				s.Bootstrap.Identity = e.message.Identity
 			case e.message.Event == bootstrap.EventWithdrawn:
@@ -285,18 +306,24 @@ func (s *supervisor) goodbye() {
 	if s.ns != nil && !s.released {
 		s.ns.Process.Kill()
 	}
-	if s.proxy == nil {
-		return
+	s.giveUp("the program has ended")
+	for _, c := range []*child{s.up.retired, s.proxy} {
+		if c != nil {
+			s.tellTo(c, bootstrap.Message{Cmd: bootstrap.CmdGoodbye})
+		}
 	}
-	s.tell(bootstrap.Message{Cmd: bootstrap.CmdGoodbye})
 	late := time.NewTimer(goodbyeTimeout)
 	defer late.Stop()
-	for {
+	for s.proxy != nil || s.up.retired != nil {
 		select {
 		case e := <-s.events:
-			if e.from == s.proxy && e.ended {
+			switch {
+			case e.order != nil:
+				e.order.refuse("the program has ended")
+			case e.from != nil && e.from == s.up.retired:
+				s.retiredSaid(e)
+			case e.from != nil && e.from == s.proxy && e.ended:
 				s.proxy = nil
-				return
 			}
 		case sig := <-s.signals:
 			if n, ok := sig.(syscall.Signal); ok && endsUnstarted(n) {
@@ -311,9 +338,12 @@ func (s *supervisor) goodbye() {
 
 // close ends what is left and gives the sockets back.
 func (s *supervisor) close() {
-	if s.proxy != nil {
-		s.proxy.process.Kill()
-		s.proxy.link.Close()
+	s.orders.close()
+	for _, c := range []*child{s.proxy, s.up.next, s.up.retired} {
+		if c != nil {
+			c.process.Kill()
+			c.link.Close()
+		}
 	}
 	if s.ns != nil {
 		if !s.released {

@@ -113,6 +113,20 @@ func proxyMain(mode string) {
 	if mode == "crashes" {
 		os.Exit(3)
 	}
+	if b.Overlap {
+		note("overlap %d announced %v", b.Starts, b.Announced)
+		switch wish, _ := os.ReadFile(filepath.Join(b.DataDir, "next")); string(wish) {
+		case "fails":
+			link.Send(bootstrap.Message{Event: bootstrap.EventFailed, Error: "the control plane is not reachable"})
+			os.Exit(1)
+		case "crashes":
+			os.Exit(3)
+		case "hangs":
+			link.Next()
+			note("link of %d has ended", b.Starts)
+			os.Exit(1)
+		}
+	}
 	link.Send(bootstrap.Message{Event: bootstrap.EventIdentity, Identity: fmt.Appendf(nil, "of start %d", b.Starts)})
 	go func() {
 		for {
@@ -128,7 +142,7 @@ func proxyMain(mode string) {
 			c.Close()
 		}
 	}()
-	link.Send(bootstrap.Message{Event: bootstrap.EventReady})
+	link.Send(bootstrap.Message{Event: bootstrap.EventReady, Version: fmt.Sprintf("v%d", b.Starts)})
 	for {
 		m, err := link.Next()
 		if err != nil {
@@ -146,6 +160,16 @@ func proxyMain(mode string) {
 		case bootstrap.CmdWithdraw:
 			await(filepath.Join(b.DataDir, "acknowledged"))
 			link.Send(bootstrap.Message{Event: bootstrap.EventWithdrawn})
+		case bootstrap.CmdStarted:
+			link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced})
+		case bootstrap.CmdRetire:
+			ln.Close()
+			if m.Within > 5000 {
+				await(filepath.Join(b.DataDir, "drained"))
+				link.Send(bootstrap.Message{Event: bootstrap.EventRetired})
+				os.Exit(0)
+			}
+			link.Send(bootstrap.Message{Event: bootstrap.EventRetired, Open: 3})
 		case bootstrap.CmdGoodbye:
 			if mode == "stubborn" {
 				continue
