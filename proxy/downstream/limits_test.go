@@ -114,6 +114,35 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// Leaving answers the next request of an idle connection, and says that it was the last.
+func TestLeave(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "done") })
+	var served []downstream.Drainer
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), wrap: func(c loop.Conn, serve func(c loop.Conn) loop.Handler) loop.Handler {
+		h := serve(c)
+		served = append(served, h.(downstream.Drainer))
+		return h
+	}})
+	idle, blank := raw(t, p), raw(t, p)
+	idle.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	idle.response("GET")
+	p.until("both are served", func() bool { return len(served) == 2 })
+	p.do(func() {
+		for _, d := range served {
+			d.Leave()
+		}
+	})
+	for _, c := range []*wire{idle, blank} {
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		if res, body := c.response("GET"); body != "done" || !res.Close {
+			t.Errorf("%v %q", res.Header, body)
+		}
+		if b, err := io.ReadAll(c.r); len(b) > 0 || err != nil {
+			t.Errorf("%q %v", b, err)
+		}
+	}
+}
+
 // A program behind a published port learns its caller's address.
 func TestForwarded(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
