@@ -51,9 +51,9 @@ type ClientTLS struct {
 	Cert, Key string // "": none is shown
 }
 
-// yaml is written as text: a struct for each message of Envoy would be longer and no easier to compare with a file
-// that somebody wrote.
-func (b Bootstrap) yaml(admin int) string {
+// YAML answers the file; the admin listens on the given port. It is written as text: a struct for each message of Envoy
+// would be longer and no easier to compare with a file that somebody wrote.
+func (b Bootstrap) YAML(admin int) string {
 	var w strings.Builder
 	w.WriteString(b.Node)
 	w.WriteString(b.Dynamic)

@@ -41,14 +41,10 @@ func Start(t testing.TB, b Bootstrap) *Proxy {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "bootstrap.yaml")
 	admin := Port(t)
-	if err := os.WriteFile(file, []byte(b.yaml(admin)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(b.YAML(admin)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{Binary(t, "tulle"), "proxy", "--bootstrap"}
-	if Foreign() {
-		args = strings.Fields(*command)
-	}
-	p := &Proxy{Process: Run(t, "proxy", nil, append(args, file)...), Admin: fmt.Sprintf("127.0.0.1:%d", admin)}
+	p := &Proxy{Process: Run(t, "proxy", nil, append(Command(t), file)...), Admin: fmt.Sprintf("127.0.0.1:%d", admin)}
 	p.Wait("is ready", func() error {
 		resp, err := http.Get("http://" + p.Admin + "/ready")
 		if err != nil {
@@ -61,6 +57,15 @@ func Start(t testing.TB, b Bootstrap) *Proxy {
 		return nil
 	})
 	return p
+}
+
+// Command answers the program and its arguments before the file.
+func Command(t testing.TB) []string {
+	t.Helper()
+	if Foreign() {
+		return strings.Fields(*command)
+	}
+	return []string{Binary(t, "tulle"), "proxy", "--bootstrap"}
 }
 
 // Port answers a TCP port of the loopback that was free a moment ago.
