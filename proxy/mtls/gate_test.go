@@ -182,6 +182,61 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// TestGateIsEmptyAgain: whatever clients do, places come back.
+func TestGateIsEmptyAgain(t *testing.T) {
+	ca := newAuthority(t)
+	gate := &mtls.Handshakes{Max: 2, Open: 4, Queue: 8, Patience: time.Millisecond, Timeout: 50 * time.Millisecond}
+	g := serveGated(t, gate, mtls.ServerConfig(ca.issue(t, nil, cart), mtls.ServerOptions{}))
+	cfg := mtls.ClientConfig(ca.issue(t, nil, web), sni, id(t, cart))
+	say := hello(t, cfg)
+	const n = 400
+	done := make(chan struct{}, n)
+	for i := range n {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			switch i % 4 {
+			case 0:
+				if c, err := tls.Dial("tcp", g.addr, cfg); err == nil {
+					c.Close()
+				}
+			case 1:
+				if c, err := tls.Dial("tcp", g.addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{mtls.ALPN}}); err == nil {
+					_, _ = c.Read(make([]byte, 1)) // refused: it has no certificate
+					c.Close()
+				}
+			default:
+				c, err := net.Dial("tcp", g.addr)
+				if err != nil {
+					return
+				}
+				if i%8 == 2 {
+					_ = c.(*net.TCPConn).SetLinger(0)
+				}
+				_, _ = c.Write(say[:len(say)*(i%3+1)/3])
+				if i%16 == 3 {
+					_, _ = c.Read(make([]byte, 1)) // until the server has had enough
+				}
+				c.Close()
+			}
+		}()
+	}
+	for range n {
+		<-done
+	}
+	poll(t, "an empty gate", func() bool {
+		s := gate.Stats()
+		return s.Computing == 0 && s.Open == 0 && s.Queued == 0
+	})
+	poll(t, "one that is served in time", func() bool {
+		c, err := tls.Dial("tcp", g.addr, cfg)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	t.Logf("%+v", gate.Stats())
+}
+
 // TestFlood: thousands that stall with and without a ClientHello, and others that complete, at once. Memory and
 // goroutines are bounded, and a connection that stands is served all the while.
 func TestFlood(t *testing.T) {
