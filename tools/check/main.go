@@ -34,6 +34,7 @@ func main() {
 		{"build", build},
 		{"test", func() error { return command("go", "test", "-timeout", "10m", packages()) }},
 		{"fuzz", func() error { return fuzzAll(*fuzz) }},
+		{"conformance", conformance},
 		{"e2e", endToEnd},
 		{"e2e-user", endToEndUser},
 	}
@@ -58,7 +59,7 @@ func packages() string { return "./..." }
 var needed = []struct{ program, pkg string }{
 	{"curl", "curl"}, {"nc", "netcat-openbsd"}, {"redis-server", "redis-server"}, {"redis-cli", "redis-tools"},
 	{"mariadbd", "mariadb-server"}, {"mariadb", "mariadb-client"}, {"psql", "postgresql-client"}, {"pg_lsclusters", "postgresql"},
-	{"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"getent", "libc-bin"},
+	{"nginx", "nginx-light"}, {"haproxy", "haproxy"}, {"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"getent", "libc-bin"},
 }
 
 func setup() error {
@@ -118,25 +119,40 @@ func vet() error {
 	if err := command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "./..."); err != nil {
 		return err
 	}
-	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e", "./test/...")
+	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e,conformance", "./test/...")
 }
 
-// build makes what the end-to-end tests run: the binary, and real applications at pinned versions.
+// programs are real applications and suites at pinned versions: for each module in test/tools, its packages and the names
+// that their programs get in bin.
+var programs = map[string]map[string]string{
+	"httpbin":   {"go-httpbin": "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin"},
+	"podinfo":   {"podinfo": "github.com/stefanprodan/podinfo/cmd/podinfo"},
+	"h2spec":    {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec", "h2specd": "github.com/summerwind/h2spec/cmd/h2specd"},
+	"interop":   {"interop-client": "google.golang.org/grpc/interop/client", "interop-server": "google.golang.org/grpc/interop/server"},
+	"connect":   {"connectconformance": "connectrpc.com/conformance/cmd/connectconformance", "referenceserver": "connectrpc.com/conformance/cmd/referenceserver"},
+	"websocket": {"websocket": "."},
+}
+
+// build makes what the black-box tests run: the binary, and the programs.
 func build() error {
 	if err := command("go", "build", "-o", "bin/tulle", "./cmd/tulle"); err != nil {
 		return err
 	}
-	for group, pkg := range map[string]string{
-		"httpbin": "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin",
-		"podinfo": "github.com/stefanprodan/podinfo/cmd/podinfo",
-	} {
-		c := exec.Command("go", "build", "-o", "../../../bin/", pkg)
-		c.Dir, c.Stdout, c.Stderr = filepath.Join("test/tools", group), os.Stdout, os.Stderr
-		if err := c.Run(); err != nil {
-			return fmt.Errorf("%s: %w", pkg, err)
+	for group, all := range programs {
+		for name, pkg := range all {
+			c := exec.Command("go", "build", "-o", "../../../bin/"+name, pkg)
+			c.Dir, c.Stdout, c.Stderr = filepath.Join("test/tools", group), os.Stdout, os.Stderr
+			if err := c.Run(); err != nil {
+				return fmt.Errorf("%s: %w", pkg, err)
+			}
 		}
 	}
 	return nil
+}
+
+// conformance points the suites of test/conformance at the binary, one after the other: some measure time.
+func conformance() error {
+	return command("go", "test", "-tags", "conformance", "-count=1", "-p", "1", "-timeout", "15m", "./test/conformance/...")
 }
 
 // fuzzAll runs every fuzz test for a while.
