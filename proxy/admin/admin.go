@@ -63,12 +63,15 @@ func (s *Server) Close() {
 	s.ended.Wait()
 }
 
-func (s *Server) serve(l net.Listener, h http.Handler) {
+func (s *Server) serve(l net.Listener, h http.Handler) { s.serveWithin(l, h, 30*time.Second) }
+
+// serveWithin serves answers that take as long as write at most.
+func (s *Server) serveWithin(l net.Listener, h http.Handler, write time.Duration) {
 	if l == nil {
 		return
 	}
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: write,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	s.servers = append(s.servers, srv)

@@ -177,7 +177,11 @@ func (x *Exchange) findRoute() failure.Reason {
 	if table == nil {
 		return failure.Unavailable
 	}
-	r := table.Match(&x.head)
+	rnd := uint32(0)
+	if x.origin.HTTP != nil {
+		rnd = uint32(x.w.random.Uint64() >> 32)
+	}
+	r := table.Find(&x.head, rnd)
 	if r == nil {
 		return failure.NoRoute
 	}

@@ -42,6 +42,9 @@ type Target struct {
 
 // MeshTarget is where the proxy in front of e is.
 func MeshTarget(e *model.Endpoint) Target {
+	if e.Identity == "" {
+		return Target{Kind: HTTP1, Address: e.Address}
+	}
 	return Target{Kind: Mesh, Address: e.Address, Workload: e.Workload, Namespace: e.Namespace, Port: e.Port, Identity: e.Identity}
 }
 

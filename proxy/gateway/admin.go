@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admin"
+)
+
+// Config implements admin.Gateway: everything that is in force or waits, without secrets.
+func (g *Gateway) Config() any {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := g.cfg.Bootstrap
+	var listeners, waiting, clusters, endpoints, tables []any
+	for _, l := range g.listeners {
+		if v := l.now.Load(); v != nil {
+			listeners = append(listeners, dump(v.model))
+		}
+		if l.next != nil {
+			waiting = append(waiting, map[string]any{"listener": dump(l.next.model), "waits_for": l.next.needs(g)})
+		}
+	}
+	for _, e := range g.clusters {
+		clusters = append(clusters, dump(e.model))
+		for _, ep := range e.cluster.Endpoints() {
+			endpoints = append(endpoints, map[string]any{"cluster": e.model.Name.String(), "endpoint": dump(ep.Model())})
+		}
+	}
+	for _, t := range g.tables {
+		if now := t.now.Load(); now != nil {
+			tables = append(tables, dump(now.Model))
+		}
+	}
+	return map[string]any{
+		"node": dump(&b.Node), "ads": dump(b.ADS), "listeners": listeners, "waiting": waiting, "clusters": clusters,
+		"endpoints": endpoints, "routes": tables,
+	}
+}
+
+// Clusters implements admin.Gateway.
+func (g *Gateway) Clusters() (out []admin.Cluster) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, e := range g.clusters {
+		c := admin.Cluster{Name: e.model.Name.String(), Dynamic: !e.static, Discovery: discoveries[e.model.Discovery], Policy: policies[e.model.Balancing.Policy]}
+		for _, ep := range e.cluster.Endpoints() {
+			m := ep.Model()
+			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: healths[m.Health],
+				Weight: m.Weight, Priority: m.Priority, Locality: m.Locality, Active: ep.InFlight(), Total: ep.Total(), ConnectFailures: ep.ConnectFailures()})
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// Words of the admin's answers, in the order of the model's values.
+var (
+	discoveries = [...]string{model.DiscoveryEDS: "EDS", model.DiscoveryStatic: "STATIC", model.DiscoveryStrictDNS: "STRICT_DNS",
+		model.DiscoveryLogicalDNS: "LOGICAL_DNS", model.DiscoveryOriginal: "ORIGINAL_DST"}
+	policies = [...]string{model.LeastRequest: "LEAST_REQUEST", model.RoundRobin: "ROUND_ROBIN", model.Random: "RANDOM",
+		model.RingHash: "RING_HASH", model.Maglev: "MAGLEV"}
+	healths = [...]string{model.Healthy: "healthy", model.Draining: "draining", model.Stale: "stale", model.Unhealthy: "unhealthy",
+		model.Degraded: "degraded"}
+)
+
+// Listeners implements admin.Gateway.
+func (g *Gateway) Listeners() (out []admin.Listener) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.listeners {
+		a := admin.Listener{Name: l.name, Dynamic: !l.static, Connections: l.conns.Load(), State: "active"}
+		v := l.now.Load()
+		if v == nil {
+			a.State = "waits for " + l.waitsFor(g)
+		} else {
+			a.Chains = len(v.all)
+		}
+		for _, s := range l.sockets {
+			a.Addresses = append(a.Addresses, s.bound.String())
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// startAdmin serves the questions of the bootstrap's admin address.
+func (g *Gateway) startAdmin() error {
+	a := g.cfg.Bootstrap.Admin
+	if a == nil {
+		return nil
+	}
+	l, err := admin.Listen(a.Address, a.Open)
+	if err != nil {
+		return err
+	}
+	g.admin = admin.StartGateway(admin.GatewayConfig{Listener: l, Observer: g.observer, Gateway: g, Level: g.cfg.Level,
+		Info: map[string]string{"version": g.cfg.Version, "node": g.cfg.Bootstrap.Node.ID}, Began: g.began, Log: g.cfg.Log})
+	g.adminAt = l.Addr().String()
+	return nil
+}
+
+// AdminAddress answers where the admin server listens, "" without one.
+func (g *Gateway) AdminAddress() string { return g.adminAt }

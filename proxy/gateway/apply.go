@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/router"
+)
+
+// table is a route table by its name, or an inline one of a chain.
+type table struct {
+	now   atomic.Pointer[router.Table] // nil: not known yet
+	next  *router.Table                // waits for its clusters; under Gateway.mu
+	since time.Time
+}
+
+// tableOf answers the table of a chain, made if it is inline or asked for for the first time. mu is held.
+func (g *Gateway) tableOf(m *model.HTTP) (*table, error) {
+	if m.Routes != nil {
+		t, err := router.Compile(m.Routes)
+		if err != nil {
+			return nil, err
+		}
+		out := &table{}
+		out.now.Store(t)
+		return out, nil
+	}
+	t := g.tables[m.RDS]
+	if t == nil {
+		t = &table{}
+		g.tables[m.RDS] = t
+	}
+	return t, nil
+}
+
+// entry is one cluster.
+type entry struct {
+	cluster *cluster.Cluster
+	model   *model.Cluster
+	static  bool // of the bootstrap
+	known   bool // its endpoints are
+	since   time.Time
+}
+
+// Apply takes what the control plane says. What is good of it is put in force, at once or when what it needs has come; the
+// error says in one line what is wrong with the rest, which stays as it was: a NACK. One call at a time.
+func (g *Gateway) Apply(u model.Updates) error {
+	err := g.secrets.Update(u.Secrets)
+	return errors.Join(err, g.apply(u, false), g.settleNow())
+}
+
+func (g *Gateway) apply(u model.Updates, static bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var wrong []error
+	note := func(err error) {
+		if err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	for _, r := range u.Removed {
+		g.remove(r)
+	}
+	for i := range u.Clusters {
+		note(g.putCluster(&u.Clusters[i], static))
+	}
+	if len(u.Clusters) > 0 || len(u.Removed) > 0 {
+		g.hold()
+	}
+	for _, e := range u.Endpoints {
+		if c := g.clusters[e.Cluster]; c != nil {
+			c.cluster.SetEndpoints(e)
+			c.known = true
+		}
+	}
+	for _, t := range u.Routes {
+		note(g.putTable(t))
+	}
+	for i := range u.Listeners {
+		note(g.putListener(&u.Listeners[i], static))
+	}
+	return errors.Join(wrong...)
+}
+
+func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
+	e := g.clusters[m.Name]
+	if e != nil && e.static && !static {
+		return fmt.Errorf("cluster %s: the bootstrap has one of that name; choose another", m.Name)
+	}
+	if e == nil {
+		e = &entry{cluster: cluster.New(m), static: static, since: time.Now()}
+		g.clusters[m.Name] = e
+	} else {
+		e.cluster.Set(m)
+	}
+	e.model = m
+	return nil
+}
+
+// hold publishes which clusters there are.
+func (g *Gateway) hold() {
+	held := make(map[model.PortName]*cluster.Cluster, len(g.clusters))
+	for n, e := range g.clusters {
+		held[n] = e.cluster
+	}
+	if !maps.Equal(held, *g.held.Load()) {
+		g.held.Store(&held)
+	}
+}
+
+func (g *Gateway) putTable(m *model.RouteTable) error {
+	c, err := router.Compile(m)
+	if err != nil {
+		return err
+	}
+	t := g.tables[m.Name.String()]
+	if t == nil {
+		return nil // not asked for
+	}
+	if t.next == nil {
+		t.since = time.Now()
+	}
+	t.next = c
+	return nil
+}
+
+func (g *Gateway) putListener(m *model.Listener, static bool) error {
+	l := g.listeners[m.Name]
+	if l == nil {
+		l = newListener(g, m.Name, static)
+	} else if l.static && !static {
+		return fmt.Errorf("listener %s: the bootstrap has one of that name; choose another", m.Name)
+	}
+	v, err := g.version(m, l.now.Load())
+	if err != nil {
+		return err
+	}
+	if l.next == nil {
+		l.since = time.Now()
+	}
+	l.next = v
+	g.listeners[m.Name] = l
+	return nil
+}
+
+// remove takes out what the control plane has no more.
+func (g *Gateway) remove(r model.Removed) {
+	switch r.Kind {
+	case model.ResourceListener:
+		if l := g.listeners[r.Name]; l != nil && !l.static {
+			delete(g.listeners, r.Name)
+			l.close()
+			if v := l.now.Load(); v != nil {
+				g.retire(v, nil)
+			}
+		}
+	case model.ResourceCluster:
+		name := model.Free(r.Name)
+		if e := g.clusters[name]; e != nil && !e.static {
+			delete(g.clusters, name)
+			e.cluster.SetEndpoints(nil)
+		}
+	case model.ResourceEndpoints:
+		if e := g.clusters[model.Free(r.Name)]; e != nil {
+			e.cluster.SetEndpoints(nil)
+		}
+	case model.ResourceSecret:
+		g.secrets.Remove(r.Name)
+	}
+}

@@ -1,0 +1,251 @@
+// Package gateway is a proxy without a workload: it runs what an Envoy bootstrap describes (model.Bootstrap), and what a
+// control plane then changes of it. It opens the listeners, says which chain serves a connection, and puts loops, pools,
+// exchanges and relays together; it decides nothing about a request.
+//
+// It promises that what is replaced is replaced when its successor is ready, not before; that a connection whose chain
+// has not changed never notices; that one whose chain has changed is drained, not cut; and that what cannot be run is
+// refused in one sentence while everything else goes on.
+//
+// A connection meets the files in this order (docs/walks/gateway.md): sockets.go (it is accepted), session.go (PROXY
+// header, ClientHello, which chain, TLS), http.go or tcp.go (it is served). Configuration comes in through apply.go and
+// is put in force by settle.go. Gateway's methods are safe for concurrent use; workers and sessions belong to their
+// loops. Start reading at Start.
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/secret"
+)
+
+// Config of a Gateway. Bootstrap is required.
+type Config struct {
+	Bootstrap *model.Bootstrap
+	Loops     int // 0: one for each processor, 8 at most
+	Log       *slog.Logger
+	Version   string // of this program
+	// Inherited answers the descriptor of a listening socket that is bound to an address and was handed over by the proxy
+	// before this one; it is the gateway's from then on. nil: every socket is opened.
+	Inherited func(at netip.AddrPort) (fd int, ok bool)
+	// Drain is how long connections may go on at the end, and those of a listener or chain that is no more; default 10 min.
+	Drain time.Duration
+	// Level is what /logging changes; nil: it cannot be changed.
+	Level *slog.LevelVar
+	// MaxPending is how many connections of one loop may be undecided (in front of their chain's handshake or first byte);
+	// default 16384.
+	MaxPending int
+}
+
+const (
+	defaultDrain   = 10 * time.Minute
+	defaultPending = 16 << 10
+	maxLoops       = 8
+	defaultFetch   = 15 * time.Second // for a first resource, as Envoy has it
+)
+
+// Gateway is a running proxy.
+type Gateway struct {
+	cfg      Config
+	began    time.Time
+	workers  []*worker
+	observer *observe.Observer
+	files    *observe.Files
+	secrets  *secret.Store
+	shake    *mtls.Handshakes
+	admin    *admin.Server // nil: none
+	adminAt  string
+	draining atomic.Bool
+	drained  sync.Once
+
+	held atomic.Pointer[map[model.PortName]*cluster.Cluster] // all clusters, for loops
+
+	mu        sync.Mutex
+	listeners map[string]*listener
+	clusters  map[model.PortName]*entry
+	tables    map[string]*table // of RDS
+	started   bool              // listeners may be opened
+	heard     [5]bool           // what kinds of resources the control plane has told
+	wake      *time.Timer       // for the next deadline of something that waits
+	closed    bool
+}
+
+// Start brings up a gateway. When it returns without an error, every listener of the bootstrap that does not wait for a
+// control plane or a name server accepts.
+func Start(cfg Config) (g *Gateway, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Drain <= 0 {
+		cfg.Drain = defaultDrain
+	}
+	if cfg.MaxPending <= 0 {
+		cfg.MaxPending = defaultPending
+	}
+	if cfg.Loops <= 0 {
+		cfg.Loops = min(maxLoops, runtime.NumCPU())
+	}
+	g = &Gateway{cfg: cfg, began: time.Now(), shake: &mtls.Handshakes{}, listeners: map[string]*listener{},
+		clusters: map[model.PortName]*entry{}, tables: map[string]*table{}}
+	g.held.Store(&map[model.PortName]*cluster.Cluster{})
+	defer func() {
+		if err != nil {
+			g.Close()
+			g = nil
+		}
+	}()
+	g.observer = observe.New(observe.Config{})
+	g.files = observe.NewFiles(observe.FilesConfig{})
+	g.secrets = secret.New(secret.Config{Logger: cfg.Log, Changed: g.settle})
+	// A loop keeps its processor; the rest of the runtime needs one as well.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.Loops+1))
+	for i := range cfg.Loops {
+		w, err := g.newWorker(i)
+		if err != nil {
+			return g, err
+		}
+		g.workers = append(g.workers, w)
+	}
+	return g, g.load()
+}
+
+// load puts the bootstrap in force.
+func (g *Gateway) load() error {
+	b := g.cfg.Bootstrap
+	if err := g.secrets.Update(b.Secrets); err != nil {
+		return err
+	}
+	u := model.Updates{Clusters: b.Clusters, Listeners: b.Listeners}
+	for i := range b.Endpoints {
+		u.Endpoints = append(u.Endpoints, &b.Endpoints[i])
+	}
+	if err := g.apply(u, true); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.started = true
+	g.mu.Unlock()
+	if err := g.settleNow(); err != nil {
+		return err
+	}
+	return g.startAdmin()
+}
+
+// fetch is how long a first resource is waited for.
+func (g *Gateway) fetch() time.Duration {
+	if a := g.cfg.Bootstrap.ADS; a != nil && a.InitialFetch > 0 {
+		return a.InitialFetch
+	}
+	return defaultFetch
+}
+
+// Ready answers why this proxy does not serve, nil if it does.
+func (g *Gateway) Ready() error {
+	if g.draining.Load() {
+		return errors.New("draining")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.listeners {
+		if l.now.Load() == nil {
+			return fmt.Errorf("listener %s waits for %s", l.name, l.waitsFor(g))
+		}
+	}
+	return nil
+}
+
+// StopAccepting ends accepting on every listener; what is served goes on. The sockets stay open until Close.
+func (g *Gateway) StopAccepting() {
+	g.draining.Store(true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.listeners {
+		l.stop()
+	}
+}
+
+// Drain stops accepting, lets every connection end as gracefully as its protocol can, and returns when all have ended,
+// Config.Drain has passed, or end is closed.
+func (g *Gateway) Drain(end <-chan struct{}) {
+	g.DrainListeners()
+	deadline := time.NewTimer(g.cfg.Drain)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for g.Connections() > 0 {
+		select {
+		case <-end:
+			return
+		case <-deadline.C:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// DrainListeners stops accepting and begins to drain every connection. It does not wait.
+func (g *Gateway) DrainListeners() {
+	g.drained.Do(func() {
+		g.StopAccepting()
+		for _, w := range g.workers {
+			w.loop.Post(w.drain)
+		}
+	})
+}
+
+// Connections answers how many downstream connections there are.
+func (g *Gateway) Connections() int64 {
+	var n int64
+	for _, w := range g.workers {
+		n += w.open.Load()
+	}
+	return n
+}
+
+// Reload reads secrets from their files and opens access logs anew.
+func (g *Gateway) Reload() {
+	g.secrets.Check()
+	g.files.Reopen()
+}
+
+// Close ends everything at once; see Drain for the way without loss.
+func (g *Gateway) Close() {
+	g.mu.Lock()
+	g.closed = true
+	if g.wake != nil {
+		g.wake.Stop()
+	}
+	g.mu.Unlock()
+	if g.admin != nil {
+		g.admin.Close()
+	}
+	g.StopAccepting()
+	for _, w := range g.workers {
+		w.close()
+	}
+	g.mu.Lock()
+	for _, l := range g.listeners {
+		l.close()
+	}
+	g.mu.Unlock()
+	if g.secrets != nil {
+		g.secrets.Close()
+	}
+	if g.files != nil {
+		g.files.Close()
+	}
+	if g.observer != nil {
+		g.observer.Close()
+	}
+}

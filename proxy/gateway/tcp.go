@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/relay"
+)
+
+// relay looks for a server and hands the connection to a relay. Meanwhile the client's bytes wait in the kernel.
+func (s *session) relay() {
+	t := s.chain.model.TCP
+	s.decide()
+	s.phase = awaitServer
+	rec := &record.Record{}
+	rec.Reset()
+	rec.Direction, rec.TCP, rec.Protocol, rec.Wanted = record.Inbound, true, model.ProtocolTCP, s.seen.Destination
+	rec.MTLS = s.about.Peer() != nil
+	rec.Start, rec.Wall = s.w.loop.Now(), s.w.loop.Wall()
+	s.conn.SetHandler(s)
+	s.conn.Pause()
+	name := choose(t.Clusters, s.w.rnd.Uint64())
+	rec.Backend, rec.Destination, rec.Port = name, name.Service, name.Port
+	c := s.w.g.cluster(name)
+	switch {
+	case s.w.relays.Full():
+		s.unserved(rec, failure.Overload)
+	case c == nil:
+		s.unserved(rec, failure.UnknownCluster)
+	default:
+		s.find(c, rec)
+	}
+}
+
+// choose picks by weight.
+func choose(all []model.WeightedCluster, rnd uint64) model.PortName {
+	var sum uint64
+	for i := range all {
+		sum += uint64(all[i].Weight)
+	}
+	if sum == 0 {
+		return all[0].Cluster
+	}
+	for at := rnd % sum; ; all = all[1:] {
+		if w := uint64(all[0].Weight); at < w {
+			return all[0].Cluster
+		} else {
+			at -= w
+		}
+	}
+}
+
+// find asks for a connection to an endpoint of c.
+func (s *session) find(c *cluster.Cluster, rec *record.Record) {
+	s.search = relay.Find(s.w.loop, s.w.pool, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+		s.search = nil
+		if f != nil {
+			s.unserved(rec, f.Reason)
+			return
+		}
+		s.phase = served
+		t := s.chain.model.TCP
+		s.w.relays.Start(s.conn, up, rec, relay.Options{Endpoint: ep, Idle: t.IdleTimeout, MaxDuration: t.MaxDuration, Ended: s.over})
+	})
+}
+
+// unserved ends a connection that no server was found for.
+func (s *session) unserved(rec *record.Record, why failure.Reason) {
+	rec.Reason, rec.End = why.Label(), s.w.loop.Now()
+	s.w.recorder.Done(rec)
+	s.chain.logs.Put(&observe.Entry{Record: rec, Conn: &s.about})
+	s.phase = served
+	s.conn.Reset()
+}
