@@ -1,6 +1,8 @@
-// Package mtls is TLS 1.3 between two proxies over any loop.Conn; its Conn is a loop.Conn itself, so code above
-// is the same for plain and for TLS. The handshake runs in a goroutine; afterwards the connection's loop drives
-// crypto/tls without blocking. Both sides prove a SPIFFE identity. Start reading at Handshakes.
+// Package mtls is TLS over any loop.Conn: between two proxies (ServerConfig, ClientConfig: 1.3, both sides prove a SPIFFE
+// identity), and with everybody else (ServerContext, ClientContext: what a listener or a cluster of a bootstrap says). Its
+// Conn is a loop.Conn itself, so code above is the same for plain and for TLS. The handshake runs in a goroutine, a few at
+// a time (Handshakes); afterwards the connection's loop drives crypto/tls without blocking. A peer is verified in every
+// handshake, resumed ones too. Start reading at Handshakes.
 //
 // A Conn's methods are called on its loop, as with every loop.Conn. An idle connection holds no record buffer.
 package mtls
