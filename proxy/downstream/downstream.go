@@ -36,7 +36,6 @@ type Config struct {
 	// StillTimeout is how long a request may last without a byte moving, where the exchange has no bound of its own
 	// (Origin.HTTP); default 1 h. It is looked at once per IdleTimeout. Tunnels are left alone.
 	StillTimeout time.Duration
-	StallTimeout time.Duration // how long a client may read nothing of what waits for it; default 1 min
 	MaxDuration  time.Duration // of a connection, then it is drained; default none
 	MaxRequests  uint32        // per connection, then it is drained; 0: no bound
 	DrainTimeout time.Duration // HTTP/2: from GOAWAY to the final one, when the client does not answer; default 5 s
@@ -88,7 +87,6 @@ func (cfg *Config) fill() {
 	def(&cfg.HeaderTimeout, 15*time.Second)
 	def(&cfg.IdleTimeout, 10*time.Minute)
 	def(&cfg.StillTimeout, time.Hour)
-	def(&cfg.StallTimeout, time.Minute)
 	def(&cfg.MaxDuration, never)
 	def(&cfg.DrainTimeout, 5*time.Second)
 	def(&cfg.KeepAlive, never)

@@ -23,7 +23,6 @@ func ConfigOf(m *model.HTTP) *Config {
 		HeaderTimeout: none(m.HeadTimeout),
 		IdleTimeout:   none(m.IdleTimeout),
 		StillTimeout:  -1, // exchanges have StreamIdleTimeout
-		StallTimeout:  none(m.StreamIdleTimeout),
 		MaxDuration:   m.MaxDuration,
 		MaxRequests:   m.MaxRequests,
 		DrainTimeout:  m.DrainTimeout,

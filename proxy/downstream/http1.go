@@ -1,6 +1,7 @@
 package downstream
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -23,7 +24,9 @@ type conn1 struct {
 	x     *exchange.Exchange // under way, nil if none
 	out   []byte             // heads are written here before they go out
 	line  [20]byte
+	host  []byte // the default one, reused
 	timer loop.Timer
+	life  loop.Timer // of the connection; armed only where it is bounded
 
 	state    state1
 	answer   answer1
@@ -47,6 +50,8 @@ type conn1 struct {
 	pieces  uint64        // of request bodies that were read
 	seen    uint64        // what pieces was when the timer last expired in a body; unseen: not yet in this one
 	wrote   bool          // response bytes have gone out since the client's EOF
+	full    bool          // responses wait to be read: no more requests until then
+	served  uint32
 }
 
 // state1 is what the next bytes are.
@@ -82,6 +87,10 @@ func newConn1(c loop.Conn, ctx Context, cfg Config) *conn1 {
 	s := &conn1{c: c, ctx: ctx, cfg: cfg}
 	s.timer.Expired = s.expired
 	s.watch(cfg.IdleTimeout)
+	if cfg.MaxDuration < never {
+		s.life.Expired = s.Drain
+		c.Loop().Arm(&s.life, cfg.MaxDuration)
+	}
 	return s
 }
 
@@ -123,10 +132,15 @@ func (s *conn1) readHead(p []byte) int {
 		s.partial = false
 		return 0
 	}
+	if s.c.Buffered() > loop.HighWater { // it asks and asks, and reads no answer
+		s.full = true
+		s.pause()
+		return 0
+	}
 	h := &s.head
 	n, f, err := http1.ParseRequest(p, h, s.cfg.Limits)
 	if err != nil {
-		s.refuse(err, p)
+		s.refuse(reasonOf(err, p, s.spoke))
 		return len(p)
 	}
 	if n == 0 {
@@ -139,7 +153,12 @@ func (s *conn1) readHead(p []byte) int {
 	s.partial, s.spoke = false, true
 	s.old, s.isHead = h.Version == message.HTTP10, string(h.Method) == "HEAD"
 	s.connect, s.expects = string(h.Method) == "CONNECT", h.Continue
-	s.last = h.Close || s.draining
+	s.served++
+	s.last = h.Close || s.draining || s.served == s.cfg.MaxRequests
+	if why := s.unwanted(h, p); why != failure.None {
+		s.refuse(why)
+		return len(p)
+	}
 	s.answer, s.unread, s.dropped, s.stalled, s.wrote = answerNone, 0, 0, false, false
 	none := f.Kind == http1.BodyNone
 	if !none || s.old {
@@ -168,15 +187,42 @@ func (s *conn1) begin(h *message.Head, end bool) {
 	s.x = x
 }
 
-// refuse answers bytes p that are not a request and ends the connection. What is no HTTP at all gets here only on a
-// port that is declared HTTP: elsewhere it is relayed.
-func (s *conn1) refuse(err error, p []byte) {
-	reason := failure.BadRequest
-	if e, ok := err.(*http1.Error); ok && e.Reason == http1.HeadTooLarge {
-		reason = failure.HeadTooLarge
-	} else if v := sniff.Classify(p); !s.spoke && (v == sniff.Opaque || v == sniff.TLS) {
-		reason = failure.NotHTTP
+// unwanted says why a request that can be read is not served; it completes one of HTTP/1.0 without a host.
+func (s *conn1) unwanted(h *message.Head, p []byte) failure.Reason {
+	switch {
+	case s.old && s.cfg.RefuseHTTP10:
+		return failure.OldHTTP
+	case s.old && len(h.Authority) == 0 && s.cfg.DefaultHost != "":
+		h.Authority = append(s.host[:0], s.cfg.DefaultHost...)
+		s.host = h.Authority
 	}
+	if s.cfg.OriginForm && !s.connect {
+		if i := bytes.IndexByte(p, ' '); p[i+1] != '/' && p[i+1] != '*' {
+			return failure.BadRequest
+		}
+	}
+	return failure.None
+}
+
+// reasonOf answers why bytes p are not a request. What is no HTTP at all gets here only on a port that is declared HTTP:
+// elsewhere it is relayed. spoke: the client has sent requests before.
+func reasonOf(err error, p []byte, spoke bool) failure.Reason {
+	if e, ok := err.(*http1.Error); ok {
+		switch e.Reason {
+		case http1.HeadTooLarge:
+			return failure.HeadTooLarge
+		case http1.LineTooLong:
+			return failure.TargetTooLong
+		}
+	}
+	if v := sniff.Classify(p); !spoke && (v == sniff.Opaque || v == sniff.TLS) {
+		return failure.NotHTTP
+	}
+	return failure.BadRequest
+}
+
+// refuse answers what is not served and ends the connection.
+func (s *conn1) refuse(reason failure.Reason) {
 	s.last, s.old, s.isHead, s.connect, s.answer = true, false, false, false, answerNone
 	s.begun = true
 	s.ctx.Worker.Refuse(s.ctx.Origin, (*client1)(s), reason)
@@ -211,7 +257,11 @@ func (s *conn1) readBody(p []byte) int {
 			s.got(len(data))
 			s.x.Data(data, false)
 		}
-		if s.x != nil {
+		switch {
+		case s.x == nil:
+		case s.cfg.NoTrailers:
+			s.x.Data(nil, true)
+		default:
 			s.x.Trailers(t)
 		}
 		return n
@@ -315,6 +365,8 @@ func (s *conn1) expired() {
 	case s.closed:
 	case s.state == inDiscard:
 		s.closeNow()
+	case s.state == inHead && s.partial && s.ctx.Origin.HTTP != nil:
+		s.refuse(failure.RequestIncomplete)
 	case s.state == inHead && (s.partial || wait <= 0):
 		s.closeNow()
 	case s.state == inHead:
@@ -333,6 +385,9 @@ func (s *conn1) expired() {
 	default:
 		s.seen = s.pieces
 		l.Arm(&s.timer, s.cfg.IdleTimeout)
+		if s.x != nil {
+			s.x.Still(s.cfg.StillTimeout)
+		}
 	}
 }
 
@@ -367,6 +422,10 @@ func (s *conn1) EOF() {
 
 // Writable implements loop.Handler.
 func (s *conn1) Writable() {
+	if s.full {
+		s.full = false
+		s.resume()
+	}
 	if s.stalled && s.x != nil {
 		s.stalled = false
 		s.x.Writable()
@@ -377,6 +436,7 @@ func (s *conn1) Writable() {
 func (s *conn1) Closed(err error) {
 	s.closed = true
 	s.c.Loop().Disarm(&s.timer)
+	s.c.Loop().Disarm(&s.life)
 	if s.x != nil {
 		s.x.Gone()
 	}
@@ -490,6 +550,9 @@ var (
 // Trailers implements exchange.Client. Only a chunked response has a place for them.
 func (t *client1) Trailers(h *message.Head) {
 	if t.answer == answerChunked {
+		if t.cfg.NoTrailers {
+			h = nil
+		}
 		t.out = http1.AppendLastChunk(t.out[:0], h)
 		t.c.Write(t.out)
 	}

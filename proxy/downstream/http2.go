@@ -19,6 +19,13 @@ type conn2 struct {
 	free    *stream2
 	stalled []*stream2 // wait for the connection's output to drain
 	timer   loop.Timer
+	life    loop.Timer // of the connection; armed only where it is bounded
+	leaving loop.Timer // from GOAWAY to the final one
+	alive   loop.Timer // for PINGs; armed only where they are wanted
+	asked   bool       // a PING waits for an answer
+	heard   bool       // something has come since
+	full    bool       // output waits to be read: nothing is read until then
+	served  uint32
 	active  time.Duration // when the last stream ended
 	feeding bool          // Output is written once, at the end of Feed
 	eof     bool
@@ -45,6 +52,10 @@ const (
 	published = 4 << 20
 )
 
+// unread is how many bytes may wait to be read by a client before nothing more is taken from it. Bodies stop at
+// loop.HighWater; what is above are heads and answers to frames.
+const unread = loop.HighWater + 128<<10
+
 // meshBudget is how many frames another proxy may send in vain: those are the resets of all its program's requests.
 const meshBudget = 100_000
 
@@ -54,6 +65,8 @@ func newConn2(c loop.Conn, ctx Context, cfg Config) *conn2 {
 	switch o := ctx.Origin; {
 	case o.Publish:
 		window = published
+	case o.HTTP != nil:
+		window = cfg.ConnWindow
 	case o.Mesh:
 		budget = meshBudget
 	}
@@ -64,12 +77,21 @@ func newConn2(c loop.Conn, ctx Context, cfg Config) *conn2 {
 		ConnWindow:    window,
 		Budget:        budget,
 		MaxHead:       uint32(cfg.Limits.Head),
-		EnableConnect: true,
+		EnableConnect: !cfg.NoConnect,
 		Events:        (*events2)(u),
 	})
 	u.timer.Expired = u.expired
 	u.active = c.Loop().Now()
 	c.Loop().Arm(&u.timer, cfg.IdleTimeout)
+	u.leaving.Expired = u.leave
+	if cfg.MaxDuration < never {
+		u.life.Expired = u.Drain
+		c.Loop().Arm(&u.life, cfg.MaxDuration)
+	}
+	if cfg.KeepAlive < never {
+		u.alive.Expired = u.ping
+		c.Loop().Arm(&u.alive, cfg.KeepAlive)
+	}
 	u.flush()
 	return u
 }
@@ -93,8 +115,13 @@ func (u *conn2) Data(p []byte) int {
 	if u.closed {
 		return len(p)
 	}
+	if u.c.Buffered() > unread { // answers to its own frames and requests, which it does not read
+		u.full = true
+		u.c.Pause()
+		return 0
+	}
 	u.h2.Tick(u.c.Loop().Now())
-	u.feeding = true
+	u.feeding, u.heard = true, true
 	n, err := u.h2.Feed(p)
 	u.feeding = false
 	u.flush()
@@ -128,7 +155,39 @@ func (u *conn2) Leave() { u.Drain() }
 func (u *conn2) Drain() {
 	u.h2.Drain()
 	u.flush()
+	if !u.closed && !u.leaving.Armed() {
+		u.c.Loop().Arm(&u.leaving, u.cfg.DrainTimeout)
+	}
 	u.closeIfDrained()
+}
+
+// leave says the last word to a client that has not answered the ping of a drain.
+func (u *conn2) leave() {
+	if !u.closed {
+		u.h2.Drain()
+		u.flush()
+		u.closeIfDrained()
+	}
+}
+
+// ping asks a client that has said nothing for a sign of life, and gives it up if there is none.
+func (u *conn2) ping() {
+	l := u.c.Loop()
+	switch {
+	case u.closed:
+	case u.asked && !u.heard:
+		u.closed = true
+		u.c.Reset()
+		u.h2.End(http2.Cancel)
+	case u.heard:
+		u.asked, u.heard = false, false
+		l.Arm(&u.alive, u.cfg.KeepAlive)
+	default:
+		u.asked = true
+		u.h2.Ping([8]byte{})
+		u.flush()
+		l.Arm(&u.alive, u.cfg.KeepAliveEnd)
+	}
 }
 
 // expired drains a connection that had no stream for too long.
@@ -139,6 +198,11 @@ func (u *conn2) expired() {
 	}
 	if u.h2.Streams() > 0 {
 		u.active = l.Now()
+		u.h2.Each(func(s *http2.Stream) {
+			if t, _ := s.User.(*stream2); t != nil && t.x != nil {
+				t.x.Still(u.cfg.StillTimeout)
+			}
+		})
 	}
 	if wait := u.active + u.cfg.IdleTimeout - l.Now(); wait > 0 {
 		l.Arm(&u.timer, wait)
@@ -157,6 +221,10 @@ func (u *conn2) EOF() {
 
 // Writable implements loop.Handler.
 func (u *conn2) Writable() {
+	if u.full && !u.closed {
+		u.full = false
+		u.c.Resume()
+	}
 	list := u.stalled
 	u.stalled = nil
 	for _, t := range list {
@@ -175,7 +243,9 @@ func (u *conn2) Writable() {
 // Closed implements loop.Handler.
 func (u *conn2) Closed(err error) {
 	u.closed = true
-	u.c.Loop().Disarm(&u.timer)
+	for _, t := range [...]*loop.Timer{&u.timer, &u.life, &u.leaving, &u.alive} {
+		u.c.Loop().Disarm(t)
+	}
 	u.h2.End(http2.Cancel)
 	if u.ctx.Ended != nil {
 		u.ctx.Ended()
@@ -195,6 +265,9 @@ func (e *events2) Head(s *http2.Stream, h *message.Head, end bool) {
 	}
 	*t = stream2{conn: u, s: s, begun: true}
 	s.User = t
+	if u.served++; u.served == u.cfg.MaxRequests {
+		u.Drain()
+	}
 	t.x = u.ctx.Worker.Begin(u.ctx.Origin, t, h, end)
 	t.begun = false
 	if t.over {

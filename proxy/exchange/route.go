@@ -155,4 +155,9 @@ func (x *Exchange) keepInt(n int64) []byte {
 }
 
 // hostFilters answers the filters of the virtual host that r belongs to.
-func hostFilters(*router.Route) []model.Filter { return nil }
+func hostFilters(r *router.Route) []model.Filter {
+	if r.Host == nil {
+		return nil
+	}
+	return r.Host.Filters
+}

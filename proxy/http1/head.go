@@ -16,7 +16,7 @@ func ParseRequest(p []byte, h *message.Head, l Limits) (n int, f Framing, err er
 	h.Reset()
 	l = l.or()
 	if late(p, l) {
-		return 0, f, tooLong(p, l)
+		return 0, f, lineTooLong(p, l, tooLong(p, l))
 	}
 	i := 0
 	if len(p) >= 2 && p[0] == '\r' && p[1] == '\n' {
@@ -27,14 +27,14 @@ func ParseRequest(p []byte, h *message.Head, l Limits) (n int, f Framing, err er
 	var s section
 	i, err = requestLine(p, i, h, &s)
 	if i == 0 || err != nil {
-		return 0, f, incomplete(err, p, l)
+		return 0, f, lineTooLong(p, l, incomplete(err, p, l))
 	}
 	i, err = s.parse(p, i, h, l)
 	if i == 0 || err != nil {
 		return 0, f, incomplete(err, p, l)
 	}
 	if i > l.Head {
-		return 0, f, ErrHeadTooLarge
+		return 0, f, lineTooLong(p, l, ErrHeadTooLarge)
 	}
 	f, err = s.request(h)
 	if err != nil {
@@ -96,6 +96,14 @@ func tooLong(p []byte, l Limits) error {
 		return ErrHeadTooLarge
 	}
 	return nil
+}
+
+// lineTooLong makes of a head that is too large what it is if its request line alone is.
+func lineTooLong(p []byte, l Limits, err error) error {
+	if err == ErrHeadTooLarge && bytes.IndexByte(p[:min(len(p), l.Head)], '\n') < 0 {
+		return ErrLineTooLong
+	}
+	return err
 }
 
 func incomplete(err error, p []byte, l Limits) error {

@@ -48,6 +48,7 @@ type Code uint8
 const (
 	BadRequest   Code = iota // the message breaks HTTP or is ambiguous
 	HeadTooLarge             // a head over its Limits
+	LineTooLong              // a request line that is as long as a whole head may be
 )
 
 // Error is why a message is refused. All errors of this package are pointers to preallocated values of this
@@ -62,6 +63,7 @@ func (e *Error) Error() string { return "http/1: " + e.Msg }
 // What is refused.
 var (
 	ErrHeadTooLarge   = &Error{HeadTooLarge, "head over the limit"}
+	ErrLineTooLong    = &Error{LineTooLong, "request line over the limit"}
 	ErrTooManyFields  = &Error{HeadTooLarge, "more fields than the limit"}
 	ErrStartLine      = &Error{BadRequest, "malformed start line"}
 	ErrVersion        = &Error{BadRequest, "version is neither HTTP/1.0 nor HTTP/1.1"}

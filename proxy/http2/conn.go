@@ -105,6 +105,7 @@ type settings struct {
 	maxFrame   uint32
 	window     uint32
 	maxStreams uint32
+	maxHead    uint32 // 0: it has not said
 	connect    bool
 }
 

@@ -48,5 +48,6 @@ func (e *ConnError) Error() string { return "http2: " + e.Code.String() + ": " +
 // Errors of Open.
 var (
 	ErrNoStreams = errors.New("http2: the peer takes no more streams now; use another connection")
+	ErrTooLarge  = errors.New("http2: the head is over the peer's SETTINGS_MAX_HEADER_LIST_SIZE")
 	ErrNoConnect = errors.New("http2: the peer has not announced extended CONNECT; use HTTP/1.1")
 )

@@ -360,6 +360,8 @@ func (c *Conn) setting(id uint16, v uint32) {
 			return
 		}
 		c.peer.maxFrame = min(v, minFrame) // larger ones would hold up other streams
+	case setMaxHead:
+		c.peer.maxHead = max(v, 1)
 	case setConnect:
 		if v > 1 || v == 0 && c.peer.connect {
 			c.fail(ProtocolError, "invalid SETTINGS_ENABLE_CONNECT_PROTOCOL")

@@ -36,6 +36,9 @@ func (c *Conn) giveBack(s *Stream) {
 	s.held = 0
 }
 
+// smallWindow is below what a WINDOW_UPDATE costs its sender: each could make us write a frame of a few bytes.
+const smallWindow = 256
+
 // readWindow reads WINDOW_UPDATE (RFC 9113 section 6.9).
 func (c *Conn) readWindow(id uint32, p []byte) {
 	if len(p) != 4 {
@@ -43,6 +46,9 @@ func (c *Conn) readWindow(id uint32, p []byte) {
 		return
 	}
 	n := int64(binary.BigEndian.Uint32(p) & maxWindow)
+	if n < smallWindow && !c.spend(1, "too many small WINDOW_UPDATE frames") {
+		return
+	}
 	if id == 0 {
 		c.readConnWindow(n)
 		return

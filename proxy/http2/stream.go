@@ -132,6 +132,15 @@ func (t *streams) all() []*Stream {
 	return all
 }
 
+// Each calls f for every open stream; f may end any of them.
+func (c *Conn) Each(f func(s *Stream)) {
+	for _, s := range c.streams.all() {
+		if !s.closed {
+			f(s)
+		}
+	}
+}
+
 // queue is streams in order of waiting, linked through themselves.
 type queue struct {
 	head, tail *Stream

@@ -40,7 +40,7 @@ func (c *Conn) writeGoAway(last uint32, code ErrCode) {
 }
 
 // Open starts a request (client). ErrNoStreams: the peer's MAX_CONCURRENT_STREAMS or a GOAWAY forbids;
-// ErrNoConnect: h has Upgrade and the peer has not announced RFC 8441. end: no body and no trailers follow.
+// ErrNoConnect: h has Upgrade and the peer has not announced RFC 8441; ErrTooLarge: h is larger than the peer takes. end: no body and no trailers follow.
 func (c *Conn) Open(h *message.Head, end bool) (*Stream, error) {
 	if c.Available() == 0 {
 		return nil, ErrNoStreams
@@ -48,6 +48,9 @@ func (c *Conn) Open(h *message.Head, end bool) (*Stream, error) {
 	extended := len(h.Upgrade) > 0
 	if extended && !c.peer.connect {
 		return nil, ErrNoConnect
+	}
+	if !c.fits(h) {
+		return nil, ErrTooLarge
 	}
 	s := c.take(c.nextID)
 	c.nextID += 2
@@ -80,6 +83,10 @@ func (c *Conn) Head(s *Stream, h *message.Head, end bool) {
 		}
 		status = 200
 	}
+	if !c.fits(h) {
+		c.headTooLarge(s, status)
+		return
+	}
 	interim := status < 200
 	if interim {
 		end = false
@@ -96,6 +103,26 @@ func (c *Conn) Head(s *Stream, h *message.Head, end bool) {
 	s.sentHead = !interim
 	s.sentEnd = end
 	c.ended(s)
+}
+
+// fits reports whether the peer takes a head as large as h (RFC 9113 section 6.5.2).
+func (c *Conn) fits(h *message.Head) bool {
+	if c.peer.maxHead == 0 {
+		return true
+	}
+	n := len(h.Method) + len(h.Scheme) + len(h.Target) + len(h.Authority) + 4*(32+10)
+	for i := range h.Fields {
+		n += len(h.Fields[i].Name) + len(h.Fields[i].Value) + 32
+	}
+	return n <= int(max(c.peer.maxHead, 4<<10)) // a smaller limit is no honest one
+}
+
+// headTooLarge answers in place of a response whose head the client does not take; an interim one is left out.
+func (c *Conn) headTooLarge(s *Stream, status int) {
+	if status < 200 {
+		return
+	}
+	c.Head(s, &message.Head{Status: 502, ContentLength: 0}, true)
 }
 
 // Trailers sends a trailer section and ends our side; all of the body must have been taken before.
@@ -146,6 +173,7 @@ func (c *Conn) Data(s *Stream, p []byte, end bool) (n int) {
 	c.blocked.remove(s)
 	if n > 0 {
 		c.budget.earn()
+		c.budget.earn() // a client may answer each with two small WINDOW_UPDATEs
 	} else if end {
 		c.out = appendFrame(c.out, 0, frameData, flagEndStream, s.id)
 	}

@@ -65,6 +65,12 @@ func (u *HTTP2) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 		if errors.Is(err, http2.ErrNoStreams) {
 			return nil, ErrFull
 		}
+		if errors.Is(err, http2.ErrTooLarge) {
+			return nil, &failure.Failure{Reason: failure.HeadTooLarge, Cause: err}
+		}
+		if errors.Is(err, http2.ErrNoConnect) {
+			return nil, &failure.Failure{Reason: failure.UpstreamProtocol, Cause: err}
+		}
 		return nil, err
 	}
 	t := u.free
