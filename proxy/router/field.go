@@ -92,6 +92,11 @@ func (f *field) holds(v []byte) bool {
 	if f.regex != nil {
 		return f.regex.Match(v)
 	}
+	return f.compare(v)
+}
+
+// compare is holds for what is no regular expression.
+func (f *field) compare(v []byte) bool {
 	n := len(f.Value)
 	switch f.Kind {
 	case model.FieldPresent:
@@ -235,7 +240,7 @@ func (f *field) parameterHolds(value []byte) bool {
 		}
 		v, value = append(v, c), value[n:]
 	}
-	return f.holds(v)
+	return f.compare(v)
 }
 
 var equals = []byte{'='}
