@@ -30,10 +30,11 @@ const (
 
 // Times of a proxy that replaces another one, or is replaced.
 const (
-	controlWait = 10 * time.Second       // for the control plane's first answer
+	controlWait = 5 * time.Second        // for the control plane's first answer
 	idleWait    = 10 * time.Second       // for an idle connection's next request
 	leaveMost   = 24 * time.Hour         // for everything
 	leaveEvery  = 100 * time.Millisecond // a look whether everything has ended
+	reportWait  = time.Second            // for the last report to be sent
 )
 
 // life is where the workload stands between its start and its end.
@@ -288,7 +289,7 @@ func (p *Proxy) goodbye() {
 func (p *Proxy) awaitControl(ctx context.Context) error {
 	for end := time.Now().Add(controlWait); !p.client.State().Connected; {
 		if time.Now().After(end) {
-			return fmt.Errorf("the control plane at %s is not reachable: %s", p.cfg.Control, p.client.State().LastError)
+			return fmt.Errorf("the control plane at %s does not answer: %s", p.cfg.Control, p.client.State().LastError)
 		}
 		select {
 		case <-ctx.Done():
@@ -326,8 +327,17 @@ func (p *Proxy) retire(link *bootstrap.Link, within time.Duration) {
 		case <-time.After(leaveEvery):
 		}
 	}
-	p.reportNow()
+	p.lastReport()
 	_ = link.Send(bootstrap.Message{Event: bootstrap.EventRetired, Open: open}) // it may be gone
+}
+
+// lastReport is what this proxy has counted in all; the next one counts from zero.
+func (p *Proxy) lastReport() {
+	p.reportNow()
+	for end := time.Now().Add(reportWait); !p.client.Reported() && time.Now().Before(end); {
+		time.Sleep(leaveEvery / 10)
+	}
+	time.Sleep(leaveEvery) // until it is on its way
 }
 
 // open answers how many connections there are, from and to anybody.

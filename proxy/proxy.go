@@ -72,9 +72,10 @@ func Start(cfg Config) (p *Proxy, err error) {
 	b := cfg.Bootstrap
 	ctx, stop := context.WithCancel(context.Background())
 	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, stop: stop, ended: ctx.Done()}
+	begun := p // what is returned is nil where it fails
 	defer func() {
 		if err != nil {
-			p.Close()
+			begun.Close()
 		}
 	}()
 	if p.ports, err = ownPorts(b); err != nil {

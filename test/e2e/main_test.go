@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		if program, ok := map[string]func([]string) error{
-			"load": loadMain, "grpc-health": grpcHealthMain, "datagram": datagramMain, "ping": pingMain, "dial": dialMain, "grpc-load": grpcLoadMain, "many": manyMain, "websocket": websocketMain, "serve-after-fin": serveAfterFINMain,
+			"load": loadMain, "grpc-health": grpcHealthMain, "datagram": datagramMain, "ping": pingMain, "dial": dialMain, "grpc-load": grpcLoadMain, "many": manyMain, "websocket": websocketMain, "streams": streamsMain, "proxy": hangMain, "serve-after-fin": serveAfterFINMain,
 		}[os.Args[1]]; ok {
 			if err := program(os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, err)

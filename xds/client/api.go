@@ -108,6 +108,9 @@ func (c *Client) Learned(port uint16, p model.Protocol) { c.learned(port, p) }
 // Report sends statistics, opaque here. Only the newest report waits for the connection; it is not sent twice.
 func (c *Client) Report(stats []byte) { c.report(stats) }
 
+// Reported reports whether the newest report has been sent.
+func (c *Client) Reported() bool { return c.reported() }
+
 // Withdraw says goodbye: it returns when the proxies of all callers have acknowledged that the workload is
 // gone, when the control plane has given up waiting for them (2 s), or when ctx ends. When there is no
 // connection it answers at once with an error: then the control plane finds out by itself.

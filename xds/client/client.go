@@ -214,6 +214,12 @@ func (c *Client) report(stats []byte) {
 	c.wakeUp()
 }
 
+func (c *Client) reported() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats == nil
+}
+
 func (c *Client) withdraw(ctx context.Context) error {
 	c.mu.Lock()
 	up, parted, retired := c.st.Connected, c.parted, c.retired
