@@ -1,6 +1,8 @@
 package downstream_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
@@ -78,6 +81,8 @@ type setup struct {
 	config *downstream.Config
 	pool   pool.Config
 	worker exchange.Config
+	tls    *tls.ConnectionState                                                 // what a chain's connections are said to have agreed on
+	cert   *x509.Certificate                                                    // theirs
 	wrap   func(c loop.Conn, serve func(c loop.Conn) loop.Handler) loop.Handler // for TLS
 }
 
@@ -122,6 +127,10 @@ func newHop(t testing.TB, s setup) *hop {
 	serve := func(c loop.Conn) loop.Handler {
 		o := s.origin
 		o.Remote = c.Remote()
+		if o.HTTP != nil {
+			o.Conn = &observe.Connection{ID: 7, Remote: c.Remote(), Local: c.Local(), TLS: s.tls, Certificate: s.cert}
+			return downstream.ServeChain(c, downstream.Context{Worker: h.worker, Origin: &o, Config: downstream.ConfigOf(o.HTTP)}, "")
+		}
 		return downstream.Serve(c, downstream.Context{Worker: h.worker, Origin: &o, HTTP2: s.http2, Config: s.config})
 	}
 	l, err := h.loop.Listen(int(f.Fd()), func(in loop.Incoming) {

@@ -191,6 +191,9 @@ func (x *Exchange) upgradable() bool {
 			return true
 		}
 	}
+	if x.route == nil {
+		return false
+	}
 	for _, u := range x.route.Upgrades {
 		if message.EqualFold(name, u) {
 			return true

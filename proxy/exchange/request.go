@@ -171,6 +171,9 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 // program beside us has no route.
 func (x *Exchange) findRoute() failure.Reason {
 	if x.origin.Destination == nil {
+		if x.upgrade && x.origin.HTTP != nil && !x.upgradable() {
+			return failure.UpgradeRefused
+		}
 		return failure.None
 	}
 	table := x.origin.Destination.Routes()

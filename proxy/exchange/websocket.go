@@ -38,7 +38,7 @@ func (x *Exchange) shake(c upstream.Conn) {
 	}
 	key := x.head.Get(fieldKey)
 	switch _, old := c.(*upstream.HTTP1); {
-	case old && key == nil:
+	case old && key == nil && x.version == message.HTTP2:
 		var raw [16]byte
 		binary.LittleEndian.PutUint64(raw[:], x.w.random.Uint64())
 		binary.LittleEndian.PutUint64(raw[8:], x.w.random.Uint64())
