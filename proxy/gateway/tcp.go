@@ -1,13 +1,17 @@
 package gateway
 
 import (
+	"time"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
+	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
 // relay looks for a server and hands the connection to a relay. Meanwhile the client's bytes wait in the kernel.
@@ -55,7 +59,7 @@ func choose(all []model.WeightedCluster, rnd uint64) model.PortName {
 
 // find asks for a connection to an endpoint of c.
 func (s *session) find(c *cluster.Cluster, rec *record.Record) {
-	s.search = relay.Find(s.w.loop, s.w.pool, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	s.search = relay.Find(s.w.loop, blanks{s.w}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 		s.search = nil
 		if f != nil {
 			s.unserved(rec, f.Reason)
@@ -74,4 +78,53 @@ func (s *session) unserved(rec *record.Record, why failure.Reason) {
 	s.chain.logs.Put(&observe.Entry{Record: rec, Conn: &s.about})
 	s.phase = served
 	s.conn.Reset()
+}
+
+// blanks makes connections to endpoints that are no proxies of the mesh: relay.Blanks.
+type blanks struct{ w *worker }
+
+// Blank implements relay.Blanks.
+func (b blanks) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
+	f := &fresh{ready: ready}
+	f.c = b.w.loop.Dial(loop.Dial{Address: t.Address, Timeout: timeout}, f)
+	return func() {
+		if f.ready != nil {
+			f.ready = nil
+			f.c.Reset()
+		}
+	}
+}
+
+// Return implements relay.Blanks.
+func (b blanks) Return(_ *pool.Target, c loop.Conn) { c.Close() }
+
+// fresh is the handler of a connection that is being made.
+type fresh struct {
+	c     loop.Conn
+	ready func(c loop.Conn, f *failure.Failure)
+}
+
+// Opened implements loop.Handler.
+func (f *fresh) Opened() {
+	if ready := f.ready; ready != nil {
+		f.ready = nil
+		ready(f.c, nil)
+	}
+}
+
+// Data implements loop.Handler.
+func (f *fresh) Data([]byte) int { return 0 }
+
+// EOF implements loop.Handler.
+func (f *fresh) EOF() {}
+
+// Writable implements loop.Handler.
+func (f *fresh) Writable() {}
+
+// Closed implements loop.Handler.
+func (f *fresh) Closed(err error) {
+	if ready := f.ready; ready != nil {
+		f.ready = nil
+		ready(nil, upstream.DialFailure(err))
+	}
 }
