@@ -57,7 +57,8 @@ each other, without a change to them.
   tulle demo                             see a whole mesh at work
   tulle up                               start a control plane
   tulle run --service web -- ./web       start a program as a workload of the mesh
-  tulle apply -f route.yaml              change how requests are routed`,
+  tulle apply -f route.yaml              change how requests are routed
+  tulle upgrade --all                    new proxies for running workloads, which notice nothing`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,

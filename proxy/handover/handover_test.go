@@ -183,6 +183,31 @@ func TestSuccessorThatDies(t *testing.T) {
 	l.end()
 }
 
+// TestOldDies: a successor that has the sockets goes on alone when the old one dies, and connections that were queued
+// meanwhile are served.
+func TestOldDies(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	h1 := free(t)
+	old := start(t, "", path, "h1="+h1)
+	old.says("ready")
+	next := start(t, "waits", path, "h1="+h1)
+	next.says("took")
+	old.kill()
+	c, err := net.Dial("tcp", h1)
+	check(t, err)
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	io.WriteString(next.in, "\n")
+	next.says("ready")
+	if got := answer(t, c); got != fmt.Sprint(next.cmd.Process.Pid) {
+		t.Errorf("served by %s", got)
+	}
+	c.Close()
+	last := start(t, "", path, "h1="+h1)
+	last.says("ready")
+	next.ends()
+}
+
 // TestOneSuccessorAtATime: a second one is refused while the first has time, which is bounded.
 func TestOneSuccessorAtATime(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")

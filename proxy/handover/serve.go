@@ -169,6 +169,7 @@ func (s *Server) talk(l *bootstrap.Link) {
 	defer s.free()
 	if err := s.serve(l, asked); err != nil {
 		s.cfg.Log.Warn("a successor did not take over; this proxy carries on", "error", err)
+		_ = send(l, message{Kind: kindRefused, Error: err.Error()}, nil) // likewise; it must not believe that this proxy is gone
 	}
 }
 
@@ -200,7 +201,10 @@ func (s *Server) serve(l *bootstrap.Link, asked message) error {
 		return err
 	}
 	ready, err := receive(l, kindReady, time.Now().Add(s.cfg.Within), nil)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("process %d was not ready within %s", asked.PID, s.cfg.Within)
+	case err != nil:
 		return fmt.Errorf("process %d: %w", asked.PID, err)
 	}
 	s.mu.Lock()
@@ -234,7 +238,6 @@ func (s *Server) offer(l *bootstrap.Link) error {
 		err = fmt.Errorf("%d listeners are more than the %d that can be handed over", len(o.Listeners), maxListeners)
 	}
 	if err != nil {
-		_ = send(l, message{Kind: kindRefused, Error: err.Error()}, nil) // likewise
 		return err
 	}
 	m := message{Kind: kindOffer, Version: s.cfg.Version, PID: os.Getpid(), Tickets: o.Tickets}

@@ -3,6 +3,7 @@ package handover
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -123,9 +124,9 @@ func (t *Taken) Addresses() []string {
 	return out
 }
 
-// Ready says that the caller accepts on everything it has asked for, and returns when the old proxy accepts no more.
-// What nobody asked for is given back (closed here). After an error the old proxy may be serving still: the caller
-// must not go on beside it, but drain what it has accepted and end.
+// Ready says that the caller accepts on everything it has asked for, and returns when the old proxy accepts no more,
+// also where that is because it has died. What nobody asked for is given back (closed here). After an error the old
+// proxy serves still: the caller must not go on beside it, but drain what it has accepted and end.
 func (t *Taken) Ready() error {
 	t.mu.Lock()
 	took := t.took
@@ -136,13 +137,17 @@ func (t *Taken) Ready() error {
 		return errLink("ready", errors.New("given up before"))
 	}
 	defer t.Close()
-	if err := send(link, message{Kind: kindReady, Took: took}, nil); err != nil {
-		return errLink("the old proxy is gone", err)
+	sent := send(link, message{Kind: kindReady, Took: took}, nil)
+	_, err := receive(link, kindYielded, time.Now().Add(yieldWait), nil) // also if it was not sent: it may have said why
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		return nil // it has ended without a word: nobody else serves
+	case sent != nil:
+		err = sent
 	}
-	if _, err := receive(link, kindYielded, time.Now().Add(answerWait), nil); err != nil {
-		return errLink("the old proxy did not yield", err)
-	}
-	return nil
+	return errLink("the old proxy did not yield", err)
 }
 
 // Close gives up: the old proxy carries on. Descriptors that Listener has answered stay the caller's. Closing again,
