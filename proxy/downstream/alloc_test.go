@@ -2,14 +2,17 @@ package downstream_test
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/internal/steady"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
 const (
@@ -117,7 +120,33 @@ func overMesh(t testing.TB) *hop {
 	return out
 }
 
+// edge is a chain of a foreign listener with what such chains usually have: the client is told by x-forwarded-for, a
+// request's id is made, paths are made normal, timeouts are set, and the access log is on.
+func edge(t testing.TB) *hop {
+	files := observe.NewFiles(observe.FilesConfig{Open: func(string) (io.WriteCloser, error) { return nowhere{}, nil }})
+	t.Cleanup(files.Close)
+	logs, err := files.Logs([]model.AccessLog{{Path: "log"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := foreignOrigin(model.HTTP{
+		ServerName: "edge", Via: "edge", UseRemoteAddress: true, RequestID: true, RequestIDResponse: true, NormalizePath: true, MergeSlashes: true,
+		StreamIdleTimeout: 5 * time.Minute, IdleTimeout: time.Hour, MaxStreamDuration: time.Hour, HeadTimeout: 10 * time.Second,
+	}, fixed(t))
+	o.Logs = logs
+	h := newHop(t, setup{origin: o})
+	h.log.forget()
+	return h
+}
+
+// nowhere is a file that takes everything.
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) Close() error                { return nil }
+
 func TestNoAllocation(t *testing.T) {
+	t.Run("edge", func(t *testing.T) { noAllocation(t, 0, drive(t, edge(t))) })
 	t.Run("one hop", func(t *testing.T) { noAllocation(t, 0, drive(t, oneHop(t))) })
 	t.Run("two hops", func(t *testing.T) { noAllocation(t, 0, drive(t, overMesh(t))) })
 }
@@ -126,7 +155,7 @@ func BenchmarkHop(b *testing.B) {
 	for _, p := range []struct {
 		name  string
 		start func(testing.TB) *hop
-	}{{"one", oneHop}, {"two", overMesh}} {
+	}{{"one", oneHop}, {"two", overMesh}, {"edge", edge}} {
 		b.Run(p.name, func(b *testing.B) {
 			one := drive(b, p.start(b))
 			b.ReportAllocs()

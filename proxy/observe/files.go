@@ -213,8 +213,8 @@ func (o *logFile) flush(spare []byte) []byte {
 	if _, err := o.w.Write(all); err != nil {
 		o.dropped.Add(1)
 	}
-	if cap(all) > 64<<10 {
-		return nil
+	if cap(all) > 64<<10 && len(all) < cap(all)/4 {
+		return nil // a burst is over
 	}
 	return all
 }
