@@ -36,7 +36,7 @@ const (
 	maxListeners = 1000                  // handed over at once
 	perMessage   = 200                   // descriptors in one message; the kernel takes 253
 	answerWait   = 5 * time.Second       // for one message of a peer that has nothing to do but to write it
-	yieldWait    = time.Minute     // for the old proxy to stop accepting, once the new one is ready
+	yieldWait    = time.Minute           // for the old proxy to stop accepting, once the new one is ready
 	DefaultReady = time.Minute           // for the successor to become ready
 	again        = 20 * time.Millisecond // between two questions to a proxy that is about to end
 	maxAsking    = 16                    // connections to the socket at once

@@ -65,7 +65,9 @@ func streamsMain(args []string) error {
 
 // hangMain is a proxy that never becomes ready: this binary where tulle is expected.
 func hangMain([]string) error {
-	time.Sleep(time.Minute)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
 	return nil
 }
 

@@ -313,3 +313,32 @@ func TestRefusalIsSaid(t *testing.T) {
 		t.Error(said.text.String())
 	}
 }
+
+// A retired client says nothing of the workload any more and does not come back; what it has subscribed stays meanwhile.
+func TestRetire(t *testing.T) {
+	s := xdstest.New(t, nil)
+	c, l := start(t, s)
+	l.next(t, "connected true")
+	c.Subscribe(client.KindService, "reviews.default")
+	l.next(t, "service reviews.default none")
+	c.Retire()
+	s.SetService("reviews.default", service("198.18.0.1"))
+	l.next(t, "service reviews.default 198.18.0.1")
+	if err := c.Withdraw(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c.Report([]byte("[]"))
+	until(t, c.Reported)
+	s.Stop()
+	l.next(t, "connected false")
+	s.Start()
+	other, m := start(t, s)
+	m.next(t, "connected true") // the server is there, and
+	other.Close()
+	c.Close() // ends at once: the retired one has ended before
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.lines, "connected true") {
+		t.Error("a retired client came back")
+	}
+}
