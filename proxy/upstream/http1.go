@@ -71,12 +71,12 @@ func (u *HTTP1) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 	case end:
 	case upgrade && h.ContentLength <= 0:
 		u.close, u.offer = true, true // what follows goes through only after the switch
-	case h.ContentLength >= 0:
+	case h.ContentLength > 0:
 		f = http1.Framing{Kind: http1.BodyLength, Length: h.ContentLength}
 		u.left = h.ContentLength
-	default:
+	default: // also where a length of 0 was stated and the end has yet to come: HTTP/2 data that contradicts it may follow
 		f = http1.Framing{Kind: http1.BodyChunked}
-		u.chunked = true
+		u.chunked, u.left = true, h.ContentLength
 	}
 	s := http1.AppendRequest(u.shared.scratch[:0], h, f)
 	u.shared.scratch = s

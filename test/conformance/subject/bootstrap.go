@@ -129,7 +129,9 @@ func (l Listener) routes() string {
 	if l.Connect {
 		fmt.Fprintf(&w, "              - { match: { connect_matcher: {} }, route: { cluster: %s, timeout: 0s } }\n", l.Cluster)
 	}
-	fmt.Fprintf(&w, "              - { match: { prefix: \"/\" }, route: { cluster: %s, timeout: 0s } }\n", l.Cluster)
+	for _, match := range []string{`prefix: "/"`, `safe_regex: { regex: "[*]" }`} { // the latter for "OPTIONS *"
+		fmt.Fprintf(&w, "              - { match: { %s }, route: { cluster: %s, timeout: 0s } }\n", match, l.Cluster)
+	}
 	return w.String()
 }
 
