@@ -165,13 +165,15 @@ func (g *Gateway) Ready() error {
 	return nil
 }
 
-// StopAccepting ends accepting on every listener; what is served goes on. The sockets stay open until Close.
+// StopAccepting closes every listener after what waits in its queue has been accepted; what is served goes on.
 func (g *Gateway) StopAccepting() {
 	g.draining.Store(true)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	until := time.Now().Add(queueTime)
 	for _, l := range g.listeners {
-		l.stop()
+		l.empty(until)
+		l.close()
 	}
 }
 
@@ -230,15 +232,15 @@ func (g *Gateway) Close() {
 	if g.admin != nil {
 		g.admin.Close()
 	}
-	g.StopAccepting()
-	for _, w := range g.workers {
-		w.close()
-	}
+	g.draining.Store(true)
 	g.mu.Lock()
 	for _, l := range g.listeners {
 		l.close()
 	}
 	g.mu.Unlock()
+	for _, w := range g.workers {
+		w.close()
+	}
 	if g.secrets != nil {
 		g.secrets.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/handover"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 )
 
@@ -69,10 +70,15 @@ func (l *listener) accept(at []netip.AddrPort) error {
 	return nil
 }
 
-// stop ends accepting; the sockets stay open.
-func (l *listener) stop() {
+// queueTime bounds how long a listener that is to be closed accepts what waits in its queue.
+const queueTime = 200 * time.Millisecond
+
+// empty waits until nothing waits in the sockets' queues, which the loops empty.
+func (l *listener) empty(until time.Time) {
 	for _, s := range l.sockets {
-		s.stop()
+		for handover.Queued(s.fd) && time.Now().Before(until) {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
