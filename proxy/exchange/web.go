@@ -53,6 +53,7 @@ func (x *Exchange) bridge() {
 	}
 	x.head.Trailers = true
 	x.rec.Protocol = model.ProtocolGRPC
+	x.version = message.HTTP2 // gRPC knows no other
 	x.web.client, x.client = x.client, (*webClient)(x)
 }
 
