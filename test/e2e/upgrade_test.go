@@ -189,7 +189,8 @@ var upgraded = regexp.MustCompile(`^default/[a-z0-9-]+: \S+/(\d+) -> \S+/(\d+), 
 func TestUpgradeUnderLoad(t *testing.T) {
 	redis := program(t, "redis-server", "redis-server")
 	m := newMesh(t)
-	server := m.httpbin()
+	server := m.run([]string{"--service", "httpbin", "--port", "8080"}, binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF", "-max-duration", "10m") // it ends WebSockets after that
+	m.announced(server)
 	grpcServer := m.run([]string{"--service", "health", "--port", "9999/grpc", "--ready", "tcp"}, binary(t, "podinfo"), "--port", "9898", "--grpc-port", "9999", "--level", "debug")
 	m.announced(grpcServer)
 	tcp := m.run([]string{"--service", "redis", "--port", "6379"}, redis, "--port", "6379", "--save", "", "--protected-mode", "no", "--dir", m.dir, "--bind", "127.0.0.1")
