@@ -1,0 +1,209 @@
+package envoy
+
+import (
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Bootstrap reads a whole bootstrap.
+func Bootstrap(m *bootstrapv3.Bootstrap) (*model.Bootstrap, error) {
+	if err := known("", m); err != nil {
+		return nil, err
+	}
+	b := &model.Bootstrap{}
+	var err error
+	if b.Node, err = node("node", m.GetNode()); err != nil {
+		return nil, err
+	}
+	if m.GetAdmin().GetAddress() != nil {
+		if err := known("admin", m.GetAdmin()); err != nil {
+			return nil, err
+		}
+		b.Admin = &model.Admin{}
+		if b.Admin.Address, err = address("admin.address", m.GetAdmin().GetAddress()); err != nil {
+			return nil, err
+		}
+		// Whoever writes an address that is not a loopback one has configured it.
+		b.Admin.Open = !b.Admin.Address.Addr().IsLoopback()
+		if b.Admin.AccessLogs, err = accessLogs("admin.access_log", m.GetAdmin().GetAccessLog()); err != nil {
+			return nil, err
+		}
+	}
+	if err := static(m.GetStaticResources(), b); err != nil {
+		return nil, err
+	}
+	return b, dynamic(m.GetDynamicResources(), b)
+}
+
+func static(m *bootstrapv3.Bootstrap_StaticResources, b *model.Bootstrap) error {
+	const path = "static_resources"
+	if err := known(path, m); err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for i, c := range m.GetClusters() {
+		p := at(path+".clusters", i)
+		cluster, e, err := Cluster(p, c)
+		if err != nil {
+			return err
+		}
+		if names[c.GetName()] {
+			return refuse(join(p, "name"), "%q is the name of another cluster", clip(c.GetName()))
+		}
+		names[c.GetName()] = true
+		b.Clusters = append(b.Clusters, *cluster)
+		if e != nil {
+			b.Endpoints = append(b.Endpoints, *e)
+		}
+	}
+	names = map[string]bool{}
+	for i, l := range m.GetListeners() {
+		p := at(path+".listeners", i)
+		listener, err := Listener(p, l)
+		if err != nil {
+			return err
+		}
+		if names[listener.Name] {
+			return refuse(join(p, "name"), "%q is the name of another listener", clip(listener.Name))
+		}
+		names[listener.Name] = true
+		b.Listeners = append(b.Listeners, listener)
+	}
+	for i, s := range m.GetSecrets() {
+		secret, err := Secret(at(path+".secrets", i), s)
+		if err != nil {
+			return err
+		}
+		b.Secrets = append(b.Secrets, *secret)
+	}
+	return nil
+}
+
+func dynamic(m *bootstrapv3.Bootstrap_DynamicResources, b *model.Bootstrap) error {
+	const path = "dynamic_resources"
+	if m == nil {
+		return nil
+	}
+	if err := known(path, m); err != nil {
+		return err
+	}
+	b.LDS, b.CDS = m.GetLdsConfig() != nil, m.GetCdsConfig() != nil
+	if b.LDS {
+		if err := overADS(path+".lds_config", m.GetLdsConfig()); err != nil {
+			return err
+		}
+	}
+	if b.CDS {
+		if err := overADS(path+".cds_config", m.GetCdsConfig()); err != nil {
+			return err
+		}
+	}
+	c := m.GetAdsConfig()
+	if c == nil {
+		return refuse(path+".ads_config", "is missing")
+	}
+	ads, err := adsConfig(path+".ads_config", c)
+	if err != nil {
+		return err
+	}
+	for _, s := range []*corev3.ConfigSource{m.GetLdsConfig(), m.GetCdsConfig()} {
+		if t := s.GetInitialFetchTimeout(); t != nil {
+			ads.InitialFetch = t.AsDuration()
+		}
+	}
+	b.ADS = ads
+	return nil
+}
+
+func adsConfig(path string, c *corev3.ApiConfigSource) (*model.ADS, error) {
+	if err := known(path, c); err != nil {
+		return nil, err
+	}
+	a := &model.ADS{Delta: c.GetApiType() == corev3.ApiConfigSource_DELTA_GRPC, InitialFetch: 15 * time.Second}
+	if !a.Delta && c.GetApiType() != corev3.ApiConfigSource_GRPC {
+		return nil, refuse(join(path, "api_type"), "%s %s", c.GetApiType(), notRun)
+	}
+	if len(c.GetGrpcServices()) != 1 {
+		return nil, refuse(join(path, "grpc_services"), "%d of them; Tulle runs exactly one", len(c.GetGrpcServices()))
+	}
+	p := at(join(path, "grpc_services"), 0)
+	s := c.GetGrpcServices()[0]
+	if err := known(p, s); err != nil {
+		return nil, err
+	}
+	if s.GetEnvoyGrpc() == nil {
+		return nil, refuse(join(p, "envoy_grpc"), "is missing")
+	}
+	if err := known(join(p, "envoy_grpc"), s.GetEnvoyGrpc()); err != nil {
+		return nil, err
+	}
+	a.Cluster = model.Free(s.GetEnvoyGrpc().GetClusterName())
+	for _, h := range s.GetInitialMetadata() {
+		a.Headers = append(a.Headers, model.Header{Name: h.GetKey(), Value: h.GetValue()})
+	}
+	var err error
+	a.Timeout, err = duration(join(p, "timeout"), s.GetTimeout(), 0)
+	return a, err
+}
+
+func node(path string, m *corev3.Node) (model.Node, error) {
+	n := model.Node{ID: m.GetId(), Cluster: m.GetCluster()}
+	if err := known(path, m); err != nil {
+		return n, err
+	}
+	if l := m.GetLocality(); l != nil {
+		n.Locality = l.GetRegion() + "/" + l.GetZone() + "/" + l.GetSubZone()
+	}
+	if md := m.GetMetadata(); md != nil {
+		b, err := protojson.Marshal(md)
+		if err != nil {
+			return n, refuse(join(path, "metadata"), "%s", clip(err.Error()))
+		}
+		n.Metadata = b
+	}
+	return n, nil
+}
+
+// Secret reads a secret as SDS brings it.
+func Secret(path string, m *tlsv3.Secret) (*model.Secret, error) {
+	if err := known(path, m); err != nil {
+		return nil, err
+	}
+	if m.GetName() == "" {
+		return nil, refuse(join(path, "name"), "is missing")
+	}
+	s := &model.Secret{}
+	switch t := m.GetType().(type) {
+	case *tlsv3.Secret_TlsCertificate:
+		c, err := certificate(join(path, "tls_certificate"), t.TlsCertificate)
+		if err != nil {
+			return nil, err
+		}
+		s = c
+	case *tlsv3.Secret_ValidationContext:
+		p := join(path, "validation_context")
+		v, err := validation(p, t.ValidationContext)
+		if err != nil {
+			return nil, err
+		}
+		if v.System || v.AllowExpired || v.AcceptUntrusted || len(v.SANs)+len(v.Hashes)+len(v.SPKI) > 0 {
+			return nil, refuse(p, "a secret has trusted_ca and crl only; put the rest in default_validation_context")
+		}
+		if v.Roots.Inline != nil {
+			s = v.Roots.Inline
+		}
+		if v.CRL.Inline != nil {
+			s.CRL = v.CRL.Inline.CRL
+		}
+	default:
+		return nil, refuse(path, "is neither tls_certificate nor validation_context")
+	}
+	s.Name = m.GetName()
+	return s, nil
+}

@@ -1,0 +1,406 @@
+package envoy
+
+import (
+	"encoding/hex"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/proxy_protocol/v3"
+	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// Cluster reads a cluster; e is its endpoints where they are addresses and part of it, else nil.
+func Cluster(path string, m *clusterv3.Cluster) (c *model.Cluster, e *model.Endpoints, err error) {
+	if err := known(path, m); err != nil {
+		return nil, nil, err
+	}
+	if m.GetName() == "" {
+		return nil, nil, refuse(join(path, "name"), "is missing")
+	}
+	c = &model.Cluster{Name: model.Free(m.GetName()), CloseOnHealthFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+		KeepAlive: m.GetUpstreamConnectionOptions().GetTcpKeepalive() != nil, MaxRequests: m.GetMaxRequestsPerConnection().GetValue()}
+	if c.ConnectTimeout, err = duration(join(path, "connect_timeout"), m.GetConnectTimeout(), 5*time.Second); err == nil && c.ConnectTimeout == 0 {
+		err = refuse(join(path, "connect_timeout"), "is not more than 0")
+	}
+	for _, step := range []func(string, *clusterv3.Cluster, *model.Cluster) error{clusterDNS, clusterBalancing, clusterTransport, clusterHTTP, clusterBreakers, clusterHealth, clusterOutlier} {
+		if err == nil {
+			err = step(path, m, c)
+		}
+	}
+	if err == nil {
+		e, err = clusterDiscovery(path, m, c)
+	}
+	return c, e, err
+}
+
+func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*model.Endpoints, error) {
+	if m.GetClusterType() != nil {
+		return nil, refuse(join(path, "cluster_type"), notRun)
+	}
+	load := join(path, "load_assignment")
+	switch m.GetType() {
+	case clusterv3.Cluster_STATIC:
+		c.Discovery = model.DiscoveryStatic
+		e, _, err := endpoints(load, m.GetLoadAssignment(), m.GetName(), false)
+		return e, err
+	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
+		c.Discovery = model.DiscoveryStrictDNS
+		_, hosts, err := endpoints(load, m.GetLoadAssignment(), m.GetName(), true)
+		c.Hosts = hosts
+		if m.GetType() == clusterv3.Cluster_LOGICAL_DNS {
+			if c.Discovery = model.DiscoveryLogicalDNS; err == nil && len(hosts) != 1 {
+				err = refuse(load, "%d endpoints; a LOGICAL_DNS cluster has one", len(hosts))
+			}
+		}
+		return nil, err
+	case clusterv3.Cluster_EDS:
+		c.Discovery = model.DiscoveryEDS
+		p := join(path, "eds_cluster_config")
+		if err := known(p, m.GetEdsClusterConfig()); err != nil {
+			return nil, err
+		}
+		if s := m.GetEdsClusterConfig().GetServiceName(); s != "" && s != m.GetName() {
+			return nil, refuse(join(p, "service_name"), "%q is not the cluster's own name; no other %s", clip(s), notRun)
+		}
+		return nil, overADS(join(p, "eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
+	case clusterv3.Cluster_ORIGINAL_DST:
+		c.Discovery = model.DiscoveryOriginal
+		o := m.GetOriginalDstLbConfig()
+		if err := known(join(path, "original_dst_lb_config"), o); err != nil {
+			return nil, err
+		}
+		if o.GetUseHttpHeader() {
+			c.Original.Header = orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host")
+		}
+		c.Original.Port = uint16(o.GetUpstreamPortOverride().GetValue())
+		var err error
+		c.Original.Clean, err = duration(join(path, "cleanup_interval"), m.GetCleanupInterval(), 5*time.Second)
+		return nil, err
+	}
+	return nil, refuse(join(path, "type"), "%s %s", m.GetType(), notRun)
+}
+
+func clusterDNS(path string, m *clusterv3.Cluster, c *model.Cluster) (err error) {
+	c.DNS.RespectTTL = m.GetRespectDnsTtl()
+	c.DNS.Family = map[clusterv3.Cluster_DnsLookupFamily]model.DNSFamily{clusterv3.Cluster_V4_ONLY: model.DNSV4Only, clusterv3.Cluster_V6_ONLY: model.DNSV6Only,
+		clusterv3.Cluster_V4_PREFERRED: model.DNSV4Preferred, clusterv3.Cluster_ALL: model.DNSAll}[m.GetDnsLookupFamily()]
+	c.DNS.Refresh, err = duration(join(path, "dns_refresh_rate"), m.GetDnsRefreshRate(), 5*time.Second)
+	return err
+}
+
+func clusterBalancing(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	b := &c.Balancing
+	switch m.GetLbPolicy() {
+	case clusterv3.Cluster_ROUND_ROBIN:
+		b.Policy = model.RoundRobin
+	case clusterv3.Cluster_LEAST_REQUEST:
+		b.Policy = model.LeastRequest
+		if err := known(join(path, "least_request_lb_config"), m.GetLeastRequestLbConfig()); err != nil {
+			return err
+		}
+		b.ChoiceCount = m.GetLeastRequestLbConfig().GetChoiceCount().GetValue()
+	case clusterv3.Cluster_RANDOM:
+		b.Policy = model.Random
+	case clusterv3.Cluster_RING_HASH:
+		b.Policy = model.RingHash
+		r := m.GetRingHashLbConfig()
+		if err := known(join(path, "ring_hash_lb_config"), r); err != nil {
+			return err
+		}
+		b.MinRing, b.MaxRing = r.GetMinimumRingSize().GetValue(), r.GetMaximumRingSize().GetValue()
+	case clusterv3.Cluster_MAGLEV:
+		b.Policy = model.Maglev
+		if err := known(join(path, "maglev_lb_config"), m.GetMaglevLbConfig()); err != nil {
+			return err
+		}
+		b.TableSize = m.GetMaglevLbConfig().GetTableSize().GetValue()
+	default:
+		return refuse(join(path, "lb_policy"), "%s %s", m.GetLbPolicy(), notRun)
+	}
+	common := m.GetCommonLbConfig()
+	if err := known(join(path, "common_lb_config"), common); err != nil {
+		return err
+	}
+	if p := common.GetHealthyPanicThreshold(); p != nil {
+		v := p.GetValue()
+		b.Panic = &v
+	}
+	b.Overprovision = m.GetLoadAssignment().GetPolicy().GetOverprovisioningFactor().GetValue()
+	return nil
+}
+
+func clusterTransport(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	return transport(join(path, "transport_socket"), m.GetTransportSocket(), c)
+}
+
+func transport(path string, t *corev3.TransportSocket, c *model.Cluster) (err error) {
+	if t == nil {
+		return nil
+	}
+	if err := known(path, t); err != nil {
+		return err
+	}
+	path = join(path, "typed_config")
+	switch a := t.GetTypedConfig(); {
+	case is(a, &rawv3.RawBuffer{}):
+		return nil
+	case is(a, &tlsv3.UpstreamTlsContext{}):
+		var u tlsv3.UpstreamTlsContext
+		if err := unpack(path, a, &u); err != nil {
+			return err
+		}
+		c.TLS, err = clientTLS(path, &u)
+		return err
+	case is(a, &upstreamproxyv3.ProxyProtocolUpstreamTransport{}):
+		var u upstreamproxyv3.ProxyProtocolUpstreamTransport
+		if err := unpack(path, a, &u); err != nil {
+			return err
+		}
+		if err := known(path, &u); err != nil {
+			return err
+		}
+		if err := known(join(path, "config"), u.GetConfig()); err != nil {
+			return err
+		}
+		c.SendProxy = 1
+		if u.GetConfig().GetVersion() == corev3.ProxyProtocolConfig_V2 {
+			c.SendProxy = 2
+		}
+		return transport(join(path, "transport_socket"), u.GetTransportSocket(), c)
+	}
+	return refuse(path, "%q %s", clip(t.GetTypedConfig().GetTypeUrl()), notRun)
+}
+
+func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error) {
+	c.Upstream.HTTP1.AbsoluteURL = true
+	if m.GetHttp2ProtocolOptions() != nil { // deprecated, and what many files have
+		c.Upstream.Version = model.UpstreamHTTP2
+		if c.Upstream.HTTP2, err = http2Options(join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions()); err != nil {
+			return err
+		}
+	}
+	for name, a := range m.GetTypedExtensionProtocolOptions() {
+		p := join(path, "typed_extension_protocol_options."+name)
+		if name != protocolOptions {
+			return refuse(p, notRun)
+		}
+		var o httpv3.HttpProtocolOptions
+		if err := unpack(p, a, &o); err != nil {
+			return err
+		}
+		if err := upstreamHTTP(p, &o, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) (err error) {
+	if err := known(path, o); err != nil {
+		return err
+	}
+	if err := upstreamCommon(join(path, "common_http_protocol_options"), o.GetCommonHttpProtocolOptions(), c); err != nil {
+		return err
+	}
+	if u := o.GetUpstreamHttpProtocolOptions(); u != nil {
+		p := join(path, "upstream_http_protocol_options")
+		if err := known(p, u); err != nil {
+			return err
+		}
+		if c.TLS != nil {
+			c.TLS.AutoSNI, c.TLS.AutoSANs = c.TLS.AutoSNI || u.GetAutoSni(), c.TLS.AutoSANs || u.GetAutoSanValidation()
+		}
+	}
+	up := &c.Upstream
+	options := func(p string, one *corev3.Http1ProtocolOptions, two *corev3.Http2ProtocolOptions) error {
+		if up.HTTP1, err = http1Options(join(p, "http_protocol_options"), one); err != nil {
+			return err
+		}
+		up.HTTP2, err = http2Options(join(p, "http2_protocol_options"), two)
+		return err
+	}
+	switch v := o.GetUpstreamProtocolOptions().(type) {
+	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
+		p := join(path, "explicit_http_config")
+		if err := known(p, v.ExplicitHttpConfig); err != nil {
+			return err
+		}
+		up.Version = model.UpstreamHTTP1
+		if v.ExplicitHttpConfig.GetHttp2ProtocolOptions() != nil {
+			up.Version = model.UpstreamHTTP2
+		}
+		return options(p, v.ExplicitHttpConfig.GetHttpProtocolOptions(), v.ExplicitHttpConfig.GetHttp2ProtocolOptions())
+	case *httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
+		p := join(path, "use_downstream_protocol_config")
+		if err := known(p, v.UseDownstreamProtocolConfig); err != nil {
+			return err
+		}
+		up.Version = model.UpstreamDownstream
+		return options(p, v.UseDownstreamProtocolConfig.GetHttpProtocolOptions(), v.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions())
+	case *httpv3.HttpProtocolOptions_AutoConfig:
+		p := join(path, "auto_config")
+		if err := known(p, v.AutoConfig); err != nil {
+			return err
+		}
+		if up.Version = model.UpstreamAuto; c.TLS == nil {
+			return refuse(p, "needs a TLS transport_socket: ALPN decides")
+		}
+		return options(p, v.AutoConfig.GetHttpProtocolOptions(), v.AutoConfig.GetHttp2ProtocolOptions())
+	}
+	return nil
+}
+
+func upstreamCommon(path string, m *corev3.HttpProtocolOptions, c *model.Cluster) error {
+	if err := known(path, m); err != nil {
+		return err
+	}
+	if m.GetMaxStreamDuration() != nil || m.GetMaxHeadersCount() != nil {
+		return refuse(path, "max_stream_duration and max_headers_count of a cluster are not run by Tulle; set them on the route and the listener")
+	}
+	if n := m.GetMaxRequestsPerConnection(); n != nil {
+		c.MaxRequests = n.GetValue()
+	}
+	return durations(path, []durationField{
+		{&c.IdleTimeout, "idle_timeout", m.GetIdleTimeout(), time.Hour},
+		{&c.MaxDuration, "max_connection_duration", m.GetMaxConnectionDuration(), 0},
+	})
+}
+
+func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	usual := model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3}
+	c.Breakers = [2]model.Breakers{usual, usual}
+	path = join(path, "circuit_breakers")
+	if err := known(path, m.GetCircuitBreakers()); err != nil {
+		return err
+	}
+	for i, t := range m.GetCircuitBreakers().GetThresholds() {
+		if err := known(at(join(path, "thresholds"), i), t); err != nil {
+			return err
+		}
+		b := &c.Breakers[model.PriorityDefault]
+		if t.GetPriority() == corev3.RoutingPriority_HIGH {
+			b = &c.Breakers[model.PriorityHigh]
+		}
+		*b = model.Breakers{Connections: numberOr(t.GetMaxConnections(), 1024), Pending: numberOr(t.GetMaxPendingRequests(), 1024),
+			Requests: numberOr(t.GetMaxRequests(), 1024), Retries: numberOr(t.GetMaxRetries(), 3)}
+	}
+	return nil
+}
+
+func clusterHealth(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	for i, h := range m.GetHealthChecks() {
+		check, err := healthCheck(at(join(path, "health_checks"), i), h)
+		if err != nil {
+			return err
+		}
+		c.HealthChecks = append(c.HealthChecks, check)
+	}
+	return nil
+}
+
+func healthCheck(path string, m *corev3.HealthCheck) (h model.HealthCheck, err error) {
+	if err := known(path, m); err != nil {
+		return h, err
+	}
+	h = model.HealthCheck{UnhealthyThreshold: numberOr(m.GetUnhealthyThreshold(), 2), HealthyThreshold: numberOr(m.GetHealthyThreshold(), 1),
+		ReuseConnection: boolOr(m.GetReuseConnection(), true), Port: uint16(m.GetAltPort().GetValue())}
+	err = durations(path, []durationField{{&h.Timeout, "timeout", m.GetTimeout(), 0}, {&h.Interval, "interval", m.GetInterval(), 0},
+		{&h.NoTrafficInterval, "no_traffic_interval", m.GetNoTrafficInterval(), time.Minute},
+		{&h.UnhealthyInterval, "unhealthy_interval", m.GetUnhealthyInterval(), 0}, {&h.Jitter, "interval_jitter", m.GetIntervalJitter(), 0}})
+	if err != nil {
+		return h, err
+	}
+	if h.Timeout == 0 || h.Interval == 0 {
+		return h, refuse(path, "timeout and interval have to be more than 0")
+	}
+	switch k := m.GetHealthChecker().(type) {
+	case *corev3.HealthCheck_HttpHealthCheck_:
+		return h, httpCheck(join(path, "http_health_check"), k.HttpHealthCheck, &h)
+	case *corev3.HealthCheck_GrpcHealthCheck_:
+		h.Kind, h.Service, h.Host = model.CheckGRPC, k.GrpcHealthCheck.GetServiceName(), k.GrpcHealthCheck.GetAuthority()
+		return h, known(join(path, "grpc_health_check"), k.GrpcHealthCheck)
+	case *corev3.HealthCheck_TcpHealthCheck_:
+		h.Kind = model.CheckTCP
+		p := join(path, "tcp_health_check")
+		if err := known(p, k.TcpHealthCheck); err != nil {
+			return h, err
+		}
+		if h.Send, err = payload(join(p, "send"), k.TcpHealthCheck.GetSend()); err != nil {
+			return h, err
+		}
+		for i, r := range k.TcpHealthCheck.GetReceive() {
+			b, err := payload(at(join(p, "receive"), i), r)
+			if err != nil {
+				return h, err
+			}
+			h.Receive = append(h.Receive, b)
+		}
+		return h, nil
+	}
+	return h, refuse(path, "asks in no way that Tulle runs: http_health_check, tcp_health_check or grpc_health_check")
+}
+
+func payload(path string, p *corev3.HealthCheck_Payload) ([]byte, error) {
+	if s := p.GetText(); s != "" {
+		b, err := hex.DecodeString(s)
+		if err != nil {
+			return nil, refuse(join(path, "text"), "is not hexadecimal")
+		}
+		return b, nil
+	}
+	return p.GetBinary(), nil
+}
+
+func httpCheck(path string, m *corev3.HealthCheck_HttpHealthCheck, h *model.HealthCheck) error {
+	if err := known(path, m); err != nil {
+		return err
+	}
+	h.Kind, h.Path, h.Host, h.HTTP2 = model.CheckHTTP, m.GetPath(), m.GetHost(), m.GetCodecClientType() == typev3.CodecClientType_HTTP2
+	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {
+		h.Method = m.GetMethod().String()
+	}
+	for i, s := range m.GetExpectedStatuses() {
+		if s.GetStart() < 100 || s.GetEnd() > 600 || s.GetStart() >= s.GetEnd() {
+			return refuse(at(join(path, "expected_statuses"), i), "is no range within 100 to 600")
+		}
+		h.Statuses = append(h.Statuses, model.StatusRange{From: int(s.GetStart()), To: int(s.GetEnd())})
+	}
+	for i, a := range m.GetRequestHeadersToAdd() {
+		if err := known(at(join(path, "request_headers_to_add"), i), a); err != nil {
+			return err
+		}
+		h.Headers = append(h.Headers, model.Header{Name: a.GetHeader().GetKey(), Value: a.GetHeader().GetValue()})
+	}
+	return nil
+}
+
+func clusterOutlier(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	d := m.GetOutlierDetection()
+	if d == nil {
+		return nil
+	}
+	path = join(path, "outlier_detection")
+	if err := known(path, d); err != nil {
+		return err
+	}
+	o := &model.Outlier{Consecutive5xx: numberOr(d.GetConsecutive_5Xx(), 5), ConsecutiveGateway: numberOr(d.GetConsecutiveGatewayFailure(), 5),
+		ConsecutiveLocal: numberOr(d.GetConsecutiveLocalOriginFailure(), 5), SplitLocal: d.GetSplitExternalLocalOriginErrors(),
+		MaxPercent: numberOr(d.GetMaxEjectionPercent(), 10), Enforce5xx: numberOr(d.GetEnforcingConsecutive_5Xx(), 100),
+		EnforceGateway: d.GetEnforcingConsecutiveGatewayFailure().GetValue(), EnforceLocal: numberOr(d.GetEnforcingConsecutiveLocalOriginFailure(), 100),
+		EnforceSuccessRate: numberOr(d.GetEnforcingSuccessRate(), 100), SuccessMinimumHosts: numberOr(d.GetSuccessRateMinimumHosts(), 5),
+		SuccessRequestVolume: numberOr(d.GetSuccessRateRequestVolume(), 100), SuccessStdevFactor: numberOr(d.GetSuccessRateStdevFactor(), 1900),
+		EnforceFailurePercent: d.GetEnforcingFailurePercentage().GetValue(), FailureThreshold: numberOr(d.GetFailurePercentageThreshold(), 85),
+		FailureMinimumHosts: numberOr(d.GetFailurePercentageMinimumHosts(), 5), FailureRequestVolume: numberOr(d.GetFailurePercentageRequestVolume(), 50)}
+	c.Outlier = o
+	return durations(path, []durationField{{&o.Interval, "interval", d.GetInterval(), 10 * time.Second},
+		{&o.BaseEjection, "base_ejection_time", d.GetBaseEjectionTime(), 30 * time.Second},
+		{&o.MaxEjection, "max_ejection_time", d.GetMaxEjectionTime(), 300 * time.Second}})
+}

@@ -1,0 +1,102 @@
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Endpoints reads an assignment as EDS brings it.
+func Endpoints(path string, m *endpointv3.ClusterLoadAssignment) (*model.Endpoints, error) {
+	e, _, err := endpoints(path, m, m.GetClusterName(), false)
+	return e, err
+}
+
+// endpoints reads an assignment: of addresses, or of host names.
+func endpoints(path string, m *endpointv3.ClusterLoadAssignment, name string, byName bool) (*model.Endpoints, []model.Host, error) {
+	e := &model.Endpoints{Cluster: model.Free(name), Overprovision: m.GetPolicy().GetOverprovisioningFactor().GetValue()}
+	var hosts []model.Host
+	if err := known(path, m); err != nil {
+		return nil, nil, err
+	}
+	if err := known(join(path, "policy"), m.GetPolicy()); err != nil {
+		return nil, nil, err
+	}
+	for i, l := range m.GetEndpoints() {
+		p := at(join(path, "endpoints"), i)
+		if err := known(p, l); err != nil {
+			return nil, nil, err
+		}
+		if l.GetPriority() > 127 {
+			return nil, nil, refuse(join(p, "priority"), "%d is more than 127", l.GetPriority())
+		}
+		locality := ""
+		if g := l.GetLocality(); g != nil {
+			locality = g.GetRegion() + "/" + g.GetZone() + "/" + g.GetSubZone()
+		}
+		for k, lb := range l.GetLbEndpoints() {
+			p := at(join(p, "lb_endpoints"), k)
+			ep, host, err := endpoint(p, lb, byName)
+			if err != nil {
+				return nil, nil, err
+			}
+			if host != nil {
+				host.Weight, host.Priority, host.Locality = ep.Weight, l.GetPriority(), locality
+				hosts = append(hosts, *host)
+				continue
+			}
+			ep.Priority, ep.Locality = l.GetPriority(), locality
+			e.Endpoints = append(e.Endpoints, ep)
+		}
+	}
+	return e, hosts, nil
+}
+
+func endpoint(path string, lb *endpointv3.LbEndpoint, byName bool) (ep model.Endpoint, host *model.Host, err error) {
+	if err := known(path, lb); err != nil {
+		return ep, nil, err
+	}
+	if ep.Weight = numberOr(lb.GetLoadBalancingWeight(), 1); ep.Weight == 0 {
+		return ep, nil, refuse(join(path, "load_balancing_weight"), "is 0")
+	}
+	switch s := lb.GetHealthStatus(); s {
+	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY:
+	case corev3.HealthStatus_DRAINING:
+		ep.Health = model.Draining
+	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
+		ep.Health = model.Unhealthy
+	case corev3.HealthStatus_DEGRADED:
+		ep.Health = model.Degraded
+	default:
+		return ep, nil, refuse(join(path, "health_status"), "%s %s", s, notRun)
+	}
+	p := join(path, "endpoint")
+	e := lb.GetEndpoint()
+	if e == nil {
+		return ep, nil, refuse(p, "is missing")
+	}
+	if err := known(p, e); err != nil {
+		return ep, nil, err
+	}
+	if err := known(join(p, "health_check_config"), e.GetHealthCheckConfig()); err != nil {
+		return ep, nil, err
+	}
+	ep.CheckPort = uint16(e.GetHealthCheckConfig().GetPortValue())
+	ep.Workload = e.GetHostname()
+	if s := e.GetAddress().GetSocketAddress(); byName && s != nil {
+		q := join(p, "address.socket_address")
+		if err := known(q, s); err != nil {
+			return ep, nil, err
+		}
+		port, err := portOf(q, s)
+		if err == nil && (s.GetAddress() == "" || port == 0) {
+			err = refuse(q, "needs a name and a port")
+		}
+		return ep, &model.Host{Name: s.GetAddress(), Port: port}, err
+	}
+	if ep.Address, err = address(join(p, "address"), e.GetAddress()); err == nil && ep.Address.Port() == 0 {
+		err = refuse(join(p, "address.socket_address.port_value"), "is 0")
+	}
+	return ep, nil, err
+}

@@ -1,0 +1,156 @@
+package envoy
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// table is what is done with the fields of one message. Every other field is refused when it is set.
+type table struct {
+	run   string            // names, separated by spaces
+	inert map[string]string // accepted without effect: why
+}
+
+// find reports whether a field is in the table, and why it has no effect if it has none.
+func (t table) find(name string) (why string, ok bool) {
+	if slices.Contains(strings.Fields(t.run), name) {
+		return "", true
+	}
+	why, ok = t.inert[name]
+	return why, ok
+}
+
+const (
+	statOnly   = "names statistics; Tulle's have labels instead"
+	nameOnly   = "only a name"
+	noLimit    = "Tulle's own watermarks hold"
+	forOthers  = "metadata is for others; no part of Tulle reads it"
+	ownDefault = "Tulle always does that"
+)
+
+const (
+	httpMessage = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+	tlsMessage  = "envoy.extensions.transport_sockets.tls.v3."
+	core        = "envoy.config.core.v3."
+	clusterPkg  = "envoy.config.cluster.v3."
+	routePkg    = "envoy.config.route.v3."
+)
+
+// fields says which fields are run. The reference (docs/reference/xds.md) is generated from it.
+var fields = map[protoreflect.FullName]table{
+	"envoy.config.bootstrap.v3.Bootstrap": {run: "node static_resources dynamic_resources admin",
+		inert: map[string]string{"stats_flush_interval": "nothing is flushed", "stats_config": statOnly}},
+	"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {run: "listeners clusters secrets"},
+	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {run: "lds_config cds_config ads_config"},
+	"envoy.config.bootstrap.v3.Admin":                      {run: "address access_log", inert: map[string]string{"profile_path": "profiles are served by /debug/pprof"}},
+	core + "Node": {run: "id cluster locality metadata",
+		inert: map[string]string{"user_agent_name": nameOnly, "user_agent_version": nameOnly, "user_agent_build_version": nameOnly}},
+	core + "ConfigSource":          {run: "ads resource_api_version initial_fetch_timeout"},
+	core + "ApiConfigSource":       {run: "api_type transport_api_version grpc_services", inert: map[string]string{"set_node_on_first_message_only": ownDefault}},
+	core + "GrpcService":           {run: "envoy_grpc timeout initial_metadata"},
+	core + "GrpcService.EnvoyGrpc": {run: "cluster_name authority"},
+
+	"envoy.config.listener.v3.Listener": {run: "name address additional_addresses listener_filters listener_filters_timeout continue_on_listener_filters_timeout filter_chains default_filter_chain use_original_dst access_log tcp_backlog_size",
+		inert: map[string]string{"stat_prefix": statOnly, "per_connection_buffer_limit_bytes": noLimit, "traffic_direction": "no part of Tulle reads it", "enable_reuse_port": "all loops accept from one socket",
+			"metadata": forOthers, "drain_type": "connections of a listener that goes are always drained"}},
+	"envoy.config.listener.v3.AdditionalAddress":                        {run: "address"},
+	"envoy.config.listener.v3.ListenerFilter":                           {run: "name typed_config"},
+	"envoy.config.listener.v3.FilterChain":                              {run: "name filter_chain_match filters transport_socket transport_socket_connect_timeout", inert: map[string]string{"metadata": forOthers}},
+	"envoy.config.listener.v3.FilterChainMatch":                         {run: "destination_port prefix_ranges server_names transport_protocol application_protocols direct_source_prefix_ranges source_type source_prefix_ranges source_ports"},
+	"envoy.config.listener.v3.Filter":                                   {run: "name typed_config"},
+	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   {run: "", inert: map[string]string{"initial_read_buffer_size": "the first bytes are only peeked at"}},
+	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {run: "allow_requests_without_proxy_protocol disallowed_versions", inert: map[string]string{"stat_prefix": statOnly}},
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {run: "cluster weighted_clusters idle_timeout max_connect_attempts max_downstream_connection_duration access_log",
+		inert: map[string]string{"stat_prefix": statOnly}},
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               {run: "clusters"},
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {run: "name weight"},
+
+	httpMessage: {run: "codec_type rds route_config http_filters common_http_protocol_options http_protocol_options http2_protocol_options server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id preserve_external_request_id always_set_request_id_in_response forward_client_cert_details set_current_client_cert_details upgrade_configs normalize_path merge_slashes path_with_escaped_slashes_action strip_any_host_port",
+		inert: map[string]string{"stat_prefix": statOnly, "delayed_close_timeout": "a connection that is refused is always read for a while before it is closed"}},
+	httpMessage + ".UpgradeConfig":                                           {run: "upgrade_type enabled"},
+	httpMessage + ".SetCurrentClientCertDetails":                             {run: "subject cert chain dns uri"},
+	"envoy.extensions.filters.network.http_connection_manager.v3.Rds":        {run: "config_source route_config_name"},
+	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {run: "name typed_config"},
+	"envoy.extensions.filters.http.router.v3.Router": {run: "", inert: map[string]string{"dynamic_stats": statOnly,
+		"suppress_envoy_headers": "Tulle adds none of those headers", "start_child_span": "there are no spans yet"}},
+	core + "HttpProtocolOptions":         {run: "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action max_requests_per_connection"},
+	core + "UpstreamHttpProtocolOptions": {run: "auto_sni auto_san_validation"},
+	core + "Http1ProtocolOptions": {run: "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format enable_trailers",
+		inert: map[string]string{"override_stream_error_on_invalid_http_message": "a message that is not HTTP always ends its connection"}},
+	core + "Http1ProtocolOptions.HeaderKeyFormat": {run: "stateful_formatter"},
+	core + "Http2ProtocolOptions": {run: "hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect connection_keepalive",
+		inert: map[string]string{"max_outbound_frames": noLimit, "max_outbound_control_frames": noLimit, "max_consecutive_inbound_frames_with_empty_payload": noLimit,
+			"max_inbound_priority_frames_per_stream": noLimit, "max_inbound_window_update_frames_per_data_frame_sent": noLimit, "override_stream_error_on_invalid_http_message": "RFC 9113 decides"}},
+	core + "KeepaliveSettings": {run: "interval timeout"},
+
+	tlsMessage + "DownstreamTlsContext":                                  {run: "common_tls_context require_client_certificate disable_stateless_session_resumption"},
+	tlsMessage + "UpstreamTlsContext":                                    {run: "common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys"},
+	tlsMessage + "CommonTlsContext":                                      {run: "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols"},
+	tlsMessage + "CommonTlsContext.CombinedCertificateValidationContext": {run: "default_validation_context validation_context_sds_secret_config"},
+	tlsMessage + "TlsParameters":                                         {run: "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves"},
+	tlsMessage + "TlsCertificate":                                        {run: "certificate_chain private_key watched_directory"},
+	tlsMessage + "SdsSecretConfig":                                       {run: "name sds_config"},
+	tlsMessage + "CertificateValidationContext":                          {run: "trusted_ca watched_directory verify_certificate_spki verify_certificate_hash match_typed_subject_alt_names crl allow_expired_certificate trust_chain_verification system_root_certs"},
+	tlsMessage + "SubjectAltNameMatcher":                                 {run: "san_type matcher"},
+	tlsMessage + "Secret":                                                {run: "name tls_certificate validation_context"},
+
+	"envoy.config.accesslog.v3.AccessLog":                   {run: "typed_config", inert: map[string]string{"name": nameOnly}},
+	"envoy.extensions.access_loggers.file.v3.FileAccessLog": {run: "path format json_format typed_json_format log_format"},
+	core + "SubstitutionFormatString":                       {run: "text_format text_format_source json_format omit_empty_values", inert: map[string]string{"content_type": "a log has none"}},
+	core + "DataSource":                                     {run: "filename inline_bytes inline_string"},
+	core + "Address":                                        {run: "socket_address"},
+	core + "SocketAddress":                                  {run: "protocol address port_value"},
+	core + "CidrRange":                                      {run: "address_prefix prefix_len"},
+	core + "TransportSocket":                                {run: "name typed_config"},
+	"envoy.type.matcher.v3.StringMatcher":                   {run: "exact prefix suffix contains safe_regex ignore_case"},
+
+	routePkg + "RouteConfiguration": {run: "name virtual_hosts request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove ignore_port_in_host_matching",
+		inert: map[string]string{"validate_clusters": "a route to a cluster that does not exist answers 503", "metadata": forOthers}},
+	routePkg + "VirtualHost": {run: "name domains routes request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove", inert: map[string]string{"metadata": forOthers}},
+	routePkg + "Route": {run: "name match route direct_response request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove",
+		inert: map[string]string{"metadata": forOthers, "stat_prefix": statOnly, "decorator": "there are no spans yet"}},
+	routePkg + "RouteMatch":                    {run: "prefix path path_separated_prefix safe_regex connect_matcher case_sensitive runtime_fraction headers query_parameters grpc"},
+	routePkg + "HeaderMatcher":                 {run: "name present_match range_match string_match invert_match"},
+	routePkg + "QueryParameterMatcher":         {run: "name string_match present_match"},
+	routePkg + "DirectResponseAction":          {run: "status body"},
+	core + "RuntimeFractionalPercent":          {run: "default_value"},
+	core + "HeaderValueOption":                 {run: "header append_action"},
+	routePkg + "RouteAction":                   {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout priority hash_policy upgrade_configs max_stream_duration"},
+	routePkg + "RouteAction.UpgradeConfig":     {run: "upgrade_type enabled"},
+	routePkg + "RouteAction.MaxStreamDuration": {run: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"},
+	routePkg + "RouteAction.HashPolicy":        {run: "header cookie connection_properties query_parameter terminal"},
+	routePkg + "RouteAction.HashPolicy.Header": {run: "header_name"},
+	routePkg + "RouteAction.HashPolicy.Cookie": {run: "name ttl path"},
+	routePkg + "WeightedCluster":               {run: "clusters", inert: map[string]string{"total_weight": "the sum of the weights counts"}},
+	routePkg + "WeightedCluster.ClusterWeight": {run: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"},
+
+	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks max_requests_per_connection circuit_breakers http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family outlier_detection cleanup_interval ring_hash_lb_config maglev_lb_config least_request_lb_config original_dst_lb_config common_lb_config transport_socket upstream_connection_options close_connections_on_host_health_failure",
+		inert: map[string]string{"alt_stat_name": statOnly, "per_connection_buffer_limit_bytes": noLimit, "metadata": forOthers, "ignore_health_on_host_removal": ownDefault}},
+	clusterPkg + "Cluster.EdsClusterConfig":                                               {run: "eds_config service_name"},
+	clusterPkg + "Cluster.LeastRequestLbConfig":                                           {run: "choice_count"},
+	clusterPkg + "Cluster.RingHashLbConfig":                                               {run: "minimum_ring_size maximum_ring_size"},
+	clusterPkg + "Cluster.MaglevLbConfig":                                                 {run: "table_size"},
+	clusterPkg + "Cluster.OriginalDstLbConfig":                                            {run: "use_http_header http_header_name upstream_port_override"},
+	clusterPkg + "Cluster.CommonLbConfig":                                                 {run: "healthy_panic_threshold"},
+	clusterPkg + "CircuitBreakers":                                                        {run: "thresholds"},
+	clusterPkg + "CircuitBreakers.Thresholds":                                             {run: "priority max_connections max_pending_requests max_requests max_retries", inert: map[string]string{"track_remaining": statOnly}},
+	clusterPkg + "OutlierDetection":                                                       {run: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors consecutive_local_origin_failure enforcing_consecutive_local_origin_failure failure_percentage_threshold enforcing_failure_percentage failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time"},
+	core + "HealthCheck":                                                                  {run: "timeout interval interval_jitter unhealthy_threshold healthy_threshold alt_port reuse_connection no_traffic_interval unhealthy_interval http_health_check tcp_health_check grpc_health_check"},
+	core + "HealthCheck.HttpHealthCheck":                                                  {run: "host path method expected_statuses request_headers_to_add codec_client_type"},
+	core + "HealthCheck.TcpHealthCheck":                                                   {run: "send receive"},
+	core + "HealthCheck.GrpcHealthCheck":                                                  {run: "service_name authority"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                              {run: "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":           {run: "http_protocol_options http2_protocol_options"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig":      {run: "http_protocol_options http2_protocol_options"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":               {run: "http_protocol_options http2_protocol_options"},
+	"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {run: "config transport_socket"},
+	core + "ProxyProtocolConfig":                                                          {run: "version"},
+	"envoy.config.endpoint.v3.ClusterLoadAssignment":                                      {run: "cluster_name endpoints policy"},
+	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":                               {run: "overprovisioning_factor"},
+	"envoy.config.endpoint.v3.LocalityLbEndpoints":                                        {run: "locality lb_endpoints priority", inert: map[string]string{"metadata": forOthers}},
+	"envoy.config.endpoint.v3.LbEndpoint":                                                 {run: "endpoint health_status load_balancing_weight", inert: map[string]string{"metadata": forOthers}},
+	"envoy.config.endpoint.v3.Endpoint":                                                   {run: "address hostname health_check_config"},
+	"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                                 {run: "port_value"},
+}

@@ -1,0 +1,368 @@
+package envoy
+
+import (
+	"regexp"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// defaultTimeout of a route is Envoy's.
+const defaultTimeout = 15 * time.Second
+
+// RouteTable reads a route configuration.
+func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, error) {
+	if err := known(path, m); err != nil {
+		return nil, err
+	}
+	t := &model.RouteTable{Name: model.Free(m.GetName()), IgnorePort: m.GetIgnorePortInHostMatching()}
+	common, err := headerFilters(path, m)
+	if err != nil {
+		return nil, err
+	}
+	taken := map[string]string{}
+	for i, vh := range m.GetVirtualHosts() {
+		p := at(join(path, "virtual_hosts"), i)
+		if err := known(p, vh); err != nil {
+			return nil, err
+		}
+		h := model.VirtualHost{Name: vh.GetName(), Domains: lowerAll(vh.GetDomains())}
+		for k, d := range h.Domains {
+			if other, ok := taken[d]; ok {
+				return nil, refuse(at(join(p, "domains"), k), "%q is a domain of %s already", clip(d), other)
+			}
+			taken[d] = "virtual host " + clip(h.Name)
+		}
+		if len(h.Domains) == 0 {
+			return nil, refuse(join(p, "domains"), "is missing")
+		}
+		if h.Filters, err = headerFilters(p, vh); err != nil {
+			return nil, err
+		}
+		h.Filters = append(h.Filters, common...)
+		for k, r := range vh.GetRoutes() {
+			route, err := decodeRoute(at(join(p, "routes"), k), r, h.Name, k)
+			if err != nil {
+				return nil, err
+			}
+			h.Routes = append(h.Routes, route)
+		}
+		t.Hosts = append(t.Hosts, h)
+	}
+	return t, nil
+}
+
+func decodeRoute(path string, m *routev3.Route, host string, index int) (r model.Route, err error) {
+	if err := known(path, m); err != nil {
+		return r, err
+	}
+	if r.Name, r.Rule = m.GetName(), index; r.Name == "" {
+		r.Name = host
+	}
+	if r.Match, err = routeMatch(join(path, "match"), m.GetMatch()); err != nil {
+		return r, err
+	}
+	if r.Filters, err = headerFilters(path, m); err != nil {
+		return r, err
+	}
+	switch a := m.GetAction().(type) {
+	case *routev3.Route_Route:
+		return r, routeAction(join(path, "route"), a.Route, &r)
+	case *routev3.Route_DirectResponse:
+		p := join(path, "direct_response")
+		if err := known(p, a.DirectResponse); err != nil {
+			return r, err
+		}
+		body, err := material(join(p, "body"), a.DirectResponse.GetBody())
+		if err == nil && body.File != "" {
+			err = refuse(join(p, "body.filename"), notRun)
+		}
+		r.Direct = &model.Direct{Status: int(a.DirectResponse.GetStatus()), Body: body.Bytes}
+		if s := r.Direct.Status; err == nil && (s < 200 || s > 599) {
+			err = refuse(join(p, "status"), "%d is not from 200 to 599", s)
+		}
+		return r, err
+	}
+	return r, refuse(path, "has no action that Tulle runs: route or direct_response")
+}
+
+func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error) {
+	if err := known(path, m); err != nil {
+		return out, err
+	}
+	out.IgnoreCase, out.GRPC = !boolOr(m.GetCaseSensitive(), true), m.GetGrpc() != nil
+	switch s := m.GetPathSpecifier().(type) {
+	case *routev3.RouteMatch_Prefix:
+		out.PathKind, out.Path, out.PathPrefixText = model.PathPrefix, s.Prefix, true
+		if s.Prefix == "" || s.Prefix == "/" {
+			out.Path, out.PathPrefixText = "/", false
+		}
+	case *routev3.RouteMatch_PathSeparatedPrefix:
+		out.PathKind, out.Path = model.PathPrefix, s.PathSeparatedPrefix
+	case *routev3.RouteMatch_Path:
+		out.PathKind, out.Path = model.PathExact, s.Path
+	case *routev3.RouteMatch_SafeRegex:
+		out.PathKind, out.Path = model.PathRegex, s.SafeRegex.GetRegex()
+		if err := regex(join(path, "safe_regex"), s.SafeRegex); err != nil {
+			return out, err
+		}
+	case *routev3.RouteMatch_ConnectMatcher_:
+		out.Connect, out.Path = true, "/"
+	default:
+		return out, refuse(path, "has no path that Tulle compares: prefix, path, safe_regex, path_separated_prefix or connect_matcher")
+	}
+	if f := m.GetRuntimeFraction(); f != nil {
+		p := join(path, "runtime_fraction")
+		if err := known(p, f); err != nil {
+			return out, err
+		}
+		of := map[typev3.FractionalPercent_DenominatorType]uint32{typev3.FractionalPercent_HUNDRED: 10000, typev3.FractionalPercent_TEN_THOUSAND: 100, typev3.FractionalPercent_MILLION: 1}
+		if out.Fraction = f.GetDefaultValue().GetNumerator() * of[f.GetDefaultValue().GetDenominator()]; out.Fraction == 0 {
+			return out, refuse(p, "of 0 never matches; leave the route out")
+		}
+	}
+	for i, h := range m.GetHeaders() {
+		f, err := headerMatch(at(join(path, "headers"), i), h)
+		if err != nil {
+			return out, err
+		}
+		if f.Name == ":method" && f.Kind == model.FieldValue && !f.Regex && !f.Invert && !f.IgnoreCase && out.Method == "" {
+			out.Method = f.Value
+			continue
+		}
+		out.Headers = append(out.Headers, f)
+	}
+	for i, q := range m.GetQueryParameters() {
+		p := at(join(path, "query_parameters"), i)
+		if err := known(p, q); err != nil {
+			return out, err
+		}
+		f := model.FieldMatch{Name: q.GetName(), Kind: model.FieldPresent}
+		if s := q.GetStringMatch(); s != nil {
+			if err := fieldMatch(join(p, "string_match"), s, &f); err != nil {
+				return out, err
+			}
+		}
+		out.Query = append(out.Query, f)
+	}
+	return out, nil
+}
+
+func headerMatch(path string, h *routev3.HeaderMatcher) (model.FieldMatch, error) {
+	f := model.FieldMatch{Name: strings.ToLower(h.GetName()), Invert: h.GetInvertMatch(), Kind: model.FieldPresent}
+	if err := known(path, h); err != nil {
+		return f, err
+	}
+	if f.Name == "" {
+		return f, refuse(join(path, "name"), "is missing")
+	}
+	switch s := h.GetHeaderMatchSpecifier().(type) {
+	case nil:
+	case *routev3.HeaderMatcher_PresentMatch:
+		f.Invert = f.Invert != !s.PresentMatch
+	case *routev3.HeaderMatcher_RangeMatch:
+		f.Kind, f.From, f.To = model.FieldRange, s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()
+	case *routev3.HeaderMatcher_StringMatch:
+		return f, fieldMatch(join(path, "string_match"), s.StringMatch, &f)
+	default:
+		return f, refuse(path, "the deprecated match specifiers %s; use string_match", notRun)
+	}
+	return f, nil
+}
+
+func fieldMatch(path string, s *matcherv3.StringMatcher, f *model.FieldMatch) error {
+	m, err := stringMatch(path, s)
+	if err != nil {
+		return err
+	}
+	f.IgnoreCase, f.Value = m.IgnoreCase, m.Value
+	switch m.Kind {
+	case model.StringExact:
+		f.Kind = model.FieldValue
+	case model.StringRegex:
+		f.Kind, f.Regex = model.FieldValue, true
+		if m.IgnoreCase {
+			return refuse(join(path, "ignore_case"), "has no effect on safe_regex; write (?i)")
+		}
+	case model.StringPrefix:
+		f.Kind = model.FieldPrefix
+	case model.StringSuffix:
+		f.Kind = model.FieldSuffix
+	case model.StringContains:
+		f.Kind = model.FieldContains
+	}
+	return nil
+}
+
+func regex(path string, m *matcherv3.RegexMatcher) error {
+	if _, err := regexp.Compile(m.GetRegex()); err != nil {
+		return refuse(join(path, "regex"), "is not RE2: %s", clip(err.Error()))
+	}
+	return nil
+}
+
+func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
+	if err := known(path, m); err != nil {
+		return err
+	}
+	r.Rewrite = model.Rewrite{Prefix: m.GetPrefixRewrite(), HasPrefix: m.GetPrefixRewrite() != "", Host: m.GetHostRewriteLiteral(),
+		AutoHost: m.GetAutoHostRewrite().GetValue(), AppendXFHost: m.GetAppendXForwardedHost()}
+	if m.GetPriority() == corev3.RoutingPriority_HIGH {
+		r.Priority = model.PriorityHigh
+	}
+	if err := routeTimeouts(path, m, &r.Timeouts); err != nil {
+		return err
+	}
+	for i, u := range m.GetUpgradeConfigs() {
+		if err := known(at(join(path, "upgrade_configs"), i), u); err != nil {
+			return err
+		}
+		if boolOr(u.GetEnabled(), true) {
+			r.Upgrades = append(r.Upgrades, strings.ToLower(u.GetUpgradeType()))
+		}
+	}
+	for i, h := range m.GetHashPolicy() {
+		k, err := hashKey(at(join(path, "hash_policy"), i), h)
+		if err != nil {
+			return err
+		}
+		r.Hash = append(r.Hash, k)
+	}
+	switch c := m.GetClusterSpecifier().(type) {
+	case *routev3.RouteAction_Cluster:
+		r.Backends = []model.Backend{{Cluster: model.Free(c.Cluster), Weight: 1}}
+	case *routev3.RouteAction_ClusterHeader:
+		r.FromField = strings.ToLower(c.ClusterHeader)
+	case *routev3.RouteAction_WeightedClusters:
+		return weightedClusters(join(path, "weighted_clusters"), c.WeightedClusters, r)
+	default:
+		return refuse(path, "names no cluster that Tulle can find: cluster, weighted_clusters or cluster_header")
+	}
+	return nil
+}
+
+func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) error {
+	if err := known(path, m); err != nil {
+		return err
+	}
+	var sum uint64
+	for i, c := range m.GetClusters() {
+		p := at(join(path, "clusters"), i)
+		if err := known(p, c); err != nil {
+			return err
+		}
+		f, err := headerFilters(p, c)
+		if err != nil {
+			return err
+		}
+		sum += uint64(c.GetWeight().GetValue())
+		r.Backends = append(r.Backends, model.Backend{Cluster: model.Free(c.GetName()), Weight: c.GetWeight().GetValue(), Filters: f})
+	}
+	if sum == 0 {
+		return refuse(path, "the weights add up to 0")
+	}
+	return nil
+}
+
+func routeTimeouts(path string, m *routev3.RouteAction, t *model.Timeouts) error {
+	err := durations(path, []durationField{
+		{&t.Request, "timeout", m.GetTimeout(), defaultTimeout},
+		{&t.Idle, "idle_timeout", m.GetIdleTimeout(), 0},
+	})
+	s := m.GetMaxStreamDuration()
+	if err != nil || s == nil {
+		return err
+	}
+	p := join(path, "max_stream_duration")
+	if err := known(p, s); err != nil {
+		return err
+	}
+	t.GRPCTimeout = s.GetGrpcTimeoutHeaderMax() != nil
+	return durations(p, []durationField{
+		{&t.MaxStream, "max_stream_duration", s.GetMaxStreamDuration(), 0},
+		{&t.GRPCMax, "grpc_timeout_header_max", s.GetGrpcTimeoutHeaderMax(), 0},
+		{&t.GRPCOffset, "grpc_timeout_header_offset", s.GetGrpcTimeoutHeaderOffset(), 0},
+	})
+}
+
+func hashKey(path string, h *routev3.RouteAction_HashPolicy) (model.HashKey, error) {
+	k := model.HashKey{Terminal: h.GetTerminal()}
+	if err := known(path, h); err != nil {
+		return k, err
+	}
+	switch s := h.GetPolicySpecifier().(type) {
+	case *routev3.RouteAction_HashPolicy_Header_:
+		k.Kind, k.Name = model.HashHeader, strings.ToLower(s.Header.GetHeaderName())
+		return k, known(join(path, "header"), s.Header)
+	case *routev3.RouteAction_HashPolicy_Cookie_:
+		k.Kind, k.Name, k.Path, k.Generate = model.HashCookie, s.Cookie.GetName(), s.Cookie.GetPath(), s.Cookie.GetTtl() != nil
+		if err := known(join(path, "cookie"), s.Cookie); err != nil {
+			return k, err
+		}
+		var err error
+		k.TTL, err = duration(join(path, "cookie.ttl"), s.Cookie.GetTtl(), 0)
+		return k, err
+	case *routev3.RouteAction_HashPolicy_ConnectionProperties_:
+		k.Kind = model.HashSourceIP
+		if !s.ConnectionProperties.GetSourceIp() {
+			return k, refuse(join(path, "connection_properties"), "does not say source_ip")
+		}
+		return k, nil
+	case *routev3.RouteAction_HashPolicy_QueryParameter_:
+		k.Kind, k.Name = model.HashQuery, s.QueryParameter.GetName()
+		return k, nil
+	}
+	return k, refuse(path, "hashes what Tulle does not look at; header, cookie, connection_properties and query_parameter are run")
+}
+
+// mutates is what every level of a route configuration has.
+type mutates interface {
+	GetRequestHeadersToAdd() []*corev3.HeaderValueOption
+	GetRequestHeadersToRemove() []string
+	GetResponseHeadersToAdd() []*corev3.HeaderValueOption
+	GetResponseHeadersToRemove() []string
+}
+
+func headerFilters(path string, m mutates) ([]model.Filter, error) {
+	var out []model.Filter
+	for _, side := range []struct {
+		kind   model.FilterKind
+		name   string
+		add    []*corev3.HeaderValueOption
+		remove []string
+	}{{model.FilterRequestHeaders, "request_headers_to_add", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()},
+		{model.FilterResponseHeaders, "response_headers_to_add", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()}} {
+		f := model.Filter{Kind: side.kind, Headers: model.HeaderChange{Remove: side.remove}}
+		for i, a := range side.add {
+			p := at(join(path, side.name), i)
+			if err := known(p, a); err != nil {
+				return nil, err
+			}
+			h := model.Header{Name: a.GetHeader().GetKey(), Value: a.GetHeader().GetValue()}
+			if strings.Contains(strings.ReplaceAll(h.Value, "%%", ""), "%") {
+				return nil, refuse(join(p, "header.value"), "command operators in header values are not run by Tulle")
+			}
+			h.Value = strings.ReplaceAll(h.Value, "%%", "%")
+			switch {
+			case h.Name == "" || h.Name[0] == ':' || strings.EqualFold(h.Name, "host"):
+				return nil, refuse(join(p, "header.key"), "%q cannot be changed by a header field", clip(h.Name))
+			case a.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
+				f.Headers.Set = append(f.Headers.Set, h)
+			case a.GetAppendAction() == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
+				f.Headers.Add = append(f.Headers.Add, h)
+			default:
+				return nil, refuse(join(p, "append_action"), "%s %s", a.GetAppendAction(), notRun)
+			}
+		}
+		if len(f.Headers.Remove)+len(f.Headers.Set)+len(f.Headers.Add) > 0 {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
