@@ -23,6 +23,17 @@ func (x *Exchange) Gone() {
 	x.leave()
 }
 
+// Break ends the exchange because what the client sends breaks HTTP after its head: with an answer if no response has
+// begun, otherwise by breaking that off. The upstream never sees the end of the request.
+func (x *Exchange) Break(reason failure.Reason) {
+	if x.finished {
+		return
+	}
+	x.busy++
+	x.fail(reason)
+	x.leave()
+}
+
 // fail ends an exchange that cannot succeed: with an answer of our own, or, when a response has begun, by breaking
 // it off so that the client sees it is not complete.
 func (x *Exchange) fail(reason failure.Reason) {

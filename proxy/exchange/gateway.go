@@ -220,14 +220,13 @@ func (x *Exchange) dress(h *message.Head, own bool) {
 	if x.route != nil && !own {
 		x.setCookies(h)
 	}
-	switch c.ServerHeader {
-	case model.ServerOverwrite:
+	switch {
+	case c.ServerName == "" || c.ServerHeader == model.ServerPassThrough:
+	case c.ServerHeader == model.ServerOverwrite:
 		h.Remove("server")
 		h.Add(nameServer, x.keepString(c.ServerName))
-	case model.ServerAppendIfAbsent:
-		if !h.Has("server") {
-			h.Add(nameServer, x.keepString(c.ServerName))
-		}
+	case !h.Has("server"):
+		h.Add(nameServer, x.keepString(c.ServerName))
 	}
 	if c.Via != "" && !own {
 		h.Add(nameVia, x.keepString(c.Via))

@@ -89,6 +89,7 @@ func (t *webClient) Head(h *message.Head, end bool) {
 	}
 	if !end {
 		h.ContentLength = message.NoLength
+		h.Remove("trailer") // there will be none
 	}
 	t.web.client.Head(h, end)
 }
