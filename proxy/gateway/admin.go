@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"net"
+	"os"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 )
@@ -88,15 +91,36 @@ func (g *Gateway) startAdmin() error {
 	if a == nil {
 		return nil
 	}
-	l, err := admin.Listen(a.Address, a.Open)
+	l, err := g.listenAdmin(a)
 	if err != nil {
 		return err
 	}
-	g.admin = admin.StartGateway(admin.GatewayConfig{Listener: l, Observer: g.observer, Gateway: g, Level: g.cfg.Level,
+	s := admin.StartGateway(admin.GatewayConfig{Listener: l, Observer: g.observer, Gateway: g, Level: g.cfg.Level,
 		Info: map[string]string{"version": g.cfg.Version, "node": g.cfg.Bootstrap.Node.ID}, Began: g.began, Log: g.cfg.Log})
-	g.adminAt = l.Addr().String()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.admin, g.adminListener = s, l
 	return nil
 }
 
+// listenAdmin takes over the socket of the proxy before this one, or opens one.
+func (g *Gateway) listenAdmin(a *model.Admin) (net.Listener, error) {
+	if g.cfg.Inherited != nil {
+		if fd, ok := g.cfg.Inherited(a.Address); ok {
+			f := os.NewFile(uintptr(fd), "admin")
+			defer f.Close()
+			return net.FileListener(f)
+		}
+	}
+	return admin.Listen(a.Address, a.Open)
+}
+
 // AdminAddress answers where the admin server listens, "" without one.
-func (g *Gateway) AdminAddress() string { return g.adminAt }
+func (g *Gateway) AdminAddress() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.adminListener == nil {
+		return ""
+	}
+	return g.adminListener.Addr().String()
+}

@@ -15,7 +15,9 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"runtime"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/secret"
@@ -64,21 +67,20 @@ type Gateway struct {
 	files    *observe.Files
 	secrets  *secret.Store
 	shake    *mtls.Handshakes
-	admin    *admin.Server // nil: none
-	adminAt  string
 	draining atomic.Bool
-	drained  sync.Once
 
 	held atomic.Pointer[map[model.PortName]*cluster.Cluster] // all clusters, for loops
 
-	mu        sync.Mutex
-	listeners map[string]*listener
-	clusters  map[model.PortName]*entry
-	tables    map[string]*table // of RDS
-	started   bool              // listeners may be opened
-	heard     [5]bool           // what kinds of resources the control plane has told
-	wake      *time.Timer       // for the next deadline of something that waits
-	closed    bool
+	mu            sync.Mutex
+	listeners     map[string]*listener
+	clusters      map[model.PortName]*entry
+	tables        map[string]*table // of RDS
+	started       bool              // listeners may be opened
+	heard         [5]bool           // what kinds of resources the control plane has told
+	admin         *admin.Server     // nil: none
+	adminListener net.Listener
+	wake          *time.Timer // for the next deadline of something that waits
+	closed        bool
 }
 
 // Start brings up a gateway. When it returns without an error, every listener of the bootstrap that does not wait for a
@@ -120,8 +122,25 @@ func Start(cfg Config) (g *Gateway, err error) {
 	return g, g.load()
 }
 
-// load puts the bootstrap in force.
-func (g *Gateway) load() error {
+// Check answers why b could not be run, as far as that can be known without opening anything but the files it names.
+func Check(b *model.Bootstrap) error {
+	g := &Gateway{cfg: Config{Bootstrap: b, Log: slog.New(slog.DiscardHandler)}, began: time.Now(), shake: &mtls.Handshakes{},
+		listeners: map[string]*listener{}, clusters: map[model.PortName]*entry{}, tables: map[string]*table{}}
+	g.held.Store(&map[model.PortName]*cluster.Cluster{})
+	g.observer = observe.New(observe.Config{})
+	g.files = observe.NewFiles(observe.FilesConfig{Open: func(string) (io.WriteCloser, error) { return nowhere{io.Discard}, nil }})
+	g.secrets = secret.New(secret.Config{})
+	defer g.Close()
+	return g.read()
+}
+
+// nowhere is an access log that is not written.
+type nowhere struct{ io.Writer }
+
+func (nowhere) Close() error { return nil }
+
+// read takes what the bootstrap says.
+func (g *Gateway) read() error {
 	b := g.cfg.Bootstrap
 	if err := g.secrets.Update(b.Secrets); err != nil {
 		return err
@@ -130,7 +149,19 @@ func (g *Gateway) load() error {
 	for i := range b.Endpoints {
 		u.Endpoints = append(u.Endpoints, &b.Endpoints[i])
 	}
-	if err := g.apply(u, true); err != nil {
+	return g.apply(u, true)
+}
+
+// WaitReady returns when every listener accepts, or has been waited for as long as a first resource may take.
+func (g *Gateway) WaitReady() {
+	for until := time.Now().Add(g.fetch()); g.Ready() != nil && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// load puts the bootstrap in force.
+func (g *Gateway) load() error {
+	if err := g.read(); err != nil {
 		return err
 	}
 	g.mu.Lock()
@@ -178,9 +209,14 @@ func (g *Gateway) StopAccepting() {
 }
 
 // Drain stops accepting, lets every connection end as gracefully as its protocol can, and returns when all have ended,
-// Config.Drain has passed, or end is closed.
-func (g *Gateway) Drain(end <-chan struct{}) {
+// Config.Drain has passed, or end is closed. It answers how many connections are left.
+func (g *Gateway) Drain(end <-chan struct{}) int64 {
 	g.DrainListeners()
+	return g.Wait(end)
+}
+
+// Wait returns when there are no connections, Config.Drain has passed, or end is closed. It answers how many are left.
+func (g *Gateway) Wait(end <-chan struct{}) int64 {
 	deadline := time.NewTimer(g.cfg.Drain)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -188,22 +224,29 @@ func (g *Gateway) Drain(end <-chan struct{}) {
 	for g.Connections() > 0 {
 		select {
 		case <-end:
-			return
+			return g.Connections()
 		case <-deadline.C:
-			return
+			return g.Connections()
 		case <-tick.C:
 		}
 	}
+	return 0
 }
 
 // DrainListeners stops accepting and begins to drain every connection. It does not wait.
 func (g *Gateway) DrainListeners() {
-	g.drained.Do(func() {
-		g.StopAccepting()
-		for _, w := range g.workers {
-			w.loop.Post(w.drain)
-		}
-	})
+	g.StopAccepting()
+	for _, w := range g.workers {
+		w.loop.Post(func() { w.drain(downstream.Drainer.Drain) })
+	}
+}
+
+// Leave is DrainListeners for a proxy that has yielded: another one serves what its clients open next, so there is no
+// haste (downstream.Drainer).
+func (g *Gateway) Leave() {
+	for _, w := range g.workers {
+		w.loop.Post(func() { w.drain(downstream.Drainer.Leave) })
+	}
 }
 
 // Connections answers how many downstream connections there are.
@@ -229,10 +272,14 @@ func (g *Gateway) Close() {
 		g.wake.Stop()
 	}
 	g.mu.Unlock()
-	if g.admin != nil {
-		g.admin.Close()
-	}
 	g.draining.Store(true)
+	g.mu.Lock()
+	questions := g.admin
+	g.admin = nil
+	g.mu.Unlock()
+	if questions != nil {
+		questions.Close() // some ask under mu
+	}
 	g.mu.Lock()
 	for _, l := range g.listeners {
 		l.close()

@@ -38,7 +38,7 @@ func (s *session) serve(alpn string) {
 	s.drainer, _ = h.(downstream.Drainer)
 	s.conn.SetHandler(h)
 	if c.retired.Load() || s.w.g.draining.Load() {
-		s.drain()
+		s.drain(downstream.Drainer.Leave) // its first request is served
 	}
 }
 

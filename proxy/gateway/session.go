@@ -278,15 +278,15 @@ func (s *session) over() {
 	s.l.conns.Add(-1)
 }
 
-// drain lets what is under way end and takes nothing new.
-func (s *session) drain() {
+// drain lets what is under way end and takes nothing new; how is what is asked of HTTP.
+func (s *session) drain(how func(downstream.Drainer)) {
 	if s.draining {
 		return
 	}
 	s.draining, s.drainedAt = true, s.w.loop.Now()
 	switch {
 	case s.drainer != nil:
-		s.drainer.Drain()
+		how(s.drainer)
 	case s.phase == awaitProxy, s.phase == awaitHello:
 		s.conn.Close()
 	}

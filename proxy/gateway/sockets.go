@@ -76,9 +76,13 @@ const queueTime = 200 * time.Millisecond
 // empty waits until nothing waits in the sockets' queues, which the loops empty.
 func (l *listener) empty(until time.Time) {
 	for _, s := range l.sockets {
-		for handover.Queued(s.fd) && time.Now().Before(until) {
-			time.Sleep(time.Millisecond)
-		}
+		s.empty(until)
+	}
+}
+
+func (s *socket) empty(until time.Time) {
+	for handover.Queued(s.fd) && time.Now().Before(until) {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -179,17 +183,6 @@ func boundTo(fd int, at netip.AddrPort) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
 	}
 	return at
-}
-
-// Sockets calls f with every listening socket and the address that it is bound to, for another proxy to take over.
-func (g *Gateway) Sockets(f func(at netip.AddrPort, fd int)) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, l := range g.listeners {
-		for _, s := range l.sockets {
-			f(s.bound, s.fd)
-		}
-	}
 }
 
 // version is one version of a listener, ready to serve. Immutable but for its chains' retired.

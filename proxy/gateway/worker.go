@@ -9,6 +9,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -91,9 +92,9 @@ func (w *worker) accept(l *listener, in loop.Incoming) {
 }
 
 // drain ends what is served, each connection in its protocol's own way. On the loop.
-func (w *worker) drain() {
+func (w *worker) drain(how func(downstream.Drainer)) {
 	for s := range w.sessions {
-		s.drain()
+		s.drain(how)
 	}
 	w.loop.Arm(&w.end, w.g.cfg.Drain)
 }
@@ -103,7 +104,7 @@ func (w *worker) retire() {
 	found := false
 	for s := range w.sessions {
 		if s.chain != nil && s.chain.retired.Load() && !s.draining {
-			s.drain()
+			s.drain(downstream.Drainer.Drain)
 			found = true
 		}
 	}
