@@ -25,19 +25,33 @@ const (
 	afterTerm   = 5 * time.Second        // to withdraw and drain without a supervisor
 )
 
-// newProxyCommand makes tulle proxy, which a supervisor starts. Users start tulle run.
+// newProxyCommand makes tulle proxy: with --bootstrap a proxy without a workload; otherwise that of a workload, which a
+// supervisor starts. For that one users start tulle run.
 func newProxyCommand() *cobra.Command {
 	supervised := false
+	var f gatewayFlags
 	c := &cobra.Command{
-		Use: "proxy", Hidden: true, Short: "Be the proxy of a workload (started by tulle run)", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if !supervised {
-				return errors.New("a proxy is started by 'tulle run'; see 'tulle run --help'")
+		Use: "proxy --bootstrap FILE", Short: "Run an Envoy bootstrap: a proxy without a workload", Args: cobra.NoArgs,
+		Long: `Run what an Envoy v3 bootstrap describes (YAML or JSON), within the subset of docs/reference/xds.md. What is outside of it is
+refused by name, file and line, never ignored.
+
+SIGTERM and SIGINT let connections end, the second one ends at once. SIGHUP reads secrets and opens access logs anew.`,
+		Example: `  tulle proxy --bootstrap envoy.yaml --check                 is it one that can be run?
+  tulle proxy --bootstrap envoy.yaml
+  tulle proxy --bootstrap envoy.yaml --handover /run/p.sock  again for a new version: it takes over without a lost connection`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case supervised:
+				return runProxy()
+			case f.bootstrap == "":
+				return errors.New("say --bootstrap FILE; the proxy of a workload is started by 'tulle run'")
 			}
-			return runProxy()
+			return runGateway(&f, cmd.OutOrStdout())
 		},
 	}
+	f.add(c)
 	c.Flags().BoolVar(&supervised, "supervised", false, "take bootstrap and sockets from the supervisor")
+	_ = c.Flags().MarkHidden("supervised") // it is there
 	return c
 }
 
