@@ -237,7 +237,7 @@ func (s *conn1) readBody(p []byte) int {
 	}
 	data, n, done, err := s.body.Next(p)
 	if err != nil {
-		s.broken()
+		s.broken(reasonOf(err, p, true))
 		return len(p)
 	}
 	if s.state == inDiscard {
@@ -271,12 +271,14 @@ func (s *conn1) readBody(p []byte) int {
 	return n
 }
 
-// broken ends a connection whose request body breaks HTTP: nobody knows where the next request would begin.
-func (s *conn1) broken() {
-	s.closeNow()
+// broken ends a connection whose request body breaks HTTP, with an answer if none has begun: nobody knows where the next
+// request would begin.
+func (s *conn1) broken(reason failure.Reason) {
+	s.last = true
 	if s.x != nil {
-		s.x.Gone()
+		s.x.Break(reason)
 	}
+	s.closeNow()
 }
 
 // got counts bytes that were given on and stops reading when too many are.
@@ -464,6 +466,7 @@ func (t *client1) Head(h *message.Head, end bool) {
 		}
 		s.expects = s.expects && h.Status != 100
 	default:
+		s.last = s.last || s.connect // declined; what follows may be meant for the tunnel and is no request
 		f = s.frame(h, end)
 	}
 	h.Version = message.HTTP11
