@@ -182,9 +182,13 @@ func said(t *testing.T, c interface {
 
 func TestTCP(t *testing.T) {
 	b := &model.Bootstrap{}
-	static(b, "a", echo(t, "a"))
-	static(b, "b", echo(t, "b"))
-	b.Listeners = []model.Listener{listener("l", tcpChain("a", "b"))}
+	ea, eb := echo(t, "a"), echo(t, "b")
+	static(b, "a", ea)
+	static(b, "b", eb)
+	l := listener("l", tcpChain("a", "b"))
+	logs := filepath.Join(t.TempDir(), "log")
+	l.Chains[0].TCP.AccessLogs = []model.AccessLog{{Path: logs, Format: "%UPSTREAM_CLUSTER% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_HOST%\n"}}
+	b.Listeners = []model.Listener{l}
 	at := start(t, b).Listening("l")[0]
 	seen := map[string]int{}
 	for range 60 {
@@ -198,6 +202,14 @@ func TestTCP(t *testing.T) {
 	if seen["a"] < 5 || seen["b"] < 5 {
 		t.Errorf("weights are not kept: %v", seen)
 	}
+	waitFor(t, func() error {
+		got, err := os.ReadFile(logs)
+		a, b := strings.Count(string(got), fmt.Sprintf("a 5 7 %v\n", ea)), strings.Count(string(got), fmt.Sprintf("b 5 7 %v\n", eb))
+		if err == nil && (a != seen["a"] || b != seen["b"]) {
+			err = fmt.Errorf("%d and %d lines for %v: %.200q", a, b, seen, got)
+		}
+		return err
+	})
 }
 
 func TestTCPWithoutServer(t *testing.T) {

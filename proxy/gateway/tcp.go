@@ -67,15 +67,30 @@ func (s *session) find(c *cluster.Cluster, rec *record.Record) {
 		}
 		s.phase = served
 		t := s.chain.model.TCP
-		s.w.relays.Start(s.conn, up, rec, relay.Options{Endpoint: ep, Idle: t.IdleTimeout, MaxDuration: t.MaxDuration, Ended: s.over})
+		s.w.relays.Start(s.conn, up, rec, relay.Options{Endpoint: ep, Idle: t.IdleTimeout, MaxDuration: t.MaxDuration, Ended: s.relayed})
 	})
+}
+
+// relayed is the end of a relay.
+func (s *session) relayed(rec *record.Record) {
+	s.tell(rec)
+	s.over()
+}
+
+// tell writes a connection to the chain's access logs.
+func (s *session) tell(rec *record.Record) {
+	e := observe.Entry{Record: rec, Conn: &s.about}
+	if n := rec.NAttempts; n > 0 && n <= record.MaxAttempts {
+		e.Upstream = rec.Attempts[n-1].Address
+	}
+	s.chain.logs.Put(&e)
 }
 
 // unserved ends a connection that no server was found for.
 func (s *session) unserved(rec *record.Record, why failure.Reason) {
 	rec.Reason, rec.End = why.Label(), s.w.loop.Now()
 	s.w.recorder.Done(rec)
-	s.chain.logs.Put(&observe.Entry{Record: rec, Conn: &s.about})
+	s.tell(rec)
 	s.phase = served
 	s.conn.Reset()
 }

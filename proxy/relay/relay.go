@@ -61,8 +61,8 @@ type Options struct {
 	First func(server bool)
 	// Silent: the client's bytes begin with GoByte or CancelByte (the server's side of a silent OPEN).
 	Silent bool
-	// Ended is called when the relay is over, after the Observer.
-	Ended func()
+	// Ended is called when the relay is over, after the Observer, with what is remembered of it; rec is not kept.
+	Ended func(rec *record.Record)
 	// Idle and MaxDuration end both directions in order (FIN) when no byte has gone either way for so long, or when the
 	// relay has lasted so long. 0: Config.Idle alone, which resets; no bound.
 	Idle, MaxDuration time.Duration
@@ -352,6 +352,6 @@ func (r *relay) end() {
 	}
 	r.next, rs.free = rs.free, r
 	if ended != nil {
-		ended()
+		ended(&r.rec)
 	}
 }
