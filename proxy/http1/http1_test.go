@@ -500,7 +500,7 @@ func FuzzRequest(f *testing.F) {
 		var cut message.Head
 		for i := 0; i < min(len(p), 300); i++ {
 			k, _, e := http1.ParseRequest(p[:i], &cut, http1.Limits{})
-			if e != nil && err == nil {
+			if e != nil && err == nil && n > 0 { // a long input without an end of a head is not looked at
 				t.Fatalf("refused %q (%v), accepted with what follows", p[:i], e)
 			}
 			if k != 0 && k != n {
