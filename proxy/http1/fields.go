@@ -113,7 +113,7 @@ func (s *section) take(n name, field, value []byte, h *message.Head) error {
 	}
 	switch n {
 	case nameHost:
-		if s.host || len(value) > 0 && !authority(value, false) {
+		if s.host || len(value) > 0 && !message.Authority(value, false) {
 			return ErrHost
 		}
 		s.host = true

@@ -186,7 +186,7 @@ func (s *section) target(h *message.Head, t []byte) error {
 	h.Scheme = schemeHTTP
 	switch {
 	case string(h.Method) == "CONNECT":
-		if !authority(t, true) {
+		if !message.Authority(t, true) {
 			return ErrTarget
 		}
 		h.Authority, s.absolute = t, true
@@ -228,7 +228,7 @@ func (s *section) absoluteForm(h *message.Head, t []byte) error {
 	if end >= 0 {
 		t, rest = t[:end:end], t[end:]
 	}
-	if !authority(t, false) {
+	if !message.Authority(t, false) {
 		return ErrTarget
 	}
 	h.Authority, s.absolute = t, true
@@ -256,58 +256,6 @@ func escapes(t []byte) error {
 		}
 	}
 	return nil
-}
-
-// authority reports whether a is host [":" port], not empty; port tells that the port must be there.
-func authority(a []byte, port bool) bool {
-	if len(a) == 0 || !all(a, isHost) {
-		return false
-	}
-	host := a
-	if a[0] == '[' {
-		end := bytes.IndexByte(a, ']')
-		if end < 0 || !address6(a[1:end]) {
-			return false
-		}
-		host, a = a[:end+1], a[end+1:]
-	} else {
-		end := bytes.IndexByte(a, ':')
-		if end < 0 {
-			end = len(a)
-		}
-		if host, a = a[:end], a[end:]; bytes.ContainsAny(host, "[]") {
-			return false
-		}
-	}
-	if len(host) == 0 {
-		return false
-	}
-	if len(a) == 0 {
-		return !port
-	}
-	if a[0] != ':' || len(a) > 6 || port && len(a) == 1 {
-		return false
-	}
-	for _, c := range a[1:] {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
-}
-
-// address6 reports whether a could be an IPv6 address without a zone.
-func address6(a []byte) bool {
-	colons := 0
-	for _, c := range a {
-		switch {
-		case c == ':':
-			colons++
-		case class[c]&isHex == 0 && c != '.':
-			return false
-		}
-	}
-	return colons >= 2
 }
 
 // statusLine reads "version SP status [SP reason] CRLF" and answers where the next line starts.

@@ -5,7 +5,6 @@ const (
 	isToken  = 1 << iota // tchar, RFC 9110 section 5.6.2
 	isValue              // field value: HTAB, SP, VCHAR, obs-text
 	isTarget             // request target; wider than RFC 3986, as in practice, but no space, control or '#'
-	isHost               // uri-host and port, RFC 3986 section 3.2, without ',' and percent-encoding's oddities
 	isHex
 )
 
@@ -18,15 +17,14 @@ func makeClass() (t [256]uint8) {
 		}
 	}
 	for c := '0'; c <= '9'; c++ {
-		t[c] |= isToken | isHost | isHex
+		t[c] |= isToken | isHex
 	}
 	for c := 'a'; c <= 'z'; c++ {
-		t[c] |= isToken | isHost
-		t[c-32] |= isToken | isHost
+		t[c] |= isToken
+		t[c-32] |= isToken
 	}
 	set(isHex, "abcdefABCDEF")
 	set(isToken, "!#$%&'*+-.^_`|~")
-	set(isHost, "-._~!$&'()*+;=:[]")
 	for c := range 256 {
 		if c == '\t' || c >= ' ' && c != 0x7f {
 			t[c] |= isValue

@@ -309,11 +309,11 @@ func (r *reader) complete(h *message.Head) bool {
 	} else if r.host != nil && !sameHost(h.Authority, r.host) {
 		return false
 	}
-	if h.Method == nil {
+	if h.Method == nil || len(h.Authority) > 0 && !message.Authority(h.Authority, false) {
 		return false
 	}
 	if string(h.Method) == "CONNECT" && h.Upgrade == nil {
-		return h.Scheme == nil && h.Target == nil && len(h.Authority) > 0
+		return h.Scheme == nil && h.Target == nil && message.Authority(h.Authority, true)
 	}
 	if h.Scheme == nil || h.Target == nil {
 		return false

@@ -39,7 +39,8 @@ func talk(addr string, c *Case, piece int, exact bool) (problems []string) {
 				}
 			}
 		case s.FIN:
-			_ = k.conn.CloseWrite()
+			k.wrote()
+			_ = k.conn.CloseWrite() // gone already: the responses will tell
 		default:
 			k.send(s.Bytes, piece)
 		}
@@ -146,6 +147,7 @@ func (k *client) tunnel() {
 	if string(got[:n]) != want {
 		k.problem("in the tunnel: %q (%v), want %q", got[:n], err, want)
 	} else if k.through.Close {
+		_ = k.conn.CloseWrite()
 		k.ended("in the tunnel")
 	}
 }
