@@ -107,6 +107,7 @@ func startGateway(cfg gateway.Config, path string) (*running, error) {
 			return nil, err
 		default:
 			defer taken.Close()
+			cfg.Tickets = taken.Tickets
 			cfg.Inherited = func(at netip.AddrPort) (int, bool) { return taken.Listener(at) }
 		}
 	}

@@ -18,6 +18,7 @@ type filterChain struct {
 	model   *model.Chain
 	retired atomic.Bool         // no version in force has it: its connections drain
 	tls     *mtls.ServerContext // nil: plain
+	label   string              // of its session tickets
 	logs    *observe.Logs
 	to      destination        // HTTP
 	config  *downstream.Config // HTTP
@@ -95,6 +96,8 @@ func (v *version) chain(g *Gateway, m *model.Chain, before *version, same bool) 
 		if c.tls, err = mtls.NewServerContext(m.TLS, g.secrets); err != nil {
 			return nil, err
 		}
+		c.label = ticketLabel(v.model.Name, m.TLS)
+		g.giveTickets(c)
 	}
 	if m.TCP != nil {
 		c.logs, err = g.files.Logs(m.TCP.AccessLogs)

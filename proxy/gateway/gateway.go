@@ -28,6 +28,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/downstream"
+	"github.com/tulle-mesh/tulle/proxy/handover"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/secret"
@@ -42,6 +43,8 @@ type Config struct {
 	// Inherited answers the descriptor of a listening socket that is bound to an address and was handed over by the proxy
 	// before this one; it is the gateway's from then on. nil: every socket is opened.
 	Inherited func(at netip.AddrPort) (fd int, ok bool)
+	// Tickets is what the proxy before this one offered (handover.Taken.Tickets); nil: none.
+	Tickets []byte
 	// Drain is how long connections may go on at the end, and those of a listener or chain that is no more; default 10 min.
 	Drain time.Duration
 	// Level is what /logging changes; nil: it cannot be changed.
@@ -79,6 +82,8 @@ type Gateway struct {
 	heard         [5]bool           // what kinds of resources the control plane has told
 	admin         *admin.Server     // nil: none
 	adminListener net.Listener
+	tickets       handover.Tickets
+	hourly        *time.Timer
 	wake          *time.Timer // for the next deadline of something that waits
 	closed        bool
 }
@@ -110,6 +115,9 @@ func Start(cfg Config) (g *Gateway, err error) {
 	g.observer = observe.New(observe.Config{})
 	g.files = observe.NewFiles(observe.FilesConfig{})
 	g.secrets = secret.New(secret.Config{Logger: cfg.Log, Changed: g.settle})
+	if err := g.startTickets(); err != nil {
+		return g, err
+	}
 	// A loop keeps its processor; the rest of the runtime needs one as well.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), cfg.Loops+1))
 	for i := range cfg.Loops {
@@ -264,12 +272,18 @@ func (g *Gateway) Reload() {
 	g.files.Reopen()
 }
 
-// Close ends everything at once; see Drain for the way without loss.
+// Close ends everything at once; see Drain for the way without loss. Closing again does nothing.
 func (g *Gateway) Close() {
 	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return
+	}
 	g.closed = true
-	if g.wake != nil {
-		g.wake.Stop()
+	for _, t := range []*time.Timer{g.wake, g.hourly} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	g.mu.Unlock()
 	g.draining.Store(true)

@@ -23,6 +23,7 @@ func (g *Gateway) Offer() (handover.Offer, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	out.Tickets = g.tickets.Bytes()
 	var err error
 	for _, l := range g.listeners {
 		for _, s := range l.sockets {
