@@ -1,0 +1,87 @@
+//go:build !race
+
+package gateway_test
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// fixed is a server that answers every head with the same bytes and allocates nothing for it.
+func fixed(t *testing.T, answer []byte) netip.AddrPort {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf, n := make([]byte, 4096), 0
+				for {
+					k, err := c.Read(buf[n:])
+					if err != nil {
+						return
+					}
+					if n += k; bytes.HasSuffix(buf[:n], endOfHead) {
+						n = 0
+						if _, err := c.Write(answer); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+var endOfHead = []byte("\r\n\r\n")
+
+// TestNoAllocationPerRequest: a request through real sockets, with virtual hosts, metrics and an access log, allocates
+// nothing in the steady state.
+func TestNoAllocationPerRequest(t *testing.T) {
+	b := &model.Bootstrap{}
+	static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Y: z\r\n\r\nok")))
+	l := listener("l", httpChain("one"))
+	l.Chains[0].HTTP.UseRemoteAddress = true
+	l.Chains[0].HTTP.Routes.Hosts[0].Domains = []string{"*.test", "other"}
+	l.Chains[0].HTTP.AccessLogs = []model.AccessLog{{Path: filepath.Join(t.TempDir(), "log")}}
+	b.Listeners = []model.Listener{l}
+	c := dial(t, start(t, b).Listening("l")[0], nil)
+	request, buf := []byte("GET /some/path?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: u\r\n\r\n"), make([]byte, 4096)
+	exchange := func(times int) {
+		for range times {
+			if _, err := c.Write(request); err != nil {
+				t.Fatal(err)
+			}
+			for n := 0; !bytes.HasSuffix(buf[:n], []byte("\r\n\r\nok")); {
+				k, err := c.Read(buf[n:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += k
+			}
+		}
+	}
+	exchange(200)
+	const times = 2000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	exchange(times)
+	runtime.ReadMemStats(&after)
+	if per := float64(after.Mallocs-before.Mallocs) / times; per > 0.1 {
+		t.Errorf("%.2f allocations per request", per)
+	}
+}
