@@ -45,6 +45,7 @@ type Config struct {
 	OriginForm   bool          // HTTP/1: absolute-form is refused
 	NoTrailers   bool          // HTTP/1: trailers are dropped, both ways
 	ConnWindow   uint32        // HTTP/2: request body bytes in flight per connection; 0: see http2.go
+	HeaderTable  uint32        // HTTP/2: of HPACK, bytes; 0: 4096
 	NoConnect    bool          // HTTP/2: extended CONNECT is not offered
 	KeepAlive    time.Duration // HTTP/2: interval of PINGs; default none
 	KeepAliveEnd time.Duration // HTTP/2: time for an answer to one; default 20 s

@@ -33,6 +33,7 @@ func ConfigOf(m *model.HTTP) *Config {
 		DefaultHost:   m.HTTP1.DefaultHost,
 		OriginForm:    !m.HTTP1.AbsoluteURL,
 		NoTrailers:    !m.HTTP1.AllowTrailers,
+		HeaderTable:   m.HTTP2.HeaderTable,
 		NoConnect:     !m.HTTP2.AllowConnect,
 		KeepAlive:     m.HTTP2.KeepAlive,
 		KeepAliveEnd:  m.HTTP2.KeepAliveTimeout,

@@ -77,6 +77,7 @@ func newConn2(c loop.Conn, ctx Context, cfg Config) *conn2 {
 		ConnWindow:    window,
 		Budget:        budget,
 		MaxHead:       uint32(cfg.Limits.Head),
+		HeaderTable:   cfg.HeaderTable,
 		EnableConnect: !cfg.NoConnect,
 		Events:        (*events2)(u),
 	})
@@ -267,6 +268,11 @@ func (e *events2) Head(s *http2.Stream, h *message.Head, end bool) {
 	s.User = t
 	if u.served++; u.served == u.cfg.MaxRequests {
 		u.Drain()
+	}
+	if n := u.cfg.Limits.Fields; n > 0 && len(h.Fields) > n {
+		u.ctx.Worker.Refuse(u.ctx.Origin, t, failure.HeadTooLarge)
+		t.recycle()
+		return
 	}
 	t.x = u.ctx.Worker.Begin(u.ctx.Origin, t, h, end)
 	t.begun = false

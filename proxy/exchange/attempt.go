@@ -124,7 +124,7 @@ func (x *Exchange) open(c upstream.Conn) {
 		return
 	}
 	x.stream, x.endSent = s, end
-	x.rec.MTLS = x.rec.MTLS || x.cluster != nil // there is no other way to an endpoint
+	x.rec.MTLS = x.rec.MTLS || !x.foreign() // there is no other way to a workload
 	x.pump()
 }
 

@@ -64,6 +64,9 @@ func (x *Exchange) answer(reason failure.Reason) {
 		x.dress(&r.head, true)
 	}
 	x.keepForLog(&r.head, false)
+	if x.origin.HTTP != nil && x.rec.Method != "HEAD" {
+		x.rec.ResponseBytes = int64(len(r.text))
+	}
 	x.rec.Status = r.send(x.client, x.rec.Method == "HEAD")
 	x.finish()
 }

@@ -127,6 +127,7 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)
 	} else if x.route != nil && x.route.Direct != nil {
+		x.limitTime()
 		x.direct(x.route.Direct)
 	} else {
 		x.limitTime()

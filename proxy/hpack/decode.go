@@ -26,7 +26,7 @@ func (d *Decoder) Init(maxTable, maxList uint32, classify Classify) {
 	if maxList == 0 {
 		d.maxList = math.MaxInt64
 	}
-	d.table.max = maxTable
+	d.table.max = min(maxTable, DefaultTable) // until the encoder says that it uses more
 	for i := 1; i <= staticLen; i++ {
 		d.classes[i] = d.class(static[i].name, static[i].value, 0)
 	}

@@ -75,3 +75,22 @@ func TestHeaderListSize(t *testing.T) {
 	}
 	server.expect("HEADERS 1 :status=502 content-length=0 true")
 }
+
+// TestHeaderTable: a larger table is announced, and used once the peer says so.
+func TestHeaderTable(t *testing.T) {
+	p := newScript(t, http2.Config{Server: true, HeaderTable: 16 << 10}).hello()
+	p.enc.SetMaxDynamicTableSizeLimit(16 << 10)
+	p.enc.SetMaxDynamicTableSize(16 << 10)
+	values := make([]string, 10)
+	for i := range values {
+		values[i] = strings.Repeat(string(rune('a'+i)), 1000)
+	}
+	for id := uint32(1); id < 40; id += 2 {
+		p.headers(id, true, with(get, "x", values[int(id/2)%len(values)])...)
+		p.frames()
+		if p.err != nil {
+			t.Fatal(p.err)
+		}
+		p.c.Head(p.last, response(204), true)
+	}
+}

@@ -25,6 +25,7 @@ type Config struct {
 	ConnWindow    uint32 // likewise for all streams together; default 1 MB, at least 65535
 	MaxFrame      uint32 // largest frame payload we take; default 16384, the protocol's minimum and what a reader's buffer must hold
 	MaxHead       uint32 // largest head we take, in bytes as RFC 9113 section 6.5.2 counts; default 64 KB
+	HeaderTable   uint32 // largest HPACK table the peer may use, in bytes; default 4096, at most 64 KB
 	EnableConnect bool   // server: announce extended CONNECT (RFC 8441)
 	Huffman       bool   // write Huffman codes: fewer bytes, more work
 	Budget        uint32 // see budget.go: what a peer may ask of us in vain, in frames; default 1000. More between proxies, whose peers' resets are their clients'
@@ -134,7 +135,7 @@ func New(cfg Config) *Conn {
 	c.pong, _ = cfg.Events.(interface{ Pong([8]byte) })
 	c.large, _ = cfg.Events.(interface{ HeadTooLarge(*Stream) })
 	c.peer = settings{maxFrame: minFrame, window: defaultWindow, maxStreams: 100} // the last until it says otherwise
-	c.dec.Init(hpack.DefaultTable, cfg.MaxHead, classify)
+	c.dec.Init(max(cfg.HeaderTable, hpack.DefaultTable), cfg.MaxHead, classify) // a smaller one holds only once the peer knows
 	c.enc.Huffman = cfg.Huffman
 	c.enc.Init(hpack.DefaultTable)
 	c.budget = budget{left: int64(cfg.Budget), full: int64(cfg.Budget)}
@@ -154,6 +155,8 @@ func (cfg *Config) fill() {
 	def(&cfg.MaxFrame, minFrame)
 	def(&cfg.MaxHead, 64<<10)
 	def(&cfg.Budget, 1000)
+	def(&cfg.HeaderTable, hpack.DefaultTable)
+	cfg.HeaderTable = min(cfg.HeaderTable, 64<<10)
 	cfg.InitialWindow = min(cfg.InitialWindow, maxWindow)
 	cfg.ConnWindow = min(max(cfg.ConnWindow, defaultWindow), maxWindow)
 	cfg.MaxFrame = min(max(cfg.MaxFrame, minFrame), 1<<24-1)
@@ -178,6 +181,9 @@ func (c *Conn) start() {
 		}
 	} else {
 		set(setEnablePush, 0)
+	}
+	if c.cfg.HeaderTable != hpack.DefaultTable {
+		set(setTableSize, c.cfg.HeaderTable)
 	}
 	if c.cfg.InitialWindow != defaultWindow {
 		set(setWindow, c.cfg.InitialWindow)
