@@ -22,6 +22,7 @@ type Cluster struct {
 	name  model.PortName
 	model atomic.Pointer[model.Cluster]
 	set   atomic.Pointer[set]
+	tls   atomic.Pointer[TLS]
 
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
 	doubted      atomic.Uint32 // the learned value that was proven wrong last, plus 1

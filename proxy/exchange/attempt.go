@@ -61,7 +61,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	ep.Begin()
 	x.tried[x.ntried] = ep
 	x.ntried++
-	x.target = pool.MeshTarget(ep.Model())
+	x.target = x.targetOf(ep)
 	x.rec.DestinationID = x.target.Identity
 	return from, failure.None
 }

@@ -51,7 +51,9 @@ type entry struct {
 // error says in one line what is wrong with the rest, which stays as it was: a NACK. One call at a time.
 func (g *Gateway) Apply(u model.Updates) error {
 	err := g.secrets.Update(u.Secrets)
-	return errors.Join(err, g.apply(u, false), g.settleNow())
+	err = errors.Join(err, g.apply(u, false), g.settleNow())
+	g.tellWants()
+	return err
 }
 
 func (g *Gateway) apply(u model.Updates, static bool) error {
@@ -97,11 +99,13 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	}
 	if e == nil {
 		e = &entry{cluster: cluster.New(m), static: static, since: time.Now()}
-		g.clusters[m.Name] = e
-	} else {
-		e.cluster.Set(m)
 	}
+	if err := g.secureCluster(e, m); err != nil {
+		return err
+	}
+	e.cluster.Set(m)
 	e.model = m
+	g.clusters[m.Name] = e
 	return nil
 }
 

@@ -101,7 +101,11 @@ type blanks struct{ w *worker }
 // Blank implements relay.Blanks.
 func (b blanks) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
 	f := &fresh{ready: ready}
-	f.c = b.w.loop.Dial(loop.Dial{Address: t.Address, Timeout: timeout}, f)
+	if d := (loop.Dial{Address: t.Address, Timeout: timeout}); t.TLS != nil {
+		f.c = t.TLS.Dial(b.w.loop, d, "", false, f)
+	} else {
+		f.c = b.w.loop.Dial(d, f)
+	}
 	return func() {
 		if f.ready != nil {
 			f.ready = nil

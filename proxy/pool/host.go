@@ -103,14 +103,14 @@ func (h *host) dial() {
 	if h.target.Kind == HTTP1 {
 		u := upstream.NewHTTP1(&cfg.Shared, h)
 		h.conns[u] = 0
-		u.Attach(cfg.Loop.Dial(h.dialTo(), u))
+		u.Attach(h.open(u))
 		return
 	}
 	u := upstream.NewHTTP2(&cfg.Shared, h)
 	h.conns[u] = 0
 	switch {
 	case h.target.Kind == H2C:
-		u.Attach(cfg.Loop.Dial(h.dialTo(), u))
+		u.Attach(h.open(u))
 	case h.spare != nil:
 		c := h.spare.leave()
 		u.Attach(c)
@@ -119,6 +119,14 @@ func (h *host) dial() {
 	default:
 		u.Attach(cfg.Mesh(&h.target, h.timeout, u))
 	}
+}
+
+// open starts a connection outside the mesh.
+func (h *host) open(u loop.Handler) loop.Conn {
+	if t := &h.target; t.TLS != nil {
+		return t.TLS.Dial(h.pool.cfg.Loop, h.dialTo(), t.Host, t.Kind == H2C, u)
+	}
+	return h.pool.cfg.Loop.Dial(h.dialTo(), u)
 }
 
 func (h *host) dialTo() loop.Dial {

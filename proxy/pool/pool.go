@@ -25,8 +25,8 @@ type Kind uint8
 // Kinds.
 const (
 	Mesh  Kind = iota // HTTP/2 over mTLS to the proxy in front of a workload
-	HTTP1             // HTTP/1.1 in the clear
-	H2C               // HTTP/2 in the clear, prior knowledge
+	HTTP1             // HTTP/1.1
+	H2C               // HTTP/2, by prior knowledge in the clear
 )
 
 // Target is where a connection goes. It is comparable: targets that are equal share connections.
@@ -38,6 +38,14 @@ type Target struct {
 	Namespace string
 	Port      uint16 // Mesh: the workload's own port
 	Identity  string // Mesh: SPIFFE ID the peer must prove
+	TLS       TLS    // HTTP1 and H2C: makes the connection; nil: plain
+	Host      string // what TLS is told of the request
+}
+
+// TLS is cluster.TLS.
+type TLS interface {
+	Dial(l loop.Loop, d loop.Dial, host string, h2 bool, h loop.Handler) loop.Conn
+	PerHost() bool
 }
 
 // MeshTarget is where the proxy in front of e is.

@@ -83,6 +83,9 @@ func (s *Search) try() {
 	s.rec.NAttempts++
 	*note = record.Attempt{Workload: ep.Workload(), Address: ep.Address(), From: from, Start: s.loop.Now()}
 	target := pool.MeshTarget(ep.Model())
+	if target.Kind != pool.Mesh {
+		target.TLS = s.cluster.TLS()
+	}
 	cancel := s.blanks.Blank(&target, s.cluster.ConnectTimeout(), func(c loop.Conn, f *failure.Failure) {
 		note.End = s.loop.Now()
 		if f != nil {
