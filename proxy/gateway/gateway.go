@@ -72,6 +72,9 @@ type Gateway struct {
 	shake    *mtls.Handshakes
 	draining atomic.Bool
 
+	wanting sync.Mutex
+	told    map[model.ResourceKind][]string // to control; under wanting
+
 	held atomic.Pointer[map[model.PortName]*cluster.Cluster] // all clusters, for loops
 
 	mu            sync.Mutex
@@ -85,6 +88,7 @@ type Gateway struct {
 	tickets       handover.Tickets
 	hourly        *time.Timer
 	wake          *time.Timer // for the next deadline of something that waits
+	control       Control     // nil: none
 	closed        bool
 }
 
@@ -104,7 +108,7 @@ func Start(cfg Config) (g *Gateway, err error) {
 		cfg.Loops = min(maxLoops, runtime.NumCPU())
 	}
 	g = &Gateway{cfg: cfg, began: time.Now(), shake: &mtls.Handshakes{}, listeners: map[string]*listener{},
-		clusters: map[model.PortName]*entry{}, tables: map[string]*table{}}
+		clusters: map[model.PortName]*entry{}, tables: map[string]*table{}, told: map[model.ResourceKind][]string{}}
 	g.held.Store(&map[model.PortName]*cluster.Cluster{})
 	defer func() {
 		if err != nil {
