@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +52,7 @@ type entry struct {
 // error says in one line what is wrong with the rest, which stays as it was: a NACK. One call at a time.
 func (g *Gateway) Apply(u model.Updates) error {
 	err := g.secrets.Update(u.Secrets)
-	err = errors.Join(err, g.apply(u, false), g.settleNow())
+	err = join(err, g.apply(u, false), g.settleNow())
 	g.tellWants()
 	return err
 }
@@ -89,7 +90,7 @@ func (g *Gateway) apply(u model.Updates, static bool) error {
 	for i := range u.Listeners {
 		note(g.putListener(&u.Listeners[i], static))
 	}
-	return errors.Join(wrong...)
+	return join(wrong...)
 }
 
 func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
@@ -179,4 +180,16 @@ func (g *Gateway) remove(r model.Removed) {
 	case model.ResourceSecret:
 		g.secrets.Remove(r.Name)
 	}
+}
+
+// join makes one line of several errors, as a NACK is one.
+func join(all ...error) error {
+	err := errors.Join(all...)
+	if err == nil {
+		return nil
+	}
+	if line := strings.ReplaceAll(err.Error(), "\n", "; "); line != err.Error() {
+		return errors.New(line)
+	}
+	return err
 }

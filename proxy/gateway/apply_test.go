@@ -230,6 +230,7 @@ func TestNACK(t *testing.T) {
 		want string
 	}{
 		{model.Updates{Listeners: []model.Listener{bad, listener("good", httpChain("one"))}}, "listener bad: filter chain 1: matches the same connections"},
+		{model.Updates{Listeners: []model.Listener{bad, bad}}, "; listener bad: filter chain 1"},
 		{model.Updates{Listeners: []model.Listener{taken}}, "listener taken: address " + taken.Addresses[0].String() + " is in use"},
 		{model.Updates{Listeners: []model.Listener{listener("static", httpChain("one"))}}, "listener static: the bootstrap has one"},
 		{model.Updates{Clusters: []model.Cluster{eds("one")}}, "cluster one: the bootstrap has one"},
@@ -335,4 +336,34 @@ func TestDrain(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("Drain does not return")
 	}
+}
+
+// asked remembers what is wanted.
+type asked struct{ names map[model.ResourceKind]string }
+
+func (a *asked) Want(kind model.ResourceKind, names []string) {
+	a.names[kind] = strings.Join(names, " ")
+}
+
+func TestWants(t *testing.T) {
+	b := dynamic(5 * time.Second)
+	static(b, "one", origin(t, "one"))
+	g := start(t, b)
+	a := &asked{names: map[model.ResourceKind]string{}}
+	g.SetControl(a)
+	want := func(what, endpoints, routes, secrets string) {
+		t.Helper()
+		got := a.names
+		if got[model.ResourceEndpoints] != endpoints || got[model.ResourceRoutes] != routes || got[model.ResourceSecret] != secrets {
+			t.Errorf("%s: %v, want %q, %q, %q", what, got, endpoints, routes, secrets)
+		}
+	}
+	apply(t, g, model.Updates{Clusters: []model.Cluster{eds("b"), eds("a")}})
+	want("clusters", "a b", "", "")
+	c := rds("r")
+	c.TLS = &model.ServerTLS{Certificates: []model.SecretRef{{SDS: "cert"}}, Validation: &model.Validation{Roots: model.SecretRef{SDS: "roots"}}}
+	apply(t, g, model.Updates{Listeners: []model.Listener{listener("l", c)}})
+	want("a listener", "a b", "r", "cert roots")
+	apply(t, g, model.Updates{Removed: []model.Removed{{Kind: model.ResourceCluster, Name: "a"}, {Kind: model.ResourceListener, Name: "l"}}})
+	want("their removal", "b", "", "")
 }

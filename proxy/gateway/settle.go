@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"net/netip"
 	"time"
 
@@ -21,6 +20,7 @@ func (g *Gateway) settle() {
 	if err := g.settleNow(); err != nil {
 		g.cfg.Log.Error("not put in force", "error", err)
 	}
+	g.tellWants()
 }
 
 func (g *Gateway) settleNow() error {
@@ -45,7 +45,7 @@ func (g *Gateway) settleNow() error {
 		}
 	}
 	g.wakeAt(waits)
-	return errors.Join(wrong...)
+	return join(wrong...)
 }
 
 // settleTables answers since when the table that has waited longest waits; zero: none does.

@@ -65,6 +65,14 @@ type Control interface {
 	Want(kind model.ResourceKind, names []string)
 }
 
+// SetControl says where resources are asked for.
+func (g *Gateway) SetControl(c Control) {
+	g.mu.Lock()
+	g.control = c
+	g.mu.Unlock()
+	g.tellWants()
+}
+
 // tellWants asks for what is wanted now. Route tables that nobody wants any more are forgotten.
 func (g *Gateway) tellWants() {
 	g.wanting.Lock() // one at a time, in order
