@@ -43,8 +43,9 @@ func (g *Gateway) tableOf(m *model.HTTP) (*table, error) {
 type entry struct {
 	cluster *cluster.Cluster
 	model   *model.Cluster
-	static  bool // of the bootstrap
-	known   bool // its endpoints are
+	static  bool   // of the bootstrap
+	known   bool   // its endpoints are
+	names   *names // nil: they do not come from names
 	since   time.Time
 }
 
@@ -107,6 +108,7 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	e.cluster.Set(m)
 	e.model = m
 	g.clusters[m.Name] = e
+	g.follow(e, m)
 	return nil
 }
 
@@ -171,6 +173,9 @@ func (g *Gateway) remove(r model.Removed) {
 		name := model.Free(r.Name)
 		if e := g.clusters[name]; e != nil && !e.static {
 			delete(g.clusters, name)
+			if e.names != nil {
+				e.names.stop()
+			}
 			e.cluster.SetEndpoints(nil)
 		}
 	case model.ResourceEndpoints:

@@ -90,6 +90,8 @@ type Gateway struct {
 	wake          *time.Timer // for the next deadline of something that waits
 	control       Control     // nil: none
 	closed        bool
+	checking      bool           // nothing is opened or asked
+	following     sync.WaitGroup // goroutines of names
 }
 
 // Start brings up a gateway. When it returns without an error, every listener of the bootstrap that does not wait for a
@@ -136,7 +138,7 @@ func Start(cfg Config) (g *Gateway, err error) {
 
 // Check answers why b could not be run, as far as that can be known without opening anything but the files it names.
 func Check(b *model.Bootstrap) error {
-	g := &Gateway{cfg: Config{Bootstrap: b, Log: slog.New(slog.DiscardHandler)}, began: time.Now(), shake: &mtls.Handshakes{},
+	g := &Gateway{checking: true, cfg: Config{Bootstrap: b, Log: slog.New(slog.DiscardHandler)}, began: time.Now(), shake: &mtls.Handshakes{},
 		listeners: map[string]*listener{}, clusters: map[model.PortName]*entry{}, tables: map[string]*table{}}
 	g.held.Store(&map[model.PortName]*cluster.Cluster{})
 	g.observer = observe.New(observe.Config{})
@@ -284,6 +286,11 @@ func (g *Gateway) Close() {
 		return
 	}
 	g.closed = true
+	for _, e := range g.clusters {
+		if e.names != nil {
+			e.names.stop()
+		}
+	}
 	for _, t := range []*time.Timer{g.wake, g.hourly} {
 		if t != nil {
 			t.Stop()
@@ -306,6 +313,7 @@ func (g *Gateway) Close() {
 	for _, w := range g.workers {
 		w.close()
 	}
+	g.following.Wait()
 	if g.secrets != nil {
 		g.secrets.Close()
 	}

@@ -94,7 +94,11 @@ func (g *Gateway) warm(t *router.Table) bool {
 
 // warm reports whether requests can be sent.
 func (e *entry) warm() bool {
-	return e.known || e.model.Discovery != model.DiscoveryEDS
+	switch e.model.Discovery {
+	case model.DiscoveryEDS, model.DiscoveryStrictDNS, model.DiscoveryLogicalDNS:
+		return e.known
+	}
+	return true
 }
 
 // named answers the clusters that a table names.

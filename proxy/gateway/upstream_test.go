@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -70,5 +71,34 @@ func TestUpstreamTLS(t *testing.T) {
 	r.Body.Close()
 	if r.StatusCode < 500 {
 		t.Errorf("a server that nobody vouches for: %s", r.Status)
+	}
+}
+
+// TestNames: endpoints come from host names, and a listener waits for them; what is not resolved is no endpoint.
+func TestNames(t *testing.T) {
+	at := origin(t, "one")
+	b := &model.Bootstrap{}
+	for _, c := range []struct {
+		name, host string
+		d          model.Discovery
+	}{{"strict", "localhost", model.DiscoveryStrictDNS}, {"logical", "localhost", model.DiscoveryLogicalDNS}, {"none", "nobody.invalid", model.DiscoveryStrictDNS}} {
+		b.Clusters = append(b.Clusters, model.Cluster{Name: model.Free(c.name), ConnectTimeout: time.Second, Discovery: c.d,
+			Hosts: []model.Host{{Name: c.host, Port: at.Port(), Weight: 1}}, DNS: model.DNSOptions{Family: model.DNSV4Only, Refresh: time.Minute}})
+		b.Listeners = append(b.Listeners, listener(c.name, httpChain(c.name)))
+	}
+	g := start(t, b)
+	waitFor(t, g.Ready)
+	for _, l := range []string{"strict", "logical"} {
+		if got := get(t, client(t, g.Listening(l)[0], nil, "1"), "http://a.test/"); !strings.HasPrefix(got, "one ") {
+			t.Errorf("%s: %q", l, got)
+		}
+	}
+	r, err := client(t, g.Listening("none")[0], nil, "1").Get("http://a.test/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != 503 {
+		t.Errorf("a name that does not exist: %s", r.Status)
 	}
 }
