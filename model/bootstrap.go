@@ -38,7 +38,8 @@ type Admin struct {
 type ADS struct {
 	Cluster PortName // a static cluster that speaks HTTP/2
 	Delta   bool     // DELTA_GRPC; otherwise state of the world
-	Timeout time.Duration
+	// Authority is the stream's ":authority".
+	Authority string
 	// InitialFetch bounds the wait for a first resource before listeners start without it; default 15 s.
 	InitialFetch time.Duration
 	Headers      []Header // initial metadata

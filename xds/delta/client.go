@@ -141,7 +141,7 @@ func (c *Client) Receive(r *Response) []Update {
 	}
 	var out []Update
 	for _, n := range r.GetRemovedResources() {
-		if t.names.has(n) {
+		if t.names.has(n) || t.names.has(Wildcard) {
 			out = append(out, Update{Name: n})
 		}
 	}

@@ -147,9 +147,11 @@ func adsConfig(path string, c *corev3.ApiConfigSource) (*model.ADS, error) {
 	for _, h := range s.GetInitialMetadata() {
 		a.Headers = append(a.Headers, model.Header{Name: h.GetKey(), Value: h.GetValue()})
 	}
-	var err error
-	a.Timeout, err = duration(join(p, "timeout"), s.GetTimeout(), 0)
-	return a, err
+	if a.Cluster.Service.Name == "" {
+		return nil, refuse(join(p, "envoy_grpc.cluster_name"), "is missing")
+	}
+	a.Authority = orText(s.GetEnvoyGrpc().GetAuthority(), s.GetEnvoyGrpc().GetClusterName())
+	return a, nil
 }
 
 func node(path string, m *corev3.Node) (model.Node, error) {

@@ -49,7 +49,7 @@ var fields = map[protoreflect.FullName]table{
 		inert: map[string]string{"user_agent_name": nameOnly, "user_agent_version": nameOnly, "user_agent_build_version": nameOnly}},
 	core + "ConfigSource":          {run: "ads resource_api_version initial_fetch_timeout"},
 	core + "ApiConfigSource":       {run: "api_type transport_api_version grpc_services", inert: map[string]string{"set_node_on_first_message_only": ownDefault}},
-	core + "GrpcService":           {run: "envoy_grpc timeout initial_metadata"},
+	core + "GrpcService":           {run: "envoy_grpc initial_metadata", inert: map[string]string{"timeout": "the stream has no end"}},
 	core + "GrpcService.EnvoyGrpc": {run: "cluster_name authority"},
 
 	"envoy.config.listener.v3.Listener": {run: "name address additional_addresses listener_filters listener_filters_timeout continue_on_listener_filters_timeout filter_chains default_filter_chain use_original_dst access_log tcp_backlog_size",
