@@ -168,3 +168,15 @@ var (
 	_ loop.Loop  = (*Loop)(nil)
 	_ loop.Ender = (*Loop)(nil)
 )
+
+// Conns answers how many connections the loop has.
+func (l *Loop) Conns() int { return len(l.conns) }
+
+// Held answers how many bytes the loop's connections hold: received and not consumed, written and not sent.
+func (l *Loop) Held() int {
+	n := 0
+	for _, c := range l.conns {
+		n += len(c.in) + len(c.out)
+	}
+	return n
+}
