@@ -123,7 +123,7 @@ func (x *Exchange) open(c upstream.Conn) {
 		x.attemptFailed(reason)
 		return
 	}
-	x.stream, x.endSent = s, end
+	x.stream, x.endSent, x.stale = s, end, c.Served() > 1
 	x.rec.MTLS = x.rec.MTLS || !x.foreign() // there is no other way to a workload
 	x.pump()
 }
@@ -153,6 +153,8 @@ func (x *Exchange) mayRetry(reason failure.Reason) bool {
 		return false // there is one program; the caller's proxy knows other ones
 	case reason.Untouched():
 		return true
+	case x.origin.HTTP != nil && !x.stale:
+		return false // a foreign route says so itself when it wants more
 	}
 	return reason.Retryable() && idempotent(x.rec.Method)
 }

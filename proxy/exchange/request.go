@@ -88,6 +88,7 @@ type attempts struct {
 	tried   [maxAttempts]*cluster.Endpoint
 	ntried  int
 	count   int
+	stale   bool   // the connection had served others, and nothing of a response has come: the server may have been closing it
 	hash    uint64 // what the route's hash keys come to, for policies that hash (hash.go)
 	hashed  bool   // there was something to hash; otherwise the pick is at random
 }

@@ -19,6 +19,7 @@ func (t *receiver) Head(h *message.Head, end bool) {
 	h.Close = false
 	x.stir()
 	if h.Status < 200 && h.Status != 101 {
+		x.stale = false
 		x.client.Head(h, false)
 		return
 	}
