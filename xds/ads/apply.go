@@ -133,6 +133,9 @@ func open(a *anypb.Any, m proto.Message) error {
 	if a == nil {
 		return errors.New("has no content")
 	}
+	if !a.MessageIs(m) {
+		return fmt.Errorf("is a %q, not a %s", a.MessageName(), m.ProtoReflect().Descriptor().FullName())
+	}
 	return a.UnmarshalTo(m)
 }
 
