@@ -57,7 +57,7 @@ func (e Error) Error() string {
 	s := e.File + ":" + strconv.Itoa(e.Line) + ": "
 	for _, part := range []string{e.Object, e.Path} {
 		if part != "" {
-			s += part + ": "
+			s += oneLine(part) + ": " // a key of the file may hold a line's end
 		}
 	}
 	return s + oneLine(e.Message)
