@@ -1,6 +1,7 @@
-// Package balancer decides which of several candidates takes the next request: power of two choices, the
-// less loaded of two drawn at random. It knows candidates only by index and load. A Wheel is immutable and
-// safe for concurrent use; random numbers are arguments. Pure. Start reading at Pick.
+// Package balancer decides which of several candidates takes the next request. Its default is power of two choices, the
+// less loaded of two drawn at random; others (hash.go) are random, round robin, ring hash and Maglev. It knows candidates
+// only by index, weight, load and, for the hashes, name. What it makes is immutable and
+// safe for concurrent use; random numbers are arguments. Pure. Start reading at Wheel.Pick.
 package balancer
 
 import "sort"
