@@ -26,18 +26,12 @@ func accessLogs(path string, list []*accessv3.AccessLog) ([]model.AccessLog, err
 }
 
 func accessLog(path string, a *accessv3.AccessLog) (l model.AccessLog, err error) {
-	if err := known(path, a); err != nil {
-		return l, err
-	}
 	path = join(path, "typed_config")
 	var format *corev3.SubstitutionFormatString
 	switch c := a.GetTypedConfig(); {
 	case is(c, &filev3.FileAccessLog{}):
 		var m filev3.FileAccessLog
 		if err := unpack(path, c, &m); err != nil {
-			return l, err
-		}
-		if err := known(path, &m); err != nil {
 			return l, err
 		}
 		if l.Path = m.GetPath(); l.Path == "" {
@@ -80,9 +74,6 @@ func accessLog(path string, a *accessv3.AccessLog) (l model.AccessLog, err error
 }
 
 func substitution(path string, m *corev3.SubstitutionFormatString, l *model.AccessLog) (err error) {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	l.OmitEmpty = m.GetOmitEmptyValues()
 	switch f := m.GetFormat().(type) {
 	case *corev3.SubstitutionFormatString_TextFormat:

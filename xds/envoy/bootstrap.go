@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"slices"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -22,9 +23,6 @@ func Bootstrap(m *bootstrapv3.Bootstrap) (*model.Bootstrap, error) {
 		return nil, err
 	}
 	if m.GetAdmin().GetAddress() != nil {
-		if err := known("admin", m.GetAdmin()); err != nil {
-			return nil, err
-		}
 		b.Admin = &model.Admin{}
 		if b.Admin.Address, err = address("admin.address", m.GetAdmin().GetAddress()); err != nil {
 			return nil, err
@@ -38,14 +36,75 @@ func Bootstrap(m *bootstrapv3.Bootstrap) (*model.Bootstrap, error) {
 	if err := static(m.GetStaticResources(), b); err != nil {
 		return nil, err
 	}
-	return b, dynamic(m.GetDynamicResources(), b)
+	if err := dynamic(m.GetDynamicResources(), b); err != nil {
+		return nil, err
+	}
+	return b, whole(b)
+}
+
+// whole refuses references to what nobody will ever tell.
+func whole(b *model.Bootstrap) error {
+	const needs = "needs dynamic_resources.ads_config"
+	if b.ADS != nil {
+		for i := range b.Clusters {
+			c := &b.Clusters[i]
+			if c.Name != b.ADS.Cluster {
+				continue
+			}
+			if c.Upstream.Version != model.UpstreamHTTP2 {
+				return refuse(at("static_resources.clusters", i), "carries gRPC and needs http2_protocol_options")
+			}
+			return nil
+		}
+		return refuse("dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name", "%q is not one of static_resources.clusters", clip(b.ADS.Cluster.String()))
+	}
+	for i := range b.Clusters {
+		p := at("static_resources.clusters", i)
+		if b.Clusters[i].Discovery == model.DiscoveryEDS {
+			return refuse(join(p, "eds_cluster_config"), needs)
+		}
+		if t := b.Clusters[i].TLS; t != nil && !told(b, t.Certificates, t.Validation) {
+			return refuse(join(p, "transport_socket"), "names a secret that is not one of static_resources.secrets and "+needs)
+		}
+	}
+	for i := range b.Listeners {
+		l := &b.Listeners[i]
+		chains := l.Chains
+		if l.Default != nil {
+			chains = append(slices.Clip(chains), *l.Default)
+		}
+		for k, c := range chains {
+			p := at(at("static_resources.listeners", i)+".filter_chains", k)
+			if k == len(l.Chains) {
+				p = at("static_resources.listeners", i) + ".default_filter_chain"
+			}
+			if c.HTTP != nil && c.HTTP.Routes == nil {
+				return refuse(p+".filters[0].typed_config.rds", needs)
+			}
+			if c.TLS != nil && !told(b, c.TLS.Certificates, c.TLS.Validation) {
+				return refuse(p+".transport_socket", "names a secret that is not one of static_resources.secrets and "+needs)
+			}
+		}
+	}
+	return nil
+}
+
+// told reports whether every secret that is named is static.
+func told(b *model.Bootstrap, certificates []model.SecretRef, v *model.Validation) bool {
+	refs := certificates
+	if v != nil {
+		refs = append(slices.Clip(refs), v.Roots, v.CRL)
+	}
+	for _, r := range refs {
+		if r.SDS != "" && !slices.ContainsFunc(b.Secrets, func(s model.Secret) bool { return s.Name == r.SDS }) {
+			return false
+		}
+	}
+	return true
 }
 
 func static(m *bootstrapv3.Bootstrap_StaticResources, b *model.Bootstrap) error {
 	const path = "static_resources"
-	if err := known(path, m); err != nil {
-		return err
-	}
 	names := map[string]bool{}
 	for i, c := range m.GetClusters() {
 		p := at(path+".clusters", i)
@@ -80,6 +139,9 @@ func static(m *bootstrapv3.Bootstrap_StaticResources, b *model.Bootstrap) error 
 		if err != nil {
 			return err
 		}
+		if slices.ContainsFunc(b.Secrets, func(s model.Secret) bool { return s.Name == secret.Name }) {
+			return refuse(at(path+".secrets", i), "%q is the name of another secret", clip(secret.Name))
+		}
 		b.Secrets = append(b.Secrets, *secret)
 	}
 	return nil
@@ -89,9 +151,6 @@ func dynamic(m *bootstrapv3.Bootstrap_DynamicResources, b *model.Bootstrap) erro
 	const path = "dynamic_resources"
 	if m == nil {
 		return nil
-	}
-	if err := known(path, m); err != nil {
-		return err
 	}
 	b.LDS, b.CDS = m.GetLdsConfig() != nil, m.GetCdsConfig() != nil
 	if b.LDS {
@@ -112,9 +171,15 @@ func dynamic(m *bootstrapv3.Bootstrap_DynamicResources, b *model.Bootstrap) erro
 	if err != nil {
 		return err
 	}
-	for _, s := range []*corev3.ConfigSource{m.GetLdsConfig(), m.GetCdsConfig()} {
+	for i, s := range []*corev3.ConfigSource{m.GetCdsConfig(), m.GetLdsConfig()} {
 		if t := s.GetInitialFetchTimeout(); t != nil {
-			ads.InitialFetch = t.AsDuration()
+			p := path + []string{".cds_config", ".lds_config"}[i] + ".initial_fetch_timeout"
+			if ads.InitialFetch, err = duration(p, t, 0); err != nil {
+				return err
+			}
+			if ads.InitialFetch == 0 {
+				ads.InitialFetch = forever
+			}
 		}
 	}
 	b.ADS = ads
@@ -122,29 +187,26 @@ func dynamic(m *bootstrapv3.Bootstrap_DynamicResources, b *model.Bootstrap) erro
 }
 
 func adsConfig(path string, c *corev3.ApiConfigSource) (*model.ADS, error) {
-	if err := known(path, c); err != nil {
-		return nil, err
-	}
 	a := &model.ADS{Delta: c.GetApiType() == corev3.ApiConfigSource_DELTA_GRPC, InitialFetch: 15 * time.Second}
 	if !a.Delta && c.GetApiType() != corev3.ApiConfigSource_GRPC {
 		return nil, refuse(join(path, "api_type"), "%s %s", c.GetApiType(), notRun)
+	}
+	if err := version3(join(path, "transport_api_version"), c.GetTransportApiVersion()); err != nil {
+		return nil, err
 	}
 	if len(c.GetGrpcServices()) != 1 {
 		return nil, refuse(join(path, "grpc_services"), "%d of them; Tulle runs exactly one", len(c.GetGrpcServices()))
 	}
 	p := at(join(path, "grpc_services"), 0)
 	s := c.GetGrpcServices()[0]
-	if err := known(p, s); err != nil {
-		return nil, err
-	}
 	if s.GetEnvoyGrpc() == nil {
 		return nil, refuse(join(p, "envoy_grpc"), "is missing")
 	}
-	if err := known(join(p, "envoy_grpc"), s.GetEnvoyGrpc()); err != nil {
-		return nil, err
-	}
 	a.Cluster = model.Free(s.GetEnvoyGrpc().GetClusterName())
-	for _, h := range s.GetInitialMetadata() {
+	for i, h := range s.GetInitialMetadata() {
+		if !token(h.GetKey()) {
+			return nil, refuse(join(at(join(p, "initial_metadata"), i), "key"), "%q is not the name of a field", clip(h.GetKey()))
+		}
 		a.Headers = append(a.Headers, model.Header{Name: h.GetKey(), Value: h.GetValue()})
 	}
 	if a.Cluster.Service.Name == "" {
@@ -156,9 +218,6 @@ func adsConfig(path string, c *corev3.ApiConfigSource) (*model.ADS, error) {
 
 func node(path string, m *corev3.Node) (model.Node, error) {
 	n := model.Node{ID: m.GetId(), Cluster: m.GetCluster()}
-	if err := known(path, m); err != nil {
-		return n, err
-	}
 	if l := m.GetLocality(); l != nil {
 		n.Locality = l.GetRegion() + "/" + l.GetZone() + "/" + l.GetSubZone()
 	}

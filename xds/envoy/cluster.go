@@ -2,6 +2,9 @@ package envoy
 
 import (
 	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -11,6 +14,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -25,7 +29,7 @@ func Cluster(path string, m *clusterv3.Cluster) (c *model.Cluster, e *model.Endp
 	if m.GetName() == "" {
 		return nil, nil, refuse(join(path, "name"), "is missing")
 	}
-	c = &model.Cluster{Name: model.Free(m.GetName()), CloseOnHealthFailure: m.GetCloseConnectionsOnHostHealthFailure(),
+	c = &model.Cluster{Name: model.Free(m.GetName()), IdleTimeout: time.Hour, CloseOnHealthFailure: m.GetCloseConnectionsOnHostHealthFailure(),
 		KeepAlive: m.GetUpstreamConnectionOptions().GetTcpKeepalive() != nil, MaxRequests: m.GetMaxRequestsPerConnection().GetValue()}
 	if c.ConnectTimeout, err = duration(join(path, "connect_timeout"), m.GetConnectTimeout(), 5*time.Second); err == nil && c.ConnectTimeout == 0 {
 		err = refuse(join(path, "connect_timeout"), "is not more than 0")
@@ -64,24 +68,23 @@ func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*mod
 	case clusterv3.Cluster_EDS:
 		c.Discovery = model.DiscoveryEDS
 		p := join(path, "eds_cluster_config")
-		if err := known(p, m.GetEdsClusterConfig()); err != nil {
-			return nil, err
-		}
 		if s := m.GetEdsClusterConfig().GetServiceName(); s != "" && s != m.GetName() {
 			return nil, refuse(join(p, "service_name"), "%q is not the cluster's own name; no other %s", clip(s), notRun)
 		}
-		return nil, overADS(join(p, "eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
+		if m.GetLoadAssignment() != nil {
+			return nil, refuse(load, "does not fit type EDS")
+		}
+		return nil, byName(join(p, "eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
 	case clusterv3.Cluster_ORIGINAL_DST:
 		c.Discovery = model.DiscoveryOriginal
 		o := m.GetOriginalDstLbConfig()
-		if err := known(join(path, "original_dst_lb_config"), o); err != nil {
-			return nil, err
-		}
 		if o.GetUseHttpHeader() {
 			c.Original.Header = orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host")
 		}
-		c.Original.Port = uint16(o.GetUpstreamPortOverride().GetValue())
 		var err error
+		if c.Original.Port, err = portNumber(join(path, "original_dst_lb_config.upstream_port_override"), o.GetUpstreamPortOverride().GetValue()); err != nil {
+			return nil, err
+		}
 		c.Original.Clean, err = duration(join(path, "cleanup_interval"), m.GetCleanupInterval(), 5*time.Second)
 		return nil, err
 	}
@@ -103,34 +106,29 @@ func clusterBalancing(path string, m *clusterv3.Cluster, c *model.Cluster) error
 		b.Policy = model.RoundRobin
 	case clusterv3.Cluster_LEAST_REQUEST:
 		b.Policy = model.LeastRequest
-		if err := known(join(path, "least_request_lb_config"), m.GetLeastRequestLbConfig()); err != nil {
-			return err
-		}
 		b.ChoiceCount = m.GetLeastRequestLbConfig().GetChoiceCount().GetValue()
 	case clusterv3.Cluster_RANDOM:
 		b.Policy = model.Random
 	case clusterv3.Cluster_RING_HASH:
 		b.Policy = model.RingHash
 		r := m.GetRingHashLbConfig()
-		if err := known(join(path, "ring_hash_lb_config"), r); err != nil {
-			return err
-		}
 		b.MinRing, b.MaxRing = r.GetMinimumRingSize().GetValue(), r.GetMaximumRingSize().GetValue()
 	case clusterv3.Cluster_MAGLEV:
 		b.Policy = model.Maglev
-		if err := known(join(path, "maglev_lb_config"), m.GetMaglevLbConfig()); err != nil {
-			return err
-		}
 		b.TableSize = m.GetMaglevLbConfig().GetTableSize().GetValue()
+	case clusterv3.Cluster_CLUSTER_PROVIDED:
 	default:
 		return refuse(join(path, "lb_policy"), "%s %s", m.GetLbPolicy(), notRun)
 	}
-	common := m.GetCommonLbConfig()
-	if err := known(join(path, "common_lb_config"), common); err != nil {
-		return err
+	if provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED; provided != (m.GetType() == clusterv3.Cluster_ORIGINAL_DST) {
+		return refuse(join(path, "lb_policy"), "%s does not fit type %s: ORIGINAL_DST has CLUSTER_PROVIDED, the others have not", m.GetLbPolicy(), m.GetType())
 	}
+	common := m.GetCommonLbConfig()
 	if p := common.GetHealthyPanicThreshold(); p != nil {
 		v := p.GetValue()
+		if !(v >= 0 && v <= 100) {
+			return refuse(join(path, "common_lb_config.healthy_panic_threshold"), "is not from 0 to 100")
+		}
 		b.Panic = &v
 	}
 	b.Overprovision = m.GetLoadAssignment().GetPolicy().GetOverprovisioningFactor().GetValue()
@@ -144,9 +142,6 @@ func clusterTransport(path string, m *clusterv3.Cluster, c *model.Cluster) error
 func transport(path string, t *corev3.TransportSocket, c *model.Cluster) (err error) {
 	if t == nil {
 		return nil
-	}
-	if err := known(path, t); err != nil {
-		return err
 	}
 	path = join(path, "typed_config")
 	switch a := t.GetTypedConfig(); {
@@ -162,12 +157,6 @@ func transport(path string, t *corev3.TransportSocket, c *model.Cluster) (err er
 	case is(a, &upstreamproxyv3.ProxyProtocolUpstreamTransport{}):
 		var u upstreamproxyv3.ProxyProtocolUpstreamTransport
 		if err := unpack(path, a, &u); err != nil {
-			return err
-		}
-		if err := known(path, &u); err != nil {
-			return err
-		}
-		if err := known(join(path, "config"), u.GetConfig()); err != nil {
 			return err
 		}
 		c.SendProxy = 1
@@ -187,7 +176,8 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 			return err
 		}
 	}
-	for name, a := range m.GetTypedExtensionProtocolOptions() {
+	for _, name := range slices.Sorted(maps.Keys(m.GetTypedExtensionProtocolOptions())) {
+		a := m.GetTypedExtensionProtocolOptions()[name]
 		p := join(path, "typed_extension_protocol_options."+name)
 		if name != protocolOptions {
 			return refuse(p, notRun)
@@ -204,17 +194,10 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 }
 
 func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) (err error) {
-	if err := known(path, o); err != nil {
-		return err
-	}
 	if err := upstreamCommon(join(path, "common_http_protocol_options"), o.GetCommonHttpProtocolOptions(), c); err != nil {
 		return err
 	}
 	if u := o.GetUpstreamHttpProtocolOptions(); u != nil {
-		p := join(path, "upstream_http_protocol_options")
-		if err := known(p, u); err != nil {
-			return err
-		}
 		if c.TLS != nil {
 			c.TLS.AutoSNI, c.TLS.AutoSANs = c.TLS.AutoSNI || u.GetAutoSni(), c.TLS.AutoSANs || u.GetAutoSanValidation()
 		}
@@ -230,9 +213,6 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 	switch v := o.GetUpstreamProtocolOptions().(type) {
 	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
 		p := join(path, "explicit_http_config")
-		if err := known(p, v.ExplicitHttpConfig); err != nil {
-			return err
-		}
 		up.Version = model.UpstreamHTTP1
 		if v.ExplicitHttpConfig.GetHttp2ProtocolOptions() != nil {
 			up.Version = model.UpstreamHTTP2
@@ -240,16 +220,10 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 		return options(p, v.ExplicitHttpConfig.GetHttpProtocolOptions(), v.ExplicitHttpConfig.GetHttp2ProtocolOptions())
 	case *httpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
 		p := join(path, "use_downstream_protocol_config")
-		if err := known(p, v.UseDownstreamProtocolConfig); err != nil {
-			return err
-		}
 		up.Version = model.UpstreamDownstream
 		return options(p, v.UseDownstreamProtocolConfig.GetHttpProtocolOptions(), v.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions())
 	case *httpv3.HttpProtocolOptions_AutoConfig:
 		p := join(path, "auto_config")
-		if err := known(p, v.AutoConfig); err != nil {
-			return err
-		}
 		if up.Version = model.UpstreamAuto; c.TLS == nil {
 			return refuse(p, "needs a TLS transport_socket: ALPN decides")
 		}
@@ -259,9 +233,6 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 }
 
 func upstreamCommon(path string, m *corev3.HttpProtocolOptions, c *model.Cluster) error {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	if m.GetMaxStreamDuration() != nil || m.GetMaxHeadersCount() != nil {
 		return refuse(path, "max_stream_duration and max_headers_count of a cluster are not run by Tulle; set them on the route and the listener")
 	}
@@ -278,12 +249,14 @@ func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error 
 	usual := model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3}
 	c.Breakers = [2]model.Breakers{usual, usual}
 	path = join(path, "circuit_breakers")
-	if err := known(path, m.GetCircuitBreakers()); err != nil {
-		return err
-	}
 	for i, t := range m.GetCircuitBreakers().GetThresholds() {
-		if err := known(at(join(path, "thresholds"), i), t); err != nil {
-			return err
+		for _, f := range []struct {
+			name string
+			n    *wrapperspb.UInt32Value
+		}{{"max_connections", t.GetMaxConnections()}, {"max_pending_requests", t.GetMaxPendingRequests()}, {"max_requests", t.GetMaxRequests()}, {"max_retries", t.GetMaxRetries()}} {
+			if f.n != nil && f.n.GetValue() == 0 {
+				return refuse(join(at(join(path, "thresholds"), i), f.name), "of 0 %s", notRun)
+			}
 		}
 		b := &c.Breakers[model.PriorityDefault]
 		if t.GetPriority() == corev3.RoutingPriority_HIGH {
@@ -307,11 +280,11 @@ func clusterHealth(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 }
 
 func healthCheck(path string, m *corev3.HealthCheck) (h model.HealthCheck, err error) {
-	if err := known(path, m); err != nil {
+	h = model.HealthCheck{UnhealthyThreshold: numberOr(m.GetUnhealthyThreshold(), 2), HealthyThreshold: numberOr(m.GetHealthyThreshold(), 1),
+		ReuseConnection: boolOr(m.GetReuseConnection(), true)}
+	if h.Port, err = portNumber(join(path, "alt_port"), m.GetAltPort().GetValue()); err != nil {
 		return h, err
 	}
-	h = model.HealthCheck{UnhealthyThreshold: numberOr(m.GetUnhealthyThreshold(), 2), HealthyThreshold: numberOr(m.GetHealthyThreshold(), 1),
-		ReuseConnection: boolOr(m.GetReuseConnection(), true), Port: uint16(m.GetAltPort().GetValue())}
 	err = durations(path, []durationField{{&h.Timeout, "timeout", m.GetTimeout(), 0}, {&h.Interval, "interval", m.GetInterval(), 0},
 		{&h.NoTrafficInterval, "no_traffic_interval", m.GetNoTrafficInterval(), time.Minute},
 		{&h.UnhealthyInterval, "unhealthy_interval", m.GetUnhealthyInterval(), 0}, {&h.Jitter, "interval_jitter", m.GetIntervalJitter(), 0}})
@@ -326,13 +299,10 @@ func healthCheck(path string, m *corev3.HealthCheck) (h model.HealthCheck, err e
 		return h, httpCheck(join(path, "http_health_check"), k.HttpHealthCheck, &h)
 	case *corev3.HealthCheck_GrpcHealthCheck_:
 		h.Kind, h.Service, h.Host = model.CheckGRPC, k.GrpcHealthCheck.GetServiceName(), k.GrpcHealthCheck.GetAuthority()
-		return h, known(join(path, "grpc_health_check"), k.GrpcHealthCheck)
+		return h, nil
 	case *corev3.HealthCheck_TcpHealthCheck_:
 		h.Kind = model.CheckTCP
 		p := join(path, "tcp_health_check")
-		if err := known(p, k.TcpHealthCheck); err != nil {
-			return h, err
-		}
 		if h.Send, err = payload(join(p, "send"), k.TcpHealthCheck.GetSend()); err != nil {
 			return h, err
 		}
@@ -360,9 +330,6 @@ func payload(path string, p *corev3.HealthCheck_Payload) ([]byte, error) {
 }
 
 func httpCheck(path string, m *corev3.HealthCheck_HttpHealthCheck, h *model.HealthCheck) error {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	h.Kind, h.Path, h.Host, h.HTTP2 = model.CheckHTTP, m.GetPath(), m.GetHost(), m.GetCodecClientType() == typev3.CodecClientType_HTTP2
 	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {
 		h.Method = m.GetMethod().String()
@@ -374,10 +341,14 @@ func httpCheck(path string, m *corev3.HealthCheck_HttpHealthCheck, h *model.Heal
 		h.Statuses = append(h.Statuses, model.StatusRange{From: int(s.GetStart()), To: int(s.GetEnd())})
 	}
 	for i, a := range m.GetRequestHeadersToAdd() {
-		if err := known(at(join(path, "request_headers_to_add"), i), a); err != nil {
+		v, err := addedHeader(at(join(path, "request_headers_to_add"), i), a)
+		if err != nil {
 			return err
 		}
-		h.Headers = append(h.Headers, model.Header{Name: a.GetHeader().GetKey(), Value: a.GetHeader().GetValue()})
+		h.Headers = append(h.Headers, v)
+	}
+	if m.GetPath() == "" || m.GetPath()[0] != '/' || strings.ContainsAny(m.GetPath(), " \t") {
+		return refuse(join(path, "path"), "%q is not the path of a request", clip(m.GetPath()))
 	}
 	return nil
 }
@@ -388,9 +359,6 @@ func clusterOutlier(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 		return nil
 	}
 	path = join(path, "outlier_detection")
-	if err := known(path, d); err != nil {
-		return err
-	}
 	o := &model.Outlier{Consecutive5xx: numberOr(d.GetConsecutive_5Xx(), 5), ConsecutiveGateway: numberOr(d.GetConsecutiveGatewayFailure(), 5),
 		ConsecutiveLocal: numberOr(d.GetConsecutiveLocalOriginFailure(), 5), SplitLocal: d.GetSplitExternalLocalOriginErrors(),
 		MaxPercent: numberOr(d.GetMaxEjectionPercent(), 10), Enforce5xx: numberOr(d.GetEnforcingConsecutive_5Xx(), 100),
@@ -400,6 +368,16 @@ func clusterOutlier(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 		EnforceFailurePercent: d.GetEnforcingFailurePercentage().GetValue(), FailureThreshold: numberOr(d.GetFailurePercentageThreshold(), 85),
 		FailureMinimumHosts: numberOr(d.GetFailurePercentageMinimumHosts(), 5), FailureRequestVolume: numberOr(d.GetFailurePercentageRequestVolume(), 50)}
 	c.Outlier = o
+	for _, f := range []struct {
+		name  string
+		value uint32
+	}{{"max_ejection_percent", o.MaxPercent}, {"enforcing_consecutive_5xx", o.Enforce5xx}, {"enforcing_consecutive_gateway_failure", o.EnforceGateway},
+		{"enforcing_consecutive_local_origin_failure", o.EnforceLocal}, {"enforcing_success_rate", o.EnforceSuccessRate},
+		{"enforcing_failure_percentage", o.EnforceFailurePercent}, {"failure_percentage_threshold", o.FailureThreshold}} {
+		if f.value > 100 {
+			return refuse(join(path, f.name), "%d is more than 100", f.value)
+		}
+	}
 	return durations(path, []durationField{{&o.Interval, "interval", d.GetInterval(), 10 * time.Second},
 		{&o.BaseEjection, "base_ejection_time", d.GetBaseEjectionTime(), 30 * time.Second},
 		{&o.MaxEjection, "max_ejection_time", d.GetMaxEjectionTime(), 300 * time.Second}})

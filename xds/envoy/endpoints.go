@@ -9,6 +9,12 @@ import (
 
 // Endpoints reads an assignment as EDS brings it.
 func Endpoints(path string, m *endpointv3.ClusterLoadAssignment) (*model.Endpoints, error) {
+	if err := known(path, m); err != nil {
+		return nil, err
+	}
+	if m.GetClusterName() == "" {
+		return nil, refuse(join(path, "cluster_name"), "is missing")
+	}
 	e, _, err := endpoints(path, m, m.GetClusterName(), false)
 	return e, err
 }
@@ -17,17 +23,8 @@ func Endpoints(path string, m *endpointv3.ClusterLoadAssignment) (*model.Endpoin
 func endpoints(path string, m *endpointv3.ClusterLoadAssignment, name string, byName bool) (*model.Endpoints, []model.Host, error) {
 	e := &model.Endpoints{Cluster: model.Free(name), Overprovision: m.GetPolicy().GetOverprovisioningFactor().GetValue()}
 	var hosts []model.Host
-	if err := known(path, m); err != nil {
-		return nil, nil, err
-	}
-	if err := known(join(path, "policy"), m.GetPolicy()); err != nil {
-		return nil, nil, err
-	}
 	for i, l := range m.GetEndpoints() {
 		p := at(join(path, "endpoints"), i)
-		if err := known(p, l); err != nil {
-			return nil, nil, err
-		}
 		if l.GetPriority() > 127 {
 			return nil, nil, refuse(join(p, "priority"), "%d is more than 127", l.GetPriority())
 		}
@@ -54,9 +51,6 @@ func endpoints(path string, m *endpointv3.ClusterLoadAssignment, name string, by
 }
 
 func endpoint(path string, lb *endpointv3.LbEndpoint, byName bool) (ep model.Endpoint, host *model.Host, err error) {
-	if err := known(path, lb); err != nil {
-		return ep, nil, err
-	}
 	if ep.Weight = numberOr(lb.GetLoadBalancingWeight(), 1); ep.Weight == 0 {
 		return ep, nil, refuse(join(path, "load_balancing_weight"), "is 0")
 	}
@@ -76,19 +70,12 @@ func endpoint(path string, lb *endpointv3.LbEndpoint, byName bool) (ep model.End
 	if e == nil {
 		return ep, nil, refuse(p, "is missing")
 	}
-	if err := known(p, e); err != nil {
+	if ep.CheckPort, err = portNumber(join(p, "health_check_config.port_value"), e.GetHealthCheckConfig().GetPortValue()); err != nil {
 		return ep, nil, err
 	}
-	if err := known(join(p, "health_check_config"), e.GetHealthCheckConfig()); err != nil {
-		return ep, nil, err
-	}
-	ep.CheckPort = uint16(e.GetHealthCheckConfig().GetPortValue())
 	ep.Workload = e.GetHostname()
 	if s := e.GetAddress().GetSocketAddress(); byName && s != nil {
 		q := join(p, "address.socket_address")
-		if err := known(q, s); err != nil {
-			return ep, nil, err
-		}
 		port, err := portOf(q, s)
 		if err == nil && (s.GetAddress() == "" || port == 0) {
 			err = refuse(q, "needs a name and a port")

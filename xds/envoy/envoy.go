@@ -49,31 +49,74 @@ func join(path, field string) string {
 
 func at(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
 
-// known refuses every field of m that is set and not in its table.
-func known(path string, m proto.Message) error {
-	if m == nil || !m.ProtoReflect().IsValid() {
+// known refuses every field of m, and of the messages in it, that is set and not in its table.
+func known(path string, m proto.Message) error { return knownIn(path, m.ProtoReflect()) }
+
+func knownIn(path string, r protoreflect.Message) error {
+	name := r.Descriptor().FullName()
+	if !r.IsValid() || name.Parent() == "google.protobuf" {
 		return nil
 	}
-	r := m.ProtoReflect()
-	table, ok := fields[r.Descriptor().FullName()]
+	table, ok := fields[name]
 	if !ok {
-		return refuse(path, "%s %s", r.Descriptor().Name(), notRun)
+		return refuse(path, "%s %s", name.Name(), notRun)
 	}
-	var err error
-	r.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if _, ok := table.find(string(fd.Name())); ok {
-			return true
+	if len(r.GetUnknown()) > 0 {
+		return refuse(path, "holds a field that this version does not know")
+	}
+	for i, all := 0, r.Descriptor().Fields(); i < all.Len(); i++ { // in order, so that the same error comes every time
+		fd := all.Get(i)
+		if !r.Has(fd) {
+			continue
 		}
-		err = refuse(join(path, string(fd.Name())), notRun)
-		return false
-	})
-	if err == nil && len(r.GetUnknown()) > 0 {
-		err = refuse(path, "holds a field that this version does not know")
+		p := join(path, string(fd.Name()))
+		why, ok := table.find(string(fd.Name()))
+		if !ok {
+			return refuse(p, notRun)
+		}
+		if why != "" {
+			continue
+		}
+		if err := knownValue(p, fd, r.Get(fd)); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
-// unpack fills m from a; the type has to be exactly m's.
+func knownValue(path string, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	switch {
+	case fd.IsMap():
+		return nil // of Any: see unpack
+	case fd.IsList():
+		for i, l := 0, v.List(); i < l.Len(); i++ {
+			if err := knownOne(at(path, i), fd, l.Get(i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return knownOne(path, fd, v)
+}
+
+func knownOne(path string, fd protoreflect.FieldDescriptor, v protoreflect.Value) error {
+	switch fd.Kind() {
+	case protoreflect.MessageKind:
+		return knownIn(path, v.Message())
+	case protoreflect.StringKind:
+		// Many texts become part of a head or a log; only contents and formats have lines.
+		if n := fd.Name(); strings.ContainsAny(v.String(), "\r\n\x00") && n != "inline_string" && n != "text_format" && n != "format" {
+			return refuse(path, "holds a line end or NUL")
+		}
+	case protoreflect.EnumKind:
+		if fd.Enum().Values().ByNumber(v.Enum()) == nil {
+			return refuse(path, "%d is no value of it", v.Enum())
+		}
+	}
+	return nil
+}
+
+// unpack fills m from a, of exactly its type and with nothing unknown in it.
 func unpack(path string, a *anypb.Any, m proto.Message) error {
 	want := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
 	if a == nil {
@@ -85,7 +128,7 @@ func unpack(path string, a *anypb.Any, m proto.Message) error {
 	if err := proto.Unmarshal(a.GetValue(), m); err != nil {
 		return refuse(path, "%s", clip(err.Error()))
 	}
-	return nil
+	return known(path, m)
 }
 
 // is reports whether a holds an m.
@@ -140,13 +183,7 @@ func address(path string, a *corev3.Address) (netip.AddrPort, error) {
 	if s == nil {
 		return netip.AddrPort{}, refuse(path, "has to be a socket_address")
 	}
-	if err := known(path, a); err != nil {
-		return netip.AddrPort{}, err
-	}
 	path = join(path, "socket_address")
-	if err := known(path, s); err != nil {
-		return netip.AddrPort{}, err
-	}
 	ip, err := netip.ParseAddr(s.GetAddress())
 	if err != nil {
 		return netip.AddrPort{}, refuse(join(path, "address"), "%q is not an IP address", clip(s.GetAddress()))
@@ -159,19 +196,20 @@ func portOf(path string, s *corev3.SocketAddress) (uint16, error) {
 	if s.GetProtocol() != corev3.SocketAddress_TCP {
 		return 0, refuse(join(path, "protocol"), "%s %s", s.GetProtocol(), notRun)
 	}
-	if s.GetPortValue() > 65535 {
-		return 0, refuse(join(path, "port_value"), "%d is not a port", s.GetPortValue())
+	return portNumber(join(path, "port_value"), s.GetPortValue())
+}
+
+func portNumber(path string, n uint32) (uint16, error) {
+	if n > 65535 {
+		return 0, refuse(path, "%d is not a port", n)
 	}
-	return uint16(s.GetPortValue()), nil
+	return uint16(n), nil
 }
 
 func prefixes(path string, list []*corev3.CidrRange) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for i, c := range list {
 		p := at(path, i)
-		if err := known(p, c); err != nil {
-			return nil, err
-		}
 		ip, err := netip.ParseAddr(c.GetAddressPrefix())
 		if err != nil {
 			return nil, refuse(join(p, "address_prefix"), "%q is not an IP address", clip(c.GetAddressPrefix()))
@@ -190,9 +228,6 @@ func material(path string, d *corev3.DataSource) (model.Material, error) {
 	if d == nil {
 		return model.Material{}, nil
 	}
-	if err := known(path, d); err != nil {
-		return model.Material{}, err
-	}
 	switch s := d.GetSpecifier().(type) {
 	case *corev3.DataSource_Filename:
 		return model.Material{File: s.Filename}, nil
@@ -204,9 +239,25 @@ func material(path string, d *corev3.DataSource) (model.Material, error) {
 	return model.Material{}, refuse(path, "names nothing")
 }
 
+// byName is overADS for what is asked for by name: how long a first resource is waited for is said once for all.
+func byName(path string, c *corev3.ConfigSource) error {
+	if c.GetInitialFetchTimeout() != nil {
+		return refuse(join(path, "initial_fetch_timeout"), "is run in lds_config and cds_config only, for everything")
+	}
+	return overADS(path, c)
+}
+
+// version3 refuses other versions of the API; AUTO is not said.
+func version3(path string, v corev3.ApiVersion) error {
+	if v != corev3.ApiVersion_V3 && v != corev3.ApiVersion_AUTO {
+		return refuse(path, "%s %s", v, notRun)
+	}
+	return nil
+}
+
 // overADS refuses configuration from anywhere else than the one stream.
 func overADS(path string, c *corev3.ConfigSource) error {
-	if err := known(path, c); err != nil {
+	if err := version3(join(path, "resource_api_version"), c.GetResourceApiVersion()); err != nil {
 		return err
 	}
 	if c.GetAds() == nil {
@@ -217,7 +268,7 @@ func overADS(path string, c *corev3.ConfigSource) error {
 
 // clip keeps foreign text in errors short and on one line.
 func clip(s string) string {
-	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\n", " "), "?")
+	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "?")
 	if len(s) > 120 {
 		return s[:120] + "…"
 	}

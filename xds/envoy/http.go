@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -15,9 +16,6 @@ import (
 )
 
 func decodeHTTP(path string, m *hcmv3.HttpConnectionManager) (*model.HTTP, error) {
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	h := &model.HTTP{StatPrefix: m.GetStatPrefix(), ServerName: orText(m.GetServerName(), "envoy"), Via: m.GetVia(),
 		UseRemoteAddress: m.GetUseRemoteAddress().GetValue(), XFFTrustedHops: m.GetXffNumTrustedHops(), SkipXFFAppend: m.GetSkipXffAppend(),
 		RequestID: boolOr(m.GetGenerateRequestId(), true), KeepRequestID: m.GetPreserveExternalRequestId(), RequestIDResponse: m.GetAlwaysSetRequestIdInResponse(),
@@ -47,11 +45,7 @@ func decodeHTTP(path string, m *hcmv3.HttpConnectionManager) (*model.HTTP, error
 	if err := httpRoutes(path, m, h); err != nil {
 		return nil, err
 	}
-	for i, u := range m.GetUpgradeConfigs() {
-		p := at(join(path, "upgrade_configs"), i)
-		if err := known(p, u); err != nil {
-			return nil, err
-		}
+	for _, u := range m.GetUpgradeConfigs() {
 		if boolOr(u.GetEnabled(), true) {
 			h.Upgrades = append(h.Upgrades, strings.ToLower(u.GetUpgradeType()))
 		}
@@ -79,9 +73,6 @@ func httpEnums(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) error
 		hcmv3.HttpConnectionManager_APPEND_FORWARD: model.XFCCAppendForward, hcmv3.HttpConnectionManager_SANITIZE_SET: model.XFCCSanitizeSet,
 		hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY: model.XFCCAlwaysForwardOnly}[m.GetForwardClientCertDetails()]
 	if d := m.GetSetCurrentClientCertDetails(); d != nil {
-		if err := known(join(path, "set_current_client_cert_details"), d); err != nil {
-			return err
-		}
 		h.XFCCDetails = model.XFCCDetails{Subject: d.GetSubject().GetValue(), Cert: d.GetCert(), Chain: d.GetChain(), DNS: d.GetDns(), URI: d.GetUri()}
 	}
 	switch m.GetPathWithEscapedSlashesAction() {
@@ -97,9 +88,6 @@ func httpEnums(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) error
 
 // httpCommon reads what both sides share; of a listener.
 func httpCommon(path string, m *corev3.HttpProtocolOptions, h *model.HTTP) error {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	if m.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		return refuse(join(path, "headers_with_underscores_action"), "%s %s", m.GetHeadersWithUnderscoresAction(), notRun)
 	}
@@ -115,19 +103,12 @@ func httpCommon(path string, m *corev3.HttpProtocolOptions, h *model.HTTP) error
 func http1Options(path string, m *corev3.Http1ProtocolOptions) (model.HTTP1Options, error) {
 	o := model.HTTP1Options{AcceptHTTP10: m.GetAcceptHttp_10(), DefaultHost: m.GetDefaultHostForHttp_10(), AllowTrailers: m.GetEnableTrailers(),
 		AbsoluteURL: boolOr(m.GetAllowAbsoluteUrl(), true)}
-	if err := known(path, m); err != nil {
-		return o, err
-	}
 	if f := m.GetHeaderKeyFormat(); f != nil {
 		p := join(path, "header_key_format")
-		if err := known(p, f); err != nil {
+		o.PreserveCase = true
+		if err := unpack(join(p, "stateful_formatter.typed_config"), f.GetStatefulFormatter().GetTypedConfig(), &casev3.PreserveCaseFormatterConfig{}); err != nil {
 			return o, err
 		}
-		s := f.GetStatefulFormatter()
-		if s == nil || !is(s.GetTypedConfig(), &casev3.PreserveCaseFormatterConfig{}) {
-			return o, refuse(p, "is not stateful_formatter with preserve_case, the only one that Tulle runs")
-		}
-		o.PreserveCase = true
 	}
 	return o, nil
 }
@@ -135,17 +116,25 @@ func http1Options(path string, m *corev3.Http1ProtocolOptions) (model.HTTP1Optio
 func http2Options(path string, m *corev3.Http2ProtocolOptions) (model.HTTP2Options, error) {
 	o := model.HTTP2Options{MaxStreams: m.GetMaxConcurrentStreams().GetValue(), Window: m.GetInitialStreamWindowSize().GetValue(),
 		ConnectionWindow: m.GetInitialConnectionWindowSize().GetValue(), HeaderTable: m.GetHpackTableSize().GetValue(), AllowConnect: m.GetAllowConnect()}
-	if err := known(path, m); err != nil {
-		return o, err
+	if m.GetHpackTableSize() != nil && o.HeaderTable == 0 {
+		return o, refuse(join(path, "hpack_table_size"), "of 0 %s", notRun)
+	}
+	if m.GetMaxConcurrentStreams() != nil && o.MaxStreams == 0 {
+		return o, refuse(join(path, "max_concurrent_streams"), "is not from 1 to 2147483647")
+	}
+	for _, f := range []struct {
+		name string
+		n    *wrapperspb.UInt32Value
+	}{{"initial_stream_window_size", m.GetInitialStreamWindowSize()}, {"initial_connection_window_size", m.GetInitialConnectionWindowSize()}} {
+		if f.n != nil && (f.n.GetValue() < 65535 || f.n.GetValue() > math.MaxInt32) {
+			return o, refuse(join(path, f.name), "is not from 65535 to 2147483647")
+		}
 	}
 	k := m.GetConnectionKeepalive()
 	if k == nil {
 		return o, nil
 	}
 	p := join(path, "connection_keepalive")
-	if err := known(p, k); err != nil {
-		return o, err
-	}
 	return o, durations(p, []durationField{{&o.KeepAlive, "interval", k.GetInterval(), 0}, {&o.KeepAliveTimeout, "timeout", k.GetTimeout(), 0}})
 }
 
@@ -156,14 +145,11 @@ func httpRoutes(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) (err
 		return err
 	case *hcmv3.HttpConnectionManager_Rds:
 		p := join(path, "rds")
-		if err := known(p, r.Rds); err != nil {
-			return err
-		}
 		if r.Rds.GetRouteConfigName() == "" {
 			return refuse(join(p, "route_config_name"), "is missing")
 		}
 		h.RDS = r.Rds.GetRouteConfigName()
-		return overADS(join(p, "config_source"), r.Rds.GetConfigSource())
+		return byName(join(p, "config_source"), r.Rds.GetConfigSource())
 	}
 	return refuse(path, "has neither route_config nor rds")
 }
@@ -171,18 +157,15 @@ func httpRoutes(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) (err
 func httpFilters(path string, list []*hcmv3.HttpFilter, h *model.HTTP) error {
 	for i, f := range list {
 		p := at(path, i)
-		if err := known(p, f); err != nil {
-			return err
-		}
 		switch a := f.GetTypedConfig(); {
 		case is(a, &webv3.GrpcWeb{}):
 			h.GRPCWeb = true
+			if err := unpack(join(p, "typed_config"), a, &webv3.GrpcWeb{}); err != nil {
+				return err
+			}
 		case is(a, &routerv3.Router{}):
 			var r routerv3.Router
 			if err := unpack(join(p, "typed_config"), a, &r); err != nil {
-				return err
-			}
-			if err := known(join(p, "typed_config"), &r); err != nil {
 				return err
 			}
 			if i != len(list)-1 {

@@ -17,7 +17,7 @@ import (
 
 // Listener reads a listener.
 func Listener(path string, m *listenerv3.Listener) (model.Listener, error) {
-	l := model.Listener{Name: m.GetName(), OriginalDestination: m.GetUseOriginalDst().GetValue(), Backlog: m.GetTcpBacklogSize().GetValue(),
+	l := model.Listener{Name: m.GetName(), Backlog: m.GetTcpBacklogSize().GetValue(),
 		ContinueOnTimeout: m.GetContinueOnListenerFiltersTimeout()}
 	if err := known(path, m); err != nil {
 		return l, err
@@ -68,9 +68,6 @@ func listenerAddresses(path string, m *listenerv3.Listener, l *model.Listener) e
 	l.Addresses = append(l.Addresses, a)
 	for i, more := range m.GetAdditionalAddresses() {
 		p := at(join(path, "additional_addresses"), i)
-		if err := known(p, more); err != nil {
-			return err
-		}
 		if a, err = address(join(p, "address"), more.GetAddress()); err != nil {
 			return err
 		}
@@ -80,9 +77,6 @@ func listenerAddresses(path string, m *listenerv3.Listener, l *model.Listener) e
 }
 
 func listenerFilter(path string, f *listenerv3.ListenerFilter, l *model.Listener) error {
-	if err := known(path, f); err != nil {
-		return err
-	}
 	path = join(path, "typed_config")
 	a := f.GetTypedConfig()
 	switch {
@@ -92,16 +86,13 @@ func listenerFilter(path string, f *listenerv3.ListenerFilter, l *model.Listener
 			return err
 		}
 		l.Inspect = true
-		return known(path, &m)
+		return nil
 	case is(a, &origdstv3.OriginalDst{}):
 		l.OriginalDestination = true
-		return nil
+		return unpack(path, a, &origdstv3.OriginalDst{})
 	case is(a, &proxyv3.ProxyProtocol{}):
 		var m proxyv3.ProxyProtocol
 		if err := unpack(path, a, &m); err != nil {
-			return err
-		}
-		if err := known(path, &m); err != nil {
 			return err
 		}
 		p := &model.AcceptProxyProtocol{AllowWithout: m.GetAllowRequestsWithoutProxyProtocol(), V1: true, V2: true}
@@ -121,9 +112,6 @@ func listenerFilter(path string, f *listenerv3.ListenerFilter, l *model.Listener
 
 func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 	c := model.Chain{Name: m.GetName()}
-	if err := known(path, m); err != nil {
-		return c, err
-	}
 	var err error
 	if c.Match, err = chainMatch(join(path, "filter_chain_match"), m.GetFilterChainMatch()); err != nil {
 		return c, err
@@ -133,9 +121,6 @@ func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 	}
 	if t := m.GetTransportSocket(); t != nil {
 		p := join(path, "transport_socket")
-		if err := known(p, t); err != nil {
-			return c, err
-		}
 		p = join(p, "typed_config")
 		if !is(t.GetTypedConfig(), &rawv3.RawBuffer{}) {
 			var d tlsv3.DownstreamTlsContext
@@ -152,9 +137,6 @@ func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 	}
 	f := m.GetFilters()[0]
 	p := at(join(path, "filters"), 0)
-	if err := known(p, f); err != nil {
-		return c, err
-	}
 	p = join(p, "typed_config")
 	switch a := f.GetTypedConfig(); {
 	case is(a, &hcmv3.HttpConnectionManager{}):
@@ -177,17 +159,13 @@ func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 
 func chainMatch(path string, m *listenerv3.FilterChainMatch) (model.ChainMatch, error) {
 	out := model.ChainMatch{ServerNames: lowerAll(m.GetServerNames()), Transport: m.GetTransportProtocol(), ALPN: m.GetApplicationProtocols()}
-	if err := known(path, m); err != nil {
-		return out, err
-	}
 	if t := out.Transport; t != "" && t != "tls" && t != "raw_buffer" {
 		return out, refuse(join(path, "transport_protocol"), "%q %s", clip(t), notRun)
 	}
 	var err error
-	if p := m.GetDestinationPort().GetValue(); p > 65535 {
-		return out, refuse(join(path, "destination_port"), "%d is not a port", p)
+	if out.DestinationPort, err = portNumber(join(path, "destination_port"), m.GetDestinationPort().GetValue()); err != nil {
+		return out, err
 	}
-	out.DestinationPort = uint16(m.GetDestinationPort().GetValue())
 	if out.Destinations, err = prefixes(join(path, "prefix_ranges"), m.GetPrefixRanges()); err != nil {
 		return out, err
 	}
@@ -198,10 +176,11 @@ func chainMatch(path string, m *listenerv3.FilterChainMatch) (model.ChainMatch, 
 		return out, err
 	}
 	for i, p := range m.GetSourcePorts() {
-		if p > 65535 {
-			return out, refuse(at(join(path, "source_ports"), i), "%d is not a port", p)
+		n, err := portNumber(at(join(path, "source_ports"), i), p)
+		if err != nil {
+			return out, err
 		}
-		out.SourcePorts = append(out.SourcePorts, uint16(p))
+		out.SourcePorts = append(out.SourcePorts, n)
 	}
 	switch m.GetSourceType() {
 	case listenerv3.FilterChainMatch_SAME_IP_OR_LOOPBACK:
@@ -214,9 +193,6 @@ func chainMatch(path string, m *listenerv3.FilterChainMatch) (model.ChainMatch, 
 
 func decodeTCP(path string, m *tcpv3.TcpProxy) (*model.TCP, error) {
 	t := &model.TCP{StatPrefix: m.GetStatPrefix(), MaxConnectAttempts: m.GetMaxConnectAttempts().GetValue()}
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	err := durations(path, []durationField{
 		{&t.IdleTimeout, "idle_timeout", m.GetIdleTimeout(), time.Hour},
 		{&t.MaxDuration, "max_downstream_connection_duration", m.GetMaxDownstreamConnectionDuration(), 0},
@@ -228,13 +204,9 @@ func decodeTCP(path string, m *tcpv3.TcpProxy) (*model.TCP, error) {
 	case m.GetCluster() != "":
 		t.Clusters = []model.WeightedCluster{{Cluster: model.Free(m.GetCluster()), Weight: 1}}
 	case m.GetWeightedClusters() != nil:
-		p := join(path, "weighted_clusters")
-		if err := known(p, m.GetWeightedClusters()); err != nil {
-			return nil, err
-		}
 		for i, c := range m.GetWeightedClusters().GetClusters() {
-			if err := known(at(join(p, "clusters"), i), c); err != nil {
-				return nil, err
+			if c.GetWeight() == 0 {
+				return nil, refuse(join(at(join(path, "weighted_clusters.clusters"), i), "weight"), "is missing")
 			}
 			t.Clusters = append(t.Clusters, model.WeightedCluster{Cluster: model.Free(c.GetName()), Weight: c.GetWeight()})
 		}

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -16,6 +17,9 @@ import (
 // defaultTimeout of a route is Envoy's.
 const defaultTimeout = 15 * time.Second
 
+// forever is how the model says that a route has no limit where its listener has one.
+const forever = 10 * 365 * 24 * time.Hour
+
 // RouteTable reads a route configuration.
 func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, error) {
 	if err := known(path, m); err != nil {
@@ -29,9 +33,6 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 	taken := map[string]string{}
 	for i, vh := range m.GetVirtualHosts() {
 		p := at(join(path, "virtual_hosts"), i)
-		if err := known(p, vh); err != nil {
-			return nil, err
-		}
 		h := model.VirtualHost{Name: vh.GetName(), Domains: lowerAll(vh.GetDomains())}
 		for k, d := range h.Domains {
 			if other, ok := taken[d]; ok {
@@ -59,9 +60,6 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 }
 
 func decodeRoute(path string, m *routev3.Route, host string, index int) (r model.Route, err error) {
-	if err := known(path, m); err != nil {
-		return r, err
-	}
 	if r.Name, r.Rule = m.GetName(), index; r.Name == "" {
 		r.Name = host
 	}
@@ -76,9 +74,6 @@ func decodeRoute(path string, m *routev3.Route, host string, index int) (r model
 		return r, routeAction(join(path, "route"), a.Route, &r)
 	case *routev3.Route_DirectResponse:
 		p := join(path, "direct_response")
-		if err := known(p, a.DirectResponse); err != nil {
-			return r, err
-		}
 		body, err := material(join(p, "body"), a.DirectResponse.GetBody())
 		if err == nil && body.File != "" {
 			err = refuse(join(p, "body.filename"), notRun)
@@ -93,9 +88,6 @@ func decodeRoute(path string, m *routev3.Route, host string, index int) (r model
 }
 
 func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error) {
-	if err := known(path, m); err != nil {
-		return out, err
-	}
 	out.IgnoreCase, out.GRPC = !boolOr(m.GetCaseSensitive(), true), m.GetGrpc() != nil
 	switch s := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Prefix:
@@ -119,12 +111,13 @@ func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error)
 	}
 	if f := m.GetRuntimeFraction(); f != nil {
 		p := join(path, "runtime_fraction")
-		if err := known(p, f); err != nil {
-			return out, err
-		}
 		of := map[typev3.FractionalPercent_DenominatorType]uint32{typev3.FractionalPercent_HUNDRED: 10000, typev3.FractionalPercent_TEN_THOUSAND: 100, typev3.FractionalPercent_MILLION: 1}
-		if out.Fraction = f.GetDefaultValue().GetNumerator() * of[f.GetDefaultValue().GetDenominator()]; out.Fraction == 0 {
+		share := uint64(f.GetDefaultValue().GetNumerator()) * uint64(of[f.GetDefaultValue().GetDenominator()])
+		if share == 0 {
 			return out, refuse(p, "of 0 never matches; leave the route out")
+		}
+		if share < 1000000 {
+			out.Fraction = uint32(share)
 		}
 	}
 	for i, h := range m.GetHeaders() {
@@ -140,10 +133,10 @@ func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error)
 	}
 	for i, q := range m.GetQueryParameters() {
 		p := at(join(path, "query_parameters"), i)
-		if err := known(p, q); err != nil {
-			return out, err
-		}
 		f := model.FieldMatch{Name: q.GetName(), Kind: model.FieldPresent}
+		if a, ok := q.GetQueryParameterMatchSpecifier().(*routev3.QueryParameterMatcher_PresentMatch); ok && !a.PresentMatch {
+			return out, refuse(join(p, "present_match"), "of false %s", notRun)
+		}
 		if s := q.GetStringMatch(); s != nil {
 			if err := fieldMatch(join(p, "string_match"), s, &f); err != nil {
 				return out, err
@@ -156,9 +149,6 @@ func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error)
 
 func headerMatch(path string, h *routev3.HeaderMatcher) (model.FieldMatch, error) {
 	f := model.FieldMatch{Name: strings.ToLower(h.GetName()), Invert: h.GetInvertMatch(), Kind: model.FieldPresent}
-	if err := known(path, h); err != nil {
-		return f, err
-	}
 	if f.Name == "" {
 		return f, refuse(join(path, "name"), "is missing")
 	}
@@ -208,9 +198,6 @@ func regex(path string, m *matcherv3.RegexMatcher) error {
 }
 
 func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	r.Rewrite = model.Rewrite{Prefix: m.GetPrefixRewrite(), HasPrefix: m.GetPrefixRewrite() != "", Host: m.GetHostRewriteLiteral(),
 		AutoHost: m.GetAutoHostRewrite().GetValue(), AppendXFHost: m.GetAppendXForwardedHost()}
 	if m.GetPriority() == corev3.RoutingPriority_HIGH {
@@ -220,12 +207,10 @@ func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
 		return err
 	}
 	for i, u := range m.GetUpgradeConfigs() {
-		if err := known(at(join(path, "upgrade_configs"), i), u); err != nil {
-			return err
+		if !boolOr(u.GetEnabled(), true) {
+			return refuse(join(at(join(path, "upgrade_configs"), i), "enabled"), "of false %s; leave the type out of the listener's", notRun)
 		}
-		if boolOr(u.GetEnabled(), true) {
-			r.Upgrades = append(r.Upgrades, strings.ToLower(u.GetUpgradeType()))
-		}
+		r.Upgrades = append(r.Upgrades, strings.ToLower(u.GetUpgradeType()))
 	}
 	for i, h := range m.GetHashPolicy() {
 		k, err := hashKey(at(join(path, "hash_policy"), i), h)
@@ -248,15 +233,9 @@ func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
 }
 
 func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) error {
-	if err := known(path, m); err != nil {
-		return err
-	}
 	var sum uint64
 	for i, c := range m.GetClusters() {
 		p := at(join(path, "clusters"), i)
-		if err := known(p, c); err != nil {
-			return err
-		}
 		f, err := headerFilters(p, c)
 		if err != nil {
 			return err
@@ -264,8 +243,8 @@ func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) e
 		sum += uint64(c.GetWeight().GetValue())
 		r.Backends = append(r.Backends, model.Backend{Cluster: model.Free(c.GetName()), Weight: c.GetWeight().GetValue(), Filters: f})
 	}
-	if sum == 0 {
-		return refuse(path, "the weights add up to 0")
+	if sum == 0 || sum > math.MaxUint32 {
+		return refuse(path, "the weights add up to %d; they have to be more than 0 and at most %d", sum, uint32(math.MaxUint32))
 	}
 	return nil
 }
@@ -275,36 +254,34 @@ func routeTimeouts(path string, m *routev3.RouteAction, t *model.Timeouts) error
 		{&t.Request, "timeout", m.GetTimeout(), defaultTimeout},
 		{&t.Idle, "idle_timeout", m.GetIdleTimeout(), 0},
 	})
+	if m.GetIdleTimeout() != nil && t.Idle == 0 {
+		t.Idle = forever // 0 would be the listener's
+	}
 	s := m.GetMaxStreamDuration()
 	if err != nil || s == nil {
 		return err
 	}
 	p := join(path, "max_stream_duration")
-	if err := known(p, s); err != nil {
-		return err
-	}
 	t.GRPCTimeout = s.GetGrpcTimeoutHeaderMax() != nil
-	return durations(p, []durationField{
+	err = durations(p, []durationField{
 		{&t.MaxStream, "max_stream_duration", s.GetMaxStreamDuration(), 0},
 		{&t.GRPCMax, "grpc_timeout_header_max", s.GetGrpcTimeoutHeaderMax(), 0},
 		{&t.GRPCOffset, "grpc_timeout_header_offset", s.GetGrpcTimeoutHeaderOffset(), 0},
 	})
+	if s.GetMaxStreamDuration() != nil && t.MaxStream == 0 {
+		t.MaxStream = forever
+	}
+	return err
 }
 
 func hashKey(path string, h *routev3.RouteAction_HashPolicy) (model.HashKey, error) {
 	k := model.HashKey{Terminal: h.GetTerminal()}
-	if err := known(path, h); err != nil {
-		return k, err
-	}
 	switch s := h.GetPolicySpecifier().(type) {
 	case *routev3.RouteAction_HashPolicy_Header_:
 		k.Kind, k.Name = model.HashHeader, strings.ToLower(s.Header.GetHeaderName())
-		return k, known(join(path, "header"), s.Header)
+		return k, nil
 	case *routev3.RouteAction_HashPolicy_Cookie_:
 		k.Kind, k.Name, k.Path, k.Generate = model.HashCookie, s.Cookie.GetName(), s.Cookie.GetPath(), s.Cookie.GetTtl() != nil
-		if err := known(join(path, "cookie"), s.Cookie); err != nil {
-			return k, err
-		}
 		var err error
 		k.TTL, err = duration(join(path, "cookie.ttl"), s.Cookie.GetTtl(), 0)
 		return k, err
@@ -339,19 +316,18 @@ func headerFilters(path string, m mutates) ([]model.Filter, error) {
 	}{{model.FilterRequestHeaders, "request_headers_to_add", m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()},
 		{model.FilterResponseHeaders, "response_headers_to_add", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()}} {
 		f := model.Filter{Kind: side.kind, Headers: model.HeaderChange{Remove: side.remove}}
+		for i, n := range side.remove {
+			if !token(n) || strings.EqualFold(n, "host") {
+				return nil, refuse(at(join(path, strings.Replace(side.name, "_add", "_remove", 1)), i), "%q cannot be removed", clip(n))
+			}
+		}
 		for i, a := range side.add {
 			p := at(join(path, side.name), i)
-			if err := known(p, a); err != nil {
+			h, err := addedHeader(p, a)
+			if err != nil {
 				return nil, err
 			}
-			h := model.Header{Name: a.GetHeader().GetKey(), Value: a.GetHeader().GetValue()}
-			if strings.Contains(strings.ReplaceAll(h.Value, "%%", ""), "%") {
-				return nil, refuse(join(p, "header.value"), "command operators in header values are not run by Tulle")
-			}
-			h.Value = strings.ReplaceAll(h.Value, "%%", "%")
 			switch {
-			case h.Name == "" || h.Name[0] == ':' || strings.EqualFold(h.Name, "host"):
-				return nil, refuse(join(p, "header.key"), "%q cannot be changed by a header field", clip(h.Name))
 			case a.GetAppendAction() == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD:
 				f.Headers.Set = append(f.Headers.Set, h)
 			case a.GetAppendAction() == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
@@ -365,4 +341,30 @@ func headerFilters(path string, m mutates) ([]model.Filter, error) {
 		}
 	}
 	return out, nil
+}
+
+// addedHeader reads a field that is added; its value is text.
+func addedHeader(path string, a *corev3.HeaderValueOption) (model.Header, error) {
+	h := model.Header{Name: a.GetHeader().GetKey(), Value: a.GetHeader().GetValue()}
+	if strings.Contains(strings.ReplaceAll(h.Value, "%%", ""), "%") {
+		return h, refuse(join(path, "header.value"), "command operators in header values are not run by Tulle")
+	}
+	h.Value = strings.ReplaceAll(h.Value, "%%", "%")
+	if !token(h.Name) || strings.EqualFold(h.Name, "host") {
+		return h, refuse(join(path, "header.key"), "%q cannot be changed by a header field", clip(h.Name))
+	}
+	if h.Value == "" {
+		return h, refuse(join(path, "header.value"), "is empty: it would not be added")
+	}
+	return h, nil
+}
+
+// token reports whether s is a field name of RFC 9110 section 5.6.2.
+func token(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
 }

@@ -10,9 +10,6 @@ import (
 )
 
 func serverTLS(path string, m *tlsv3.DownstreamTlsContext) (*model.ServerTLS, error) {
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	c := m.GetCommonTlsContext()
 	s := &model.ServerTLS{RequireClient: m.GetRequireClientCertificate().GetValue(), ALPN: c.GetAlpnProtocols(),
 		NoTickets: m.GetDisableStatelessSessionResumption()}
@@ -30,9 +27,6 @@ func serverTLS(path string, m *tlsv3.DownstreamTlsContext) (*model.ServerTLS, er
 }
 
 func clientTLS(path string, m *tlsv3.UpstreamTlsContext) (*model.ClientTLS, error) {
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	c := m.GetCommonTlsContext()
 	s := &model.ClientTLS{SNI: m.GetSni(), AutoSNI: m.GetAutoHostSni(), AutoSANs: m.GetAutoSniSanValidation(), ALPN: c.GetAlpnProtocols(), MaxSessions: 1}
 	if m.GetMaxSessionKeys() != nil {
@@ -47,9 +41,6 @@ func clientTLS(path string, m *tlsv3.UpstreamTlsContext) (*model.ClientTLS, erro
 }
 
 func commonTLS(path string, c *tlsv3.CommonTlsContext) (p model.TLSParameters, certs []model.SecretRef, v *model.Validation, err error) {
-	if err = known(path, c); err != nil {
-		return
-	}
 	if p, err = tlsParameters(join(path, "tls_params"), c.GetTlsParams()); err != nil {
 		return
 	}
@@ -75,9 +66,6 @@ func commonTLS(path string, c *tlsv3.CommonTlsContext) (p model.TLSParameters, c
 		v.Roots, err = sds(join(path, "validation_context_sds_secret_config"), t.ValidationContextSdsSecretConfig)
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		q := join(path, "combined_validation_context")
-		if err = known(q, t.CombinedValidationContext); err != nil {
-			return
-		}
 		if v, err = validation(join(q, "default_validation_context"), t.CombinedValidationContext.GetDefaultValidationContext()); err != nil {
 			return
 		}
@@ -88,9 +76,6 @@ func commonTLS(path string, c *tlsv3.CommonTlsContext) (p model.TLSParameters, c
 
 func tlsParameters(path string, m *tlsv3.TlsParameters) (model.TLSParameters, error) {
 	var p model.TLSParameters
-	if err := known(path, m); err != nil {
-		return p, err
-	}
 	version := func(v tlsv3.TlsParameters_TlsProtocol, name string) (model.TLSVersion, error) {
 		switch v {
 		case tlsv3.TlsParameters_TLS_AUTO:
@@ -114,9 +99,6 @@ func tlsParameters(path string, m *tlsv3.TlsParameters) (model.TLSParameters, er
 }
 
 func certificate(path string, m *tlsv3.TlsCertificate) (*model.Secret, error) {
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	s := &model.Secret{WatchDirectory: m.GetWatchedDirectory().GetPath()}
 	var err error
 	if s.Certificate, err = material(join(path, "certificate_chain"), m.GetCertificateChain()); err != nil {
@@ -132,14 +114,11 @@ func certificate(path string, m *tlsv3.TlsCertificate) (*model.Secret, error) {
 }
 
 func sds(path string, m *tlsv3.SdsSecretConfig) (model.SecretRef, error) {
-	if err := known(path, m); err != nil {
-		return model.SecretRef{}, err
-	}
 	if m.GetName() == "" {
 		return model.SecretRef{}, refuse(join(path, "name"), "is missing")
 	}
 	if c := m.GetSdsConfig(); c != nil { // without: a static secret
-		if err := overADS(join(path, "sds_config"), c); err != nil {
+		if err := byName(join(path, "sds_config"), c); err != nil {
 			return model.SecretRef{}, err
 		}
 	}
@@ -149,9 +128,6 @@ func sds(path string, m *tlsv3.SdsSecretConfig) (model.SecretRef, error) {
 func validation(path string, m *tlsv3.CertificateValidationContext) (*model.Validation, error) {
 	v := &model.Validation{AllowExpired: m.GetAllowExpiredCertificate(), SPKI: m.GetVerifyCertificateSpki(),
 		AcceptUntrusted: m.GetTrustChainVerification() == tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED, System: m.GetSystemRootCerts() != nil}
-	if err := known(path, m); err != nil {
-		return nil, err
-	}
 	for _, h := range m.GetVerifyCertificateHash() {
 		v.Hashes = append(v.Hashes, strings.ToLower(strings.ReplaceAll(h, ":", "")))
 	}
@@ -171,9 +147,6 @@ func validation(path string, m *tlsv3.CertificateValidationContext) (*model.Vali
 	}
 	for i, s := range m.GetMatchTypedSubjectAltNames() {
 		p := at(join(path, "match_typed_subject_alt_names"), i)
-		if err := known(p, s); err != nil {
-			return nil, err
-		}
 		match, err := stringMatch(join(p, "matcher"), s.GetMatcher())
 		if err != nil {
 			return nil, err
@@ -190,9 +163,6 @@ func validation(path string, m *tlsv3.CertificateValidationContext) (*model.Vali
 
 func stringMatch(path string, m *matcherv3.StringMatcher) (model.StringMatch, error) {
 	s := model.StringMatch{IgnoreCase: m.GetIgnoreCase()}
-	if err := known(path, m); err != nil {
-		return s, err
-	}
 	switch p := m.GetMatchPattern().(type) {
 	case *matcherv3.StringMatcher_Exact:
 		s.Kind, s.Value = model.StringExact, p.Exact
