@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/downstream"
 )
 
 // silent is a program that accepts and says nothing.
@@ -277,6 +278,33 @@ func TestUnreadResponses(t *testing.T) {
 			}
 			if last < 50 || last > enough*9/10 {
 				t.Errorf("%d of %d requests were answered before the client read anything", last, enough)
+			}
+		})
+	}
+}
+
+// A sidecar has no timer per stream; what stands still for too long ends all the same, when the connection looks.
+func TestStill(t *testing.T) {
+	cfg := &downstream.Config{IdleTimeout: 30 * time.Millisecond, StillTimeout: 60 * time.Millisecond}
+	for name, young := range map[string]bool{"HTTP/1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			program := silent(t)
+			if young {
+				program = h2cServer(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+			}
+			p := newHop(t, setup{origin: inbound(program), config: cfg, http2: young})
+			if young {
+				f := newFrames(t, p)
+				f.get(1)
+				if h := f.response(1); field(h, ":status") != "504" || field(h, "tulle-reason") != "idle_timeout" {
+					t.Errorf("%v", h.Fields)
+				}
+				return
+			}
+			w := raw(t, p)
+			w.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+			if res, _ := w.response("GET"); res.StatusCode != 504 || res.Header.Get("Tulle-Reason") != "idle_timeout" {
+				t.Errorf("%d %v", res.StatusCode, res.Header)
 			}
 		})
 	}

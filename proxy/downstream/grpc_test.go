@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
+	"github.com/tulle-mesh/tulle/proxy/grpc"
 )
 
 // frame is one gRPC message on the wire.
@@ -166,13 +168,13 @@ func TestDeadline(t *testing.T) {
 		Match: model.Match{Path: "/", PathPrefixText: true}, Backends: []model.Backend{{Cluster: model.Free("c"), Weight: 1}},
 		Timeouts: model.Timeouts{GRPCTimeout: true, GRPCMax: 80 * time.Millisecond}}}})
 	for _, c := range []struct {
-		name, timeout, told string
-		p                   *hop
+		name, timeout string
+		p             *hop
 	}{
-		{"mesh", "80m", "80m", mesh2},
-		{"foreign", "80m", "80m", foreign},
-		{"foreign, the longest", "1H", "", foreign},
-		{"foreign, none said", "", "", foreign},
+		{"mesh", "80m", mesh2},
+		{"foreign", "80m", foreign},
+		{"foreign, the longest", "1H", foreign},
+		{"foreign, none said", "", foreign},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			req, _ := http.NewRequest("POST", c.p.url("/x"), http.NoBody)
@@ -188,7 +190,8 @@ func TestDeadline(t *testing.T) {
 			if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "4" {
 				t.Errorf("%d %v", res.StatusCode, res.Header)
 			}
-			if v := <-told; c.told != "" && v != c.told || v == "1H" || v == "" {
+			v := <-told
+			if d, ok := grpc.ParseTimeout([]byte(v)); !ok || d > 80*time.Millisecond || d < 20*time.Millisecond {
 				t.Errorf("the program was told %q", v)
 			}
 			<-gone
@@ -211,4 +214,48 @@ func TestCancellation(t *testing.T) {
 	<-started
 	_ = f.WriteRSTStream(1, 8)
 	<-gone
+}
+
+// An endpoint that is tried after another is told how much of the deadline is left.
+func TestDeadlineAfterRetry(t *testing.T) {
+	told := make(chan string, 100)
+	program := h2cServer(t, func(w http.ResponseWriter, r *http.Request) { told <- r.Header.Get("Grpc-Timeout") })
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and ends them after a while
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			time.AfterFunc(150*time.Millisecond, func() { _ = c.Close() })
+		}
+	}()
+	d := to(t, model.Timeouts{}, ln.Addr().(*net.TCPAddr).AddrPort(), mesh(sidecar(t, program)))
+	p := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Service: cart, Destination: d}, http2: true})
+	for range 50 { // the first pick is at random
+		req, _ := http.NewRequest("POST", p.url("/x"), http.NoBody)
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("Grpc-Timeout", "5S")
+		res, err := h2cClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if s := res.Header.Get("Grpc-Status"); s == "4" {
+			t.Fatal("the deadline has passed")
+		}
+		v := <-told
+		left, ok := grpc.ParseTimeout([]byte(v))
+		if !ok || left > 5*time.Second {
+			t.Fatalf("the program was told %q", v)
+		}
+		if left <= 4900*time.Millisecond {
+			return
+		}
+	}
+	t.Error("no request was retried")
 }
