@@ -249,3 +249,34 @@ func TestTranslation(t *testing.T) {
 		})
 	}
 }
+
+// A WebSocket client that speaks HTTP/1.1 reaches a server that speaks HTTP/2 (here: another proxy, which has a program of
+// HTTP/1.1 behind it): the answer to its key is ours.
+func TestWebSocketUp(t *testing.T) {
+	m := model.HTTP{Upgrades: []string{"websocket"}, HTTP2: model.HTTP2Options{AllowConnect: true}}
+	server := plain(t, m, echoSocket(t))
+	o := inbound(netip.MustParseAddrPort(server.addr))
+	o.Mesh = true // so that the client can say which version goes on
+	p := newHop(t, setup{origin: o})
+	open := func(path string) (*wire, *http.Response) {
+		w := raw(t, p)
+		w.send("GET " + path + " HTTP/1.1\r\nHost: a\r\nTulle-HTTP: 2\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		res, err := http.ReadResponse(w.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w, res
+	}
+	w, res := open("/ws")
+	if res.StatusCode != 101 || res.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" || res.Header.Get("Upgrade") != "websocket" {
+		t.Fatalf("%v", res)
+	}
+	w.send("hello")
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(w.r, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q %v", b, err)
+	}
+	if _, res := open("/refused"); res.StatusCode != 404 {
+		t.Errorf("%v", res)
+	}
+}
