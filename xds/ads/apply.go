@@ -97,7 +97,12 @@ func (c *Client) apply(b batch) map[string]error {
 		good, alone = append(good, it.name), append(alone, u)
 		add(&all, &u)
 	}
-	err := c.cfg.Sink.Apply(all)
+	// That there is no listener or cluster at all is news; otherwise nothing is no reason to ask.
+	whole := b.kind == model.ResourceListener || b.kind == model.ResourceCluster
+	var err error
+	if len(good)+len(b.removed) > 0 || whole && len(b.items) == 0 {
+		err = c.cfg.Sink.Apply(all)
+	}
 	switch {
 	case err == nil:
 	case len(alone) == 1 && len(b.removed) == 0:

@@ -71,6 +71,9 @@ func commonTLS(path string, c *tlsv3.CommonTlsContext) (p model.TLSParameters, c
 		}
 		v.Roots, err = sds(join(q, "validation_context_sds_secret_config"), t.CombinedValidationContext.GetValidationContextSdsSecretConfig())
 	}
+	if err == nil && v != nil && len(v.SANs) > 0 && v.Roots == (model.SecretRef{}) && !v.System {
+		err = refuse(join(path, "validation_context"), "compares names without trusted_ca: any certificate could have them")
+	}
 	return
 }
 
