@@ -146,7 +146,7 @@ func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (nowhere) Close() error                { return nil }
 
 func TestNoAllocation(t *testing.T) {
-	t.Run("edge", func(t *testing.T) { noAllocation(t, 0, drive(t, edge(t))) })
+	t.Run("edge", func(t *testing.T) { noAllocation(t, allowedPool, drive(t, edge(t))) })
 	t.Run("one hop", func(t *testing.T) { noAllocation(t, 0, drive(t, oneHop(t))) })
 	t.Run("two hops", func(t *testing.T) { noAllocation(t, 0, drive(t, overMesh(t))) })
 }
