@@ -1,0 +1,225 @@
+package envoy
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// read decodes text as kind says.
+func read(t *testing.T, kind, text string) (any, error) {
+	t.Helper()
+	parse := func(m proto.Message) {
+		if err := protojson.Unmarshal([]byte(text), m); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	switch kind {
+	case "bootstrap":
+		var m bootstrapv3.Bootstrap
+		parse(&m)
+		return Bootstrap(&m)
+	case "listener":
+		var m listenerv3.Listener
+		parse(&m)
+		return Listener("", &m)
+	case "cluster":
+		var m clusterv3.Cluster
+		parse(&m)
+		c, _, err := Cluster("", &m)
+		return c, err
+	case "routes":
+		var m routev3.RouteConfiguration
+		parse(&m)
+		return RouteTable("", &m)
+	case "route":
+		var m routev3.RouteConfiguration
+		text = `{"virtual_hosts": [{"name": "h", "domains": ["*"], "routes": [` + text + `]}]}`
+		parse(&m)
+		return RouteTable("", &m)
+	case "endpoints":
+		var m endpointv3.ClusterLoadAssignment
+		parse(&m)
+		return Endpoints("", &m)
+	}
+	var m tlsv3.Secret
+	parse(&m)
+	return Secret("", &m)
+}
+
+const (
+	anyRoute = `"match": {"prefix": "/"}`
+	toC      = `"route": {"cluster": "c"`
+)
+
+// TestRefused: what cannot be run is refused, with the path of the field.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct{ kind, text, want string }{
+		{"cluster", `{"type": "STATIC"}`, "name: is missing"},
+		{"cluster", `{"name": "x", "connect_timeout": "0s"}`, "connect_timeout: is not more than 0"},
+		{"cluster", `{"name": "x", "connect_timeout": "-1s"}`, "connect_timeout: is negative"},
+		{"cluster", `{"name": "x", "type": "EDS"}`, "eds_cluster_config.eds_config: is not ads"},
+		{"cluster", `{"name": "x", "type": "EDS", "eds_cluster_config": {"service_name": "y", "eds_config": {"ads": {}}}}`, "eds_cluster_config.service_name: "},
+		{"cluster", `{"name": "x", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "initial_fetch_timeout": "1s"}}}`, "eds_cluster_config.eds_config.initial_fetch_timeout: "},
+		{"cluster", `{"name": "x", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V2"}}}`, "eds_cluster_config.eds_config.resource_api_version: V2"},
+		{"cluster", `{"name": "x", "type": "ORIGINAL_DST"}`, "lb_policy: ROUND_ROBIN does not fit"},
+		{"cluster", `{"name": "x", "lb_policy": "CLUSTER_PROVIDED"}`, "lb_policy: CLUSTER_PROVIDED does not fit"},
+		{"cluster", `{"name": "x", "cluster_type": {"name": "y"}}`, "cluster_type: is not run by Tulle"},
+		{"cluster", `{"name": "x", "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 3}}}`, "upstream_connection_options.tcp_keepalive.keepalive_time: is not run"},
+		{"cluster", `{"name": "x", "circuit_breakers": {"thresholds": [{}, {"max_requests": 0}]}}`, "circuit_breakers.thresholds[1].max_requests: of 0"},
+		{"cluster", `{"name": "x", "outlier_detection": {"enforcing_success_rate": 101}}`, "outlier_detection.enforcing_success_rate: 101"},
+		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "alt_port": 65536, "tcp_health_check": {}}]}`, "health_checks[0].alt_port: 65536 is not a port"},
+		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "http_health_check": {"path": "/a b"}}]}`, "health_checks[0].http_health_check.path: "},
+		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "custom_health_check": {"name": "y"}}]}`, "health_checks[0].custom_health_check: is not run"},
+		{"cluster", `{"name": "x", "http2_protocol_options": {"hpack_table_size": 0}}`, "http2_protocol_options.hpack_table_size: of 0"},
+		{"cluster", `{"name": "x", "http2_protocol_options": {"initial_stream_window_size": 10}}`, "http2_protocol_options.initial_stream_window_size: is not from"},
+		{"cluster", `{"name": "x", "transport_socket": {"name": "tls", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {"validation_context": {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}}}}`, "transport_socket.typed_config.common_tls_context.validation_context: compares names without trusted_ca"},
+		{"cluster", `{"name": "x", "typed_extension_protocol_options": {"other": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}}`, "typed_extension_protocol_options.other: is not run"},
+		{"endpoints", `{}`, "cluster_name: is missing"},
+		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": "/x"}}}}]}]}`, "endpoints[0].lb_endpoints[0].endpoint.address.pipe: is not run"},
+		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint_name": "x"}]}]}`, "endpoints[0].lb_endpoints[0].endpoint_name: is not run"},
+		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "x", "port_value": 1}}}}]}]}`, "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "},
+		{"route", `{` + anyRoute + `}`, "virtual_hosts[0].routes[0]: has no action"},
+		{"route", `{` + anyRoute + `, "redirect": {}}`, "virtual_hosts[0].routes[0].redirect: is not run"},
+		{"route", `{` + anyRoute + `, ` + toC + `, "retry_policy": {}}}`, "virtual_hosts[0].routes[0].route.retry_policy: is not run"},
+		{"route", `{` + anyRoute + `, ` + toC + `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]}}`, "virtual_hosts[0].routes[0].route.upgrade_configs[0].enabled: of false"},
+		{"route", `{` + anyRoute + `, ` + toC + `}, "request_headers_to_add": [{"header": {"key": "a", "value": "%START_TIME%"}}]}`, "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value: command operators"},
+		{"route", `{` + anyRoute + `, ` + toC + `}, "request_headers_to_add": [{"header": {"key": "a", "value": "b\r\nc: d"}}]}`, "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value: holds a line end"},
+		{"route", `{` + anyRoute + `, ` + toC + `}, "request_headers_to_add": [{"header": {"key": "a b", "value": "c"}}]}`, `virtual_hosts[0].routes[0].request_headers_to_add[0].header.key: "a b"`},
+		{"route", `{` + anyRoute + `, ` + toC + `}, "request_headers_to_add": [{"header": {"key": "a", "raw_value": "Yg=="}}]}`, "virtual_hosts[0].routes[0].request_headers_to_add[0].header.raw_value: is not run"},
+		{"route", `{` + anyRoute + `, ` + toC + `}, "response_headers_to_remove": [":status"]}`, `virtual_hosts[0].routes[0].response_headers_to_remove[0]: ":status"`},
+		{"route", `{` + anyRoute + `, "route": {"weighted_clusters": {"clusters": [{"name": "a"}]}}}`, "virtual_hosts[0].routes[0].route.weighted_clusters: the weights add up to 0"},
+		{"route", `{"match": {"safe_regex": {"regex": "("}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.safe_regex.regex: is not RE2"},
+		{"route", `{"match": {"prefix": "/", "headers": [{"name": "a", "exact_match": "b"}]}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.headers[0].exact_match: is not run"},
+		{"route", `{"match": {"prefix": "/", "runtime_fraction": {"default_value": {}, "runtime_key": "x"}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.runtime_fraction.runtime_key: is not run"},
+		{"routes", `{"virtual_hosts": [{"name": "a", "domains": ["A.b"]}, {"name": "b", "domains": ["a.B"]}]}`, "virtual_hosts[1].domains[0]: "},
+		{"listener", `{"name": "l"}`, "address: has to be a socket_address"},
+		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1, "ipv4_compat": true}}}`, "address.socket_address.ipv4_compat: is not run"},
+		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1, "protocol": "UDP"}}}`, "address.socket_address.protocol: UDP"},
+		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1}}}`, "filter_chains: there is none"},
+		{"listener", `{"use_original_dst": true, "address": {"socket_address": {"address": "::", "port_value": 1}}}`, "use_original_dst: is not run"},
+		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1}}, "filter_chains": [{}]}`, "filter_chains[0].filters: 0 of them"},
+		{"secret", `{"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}, "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}`, "validation_context: a secret has trusted_ca and crl only"},
+		{"secret", `{"name": "s", "tls_certificate": {"certificate_chain": {"inline_string": "x"}}}`, "tls_certificate: needs"},
+		{"bootstrap", `{"layered_runtime": {}}`, "layered_runtime: is not run"},
+		{"bootstrap", `{"dynamic_resources": {"cds_config": {"ads": {}}}}`, "dynamic_resources.ads_config: is missing"},
+		{"bootstrap", `{"dynamic_resources": {"ads_config": {"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "x"}}]}}}`, `dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: "x" is not one of`},
+		{"bootstrap", `{"static_resources": {"clusters": [{"name": "x", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}}]}}`, "static_resources.clusters[0].eds_cluster_config: needs dynamic_resources.ads_config"},
+		{"bootstrap", `{"static_resources": {"clusters": [{"name": "x"}, {"name": "x"}]}}`, "static_resources.clusters[1].name: "},
+	} {
+		_, err := read(t, c.kind, c.text)
+		var refused *RefusedError
+		if !errors.As(err, &refused) || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, expected %s…", c.text, err, c.want)
+		}
+	}
+}
+
+// TestDefaults: what is not said is as Envoy has it.
+func TestDefaults(t *testing.T) {
+	v, err := read(t, "cluster", `{"name": "x", "outlier_detection": {}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := v.(*model.Cluster)
+	if c.ConnectTimeout != 5*time.Second || c.Balancing.Policy != model.RoundRobin || c.Breakers[1] != (model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3}) ||
+		c.Discovery != model.DiscoveryStatic || c.IdleTimeout != time.Hour || c.Upstream.Version != model.UpstreamDefault {
+		t.Errorf("%+v", c)
+	}
+	if o := c.Outlier; o.Consecutive5xx != 5 || o.Interval != 10*time.Second || o.BaseEjection != 30*time.Second || o.MaxPercent != 10 || o.Enforce5xx != 100 || o.EnforceGateway != 0 || o.SuccessStdevFactor != 1900 {
+		t.Errorf("%+v", o)
+	}
+	v, err = read(t, "route", `{`+anyRoute+`, `+toC+`}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := v.(*model.RouteTable).Hosts[0].Routes[0]; r.Timeouts != (model.Timeouts{Request: 15 * time.Second}) || r.Match.Path != "/" || r.Match.PathPrefixText {
+		t.Errorf("%+v", r)
+	}
+	v, err = read(t, "route", `{`+anyRoute+`, `+toC+`, "timeout": "0s", "idle_timeout": "0s", "max_stream_duration": {"max_stream_duration": "0s"}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := v.(*model.RouteTable).Hosts[0].Routes[0]; r.Timeouts != (model.Timeouts{Idle: forever, MaxStream: forever}) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestNothingIsIgnored: every field of every message that is decoded is in a table or refused by its name.
+func TestNothingIsIgnored(t *testing.T) {
+	refused := 0
+	for name, table := range fields {
+		mt, err := protoregistry.GlobalTypes.FindMessageByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := mt.Descriptor().Fields()
+		for i := range all.Len() {
+			fd := all.Get(i)
+			if _, ok := table.find(string(fd.Name())); ok {
+				continue
+			}
+			m := mt.New()
+			set(m, fd)
+			want := "x." + string(fd.Name()) + ": " + notRun
+			if err := known("x", m.Interface()); err == nil || err.Error() != want {
+				t.Errorf("%s: %v, expected %s", name, err, want)
+			}
+			refused++
+		}
+	}
+	if refused < 200 {
+		t.Errorf("only %d fields were tried", refused)
+	}
+}
+
+// set gives a field a value that is not its default.
+func set(m protoreflect.Message, fd protoreflect.FieldDescriptor) {
+	one := func(v protoreflect.Value) protoreflect.Value {
+		switch fd.Kind() {
+		case protoreflect.BoolKind:
+			return protoreflect.ValueOfBool(true)
+		case protoreflect.StringKind:
+			return protoreflect.ValueOfString("x")
+		case protoreflect.BytesKind:
+			return protoreflect.ValueOfBytes([]byte("x"))
+		case protoreflect.EnumKind:
+			return protoreflect.ValueOfEnum(1)
+		case protoreflect.Uint32Kind:
+			return protoreflect.ValueOfUint32(1)
+		case protoreflect.Uint64Kind:
+			return protoreflect.ValueOfUint64(1)
+		case protoreflect.Int32Kind:
+			return protoreflect.ValueOfInt32(1)
+		case protoreflect.Int64Kind:
+			return protoreflect.ValueOfInt64(1)
+		}
+		return v
+	}
+	switch {
+	case fd.IsMap():
+		v := m.NewField(fd)
+		v.Map().Set(protoreflect.ValueOfString("x").MapKey(), v.Map().NewValue())
+		m.Set(fd, v)
+	case fd.IsList():
+		v := m.NewField(fd)
+		v.List().Append(one(v.List().NewElement()))
+		m.Set(fd, v)
+	default:
+		m.Set(fd, one(m.NewField(fd)))
+	}
+}
