@@ -39,6 +39,7 @@ func TestStreamTimeouts(t *testing.T) {
 		{"incomplete", model.HTTP{RequestTimeout: soon}, half, 408, "request_incomplete"},
 		{"too long", model.HTTP{MaxStreamDuration: soon}, whole, 408, "stream_duration"},
 		{"head", model.HTTP{HeadTimeout: soon}, "GET / HTTP/1.1\r\nHost:", 408, "request_incomplete"},
+		{"idle, in the head", model.HTTP{StreamIdleTimeout: soon}, "GET / HTTP/1.1\r\nHost:", 408, "request_incomplete"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := raw(t, chain(t, c.m, silent(t)))

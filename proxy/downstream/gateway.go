@@ -18,9 +18,16 @@ func ConfigOf(m *model.HTTP) *Config {
 		}
 		return d
 	}
+	head := m.HeadTimeout
+	if head <= 0 {
+		head = m.StreamIdleTimeout // a head is a part of its stream
+	}
+	if head <= 0 {
+		head = m.IdleTimeout
+	}
 	c := &Config{
 		Limits:        http1.Limits{Head: m.MaxHead, Fields: m.MaxFields},
-		HeaderTimeout: none(m.HeadTimeout),
+		HeaderTimeout: none(head),
 		IdleTimeout:   none(m.IdleTimeout),
 		StillTimeout:  -1, // exchanges have StreamIdleTimeout
 		MaxDuration:   m.MaxDuration,

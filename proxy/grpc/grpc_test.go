@@ -3,7 +3,9 @@ package grpc_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,6 +134,36 @@ func FuzzTimeout(f *testing.F) {
 		again, ok := grpc.ParseTimeout(grpc.AppendTimeout(nil, d))
 		if !ok || again > d {
 			t.Errorf("%q: %v, then %v %v", v, d, again, ok)
+		}
+	})
+}
+
+// FuzzTrailers: what a naive reader finds in the frame is what was written.
+func FuzzTrailers(f *testing.F) {
+	f.Add("grpc-status", "0", "grpc-message", "a b")
+	f.Fuzz(func(t *testing.T, n1, v1, n2, v2 string) {
+		h := message.Head{}
+		for _, kv := range [][2]string{{n1, v1}, {n2, v2}} {
+			if kv[0] == "" || strings.ContainsAny(kv[0]+kv[1], "\r\n") || strings.Contains(kv[0], ":") {
+				return // no codec lets them through
+			}
+			h.Add([]byte(kv[0]), []byte(kv[1]))
+		}
+		b := grpc.AppendTrailers(nil, &h)
+		if b[0] != 0x80 || int(binary.BigEndian.Uint32(b[1:])) != len(b)-5 {
+			t.Fatalf("frame %q", b[:5])
+		}
+		for i, line := range strings.SplitAfter(string(b[5:]), "\r\n") {
+			if i == 2 {
+				if line != "" {
+					t.Fatalf("more than two lines: %q", line)
+				}
+				break
+			}
+			name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r\n"), ":")
+			if !ok || !message.EqualFold(h.Fields[i].Name, name) || value != string(h.Fields[i].Value) {
+				t.Fatalf("%q of %q: %q", line, h.Fields[i].Name, h.Fields[i].Value)
+			}
 		}
 	})
 }
