@@ -76,6 +76,38 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestLineBehindDots: the name of an extension has dots; the line is that of the field in it.
+func TestLineBehindDots(t *testing.T) {
+	text := front + `    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config:
+          http2_protocol_options:
+            hpack_table_size: 0
+`
+	_, err := bootstrap.Decode("f.yaml", []byte(text))
+	if err == nil || !strings.HasPrefix(err.Error(), "f.yaml:34: ") {
+		t.Error(err)
+	}
+}
+
+// TestMerge: << brings what is not there, once.
+func TestMerge(t *testing.T) {
+	for text, want := range map[string]string{
+		"x: &x {id: a, cluster: b}\nnode: {<<: *x, id: c}\n":               `f:1: unknown field "x"`,
+		"node: {<<: {id: a, cluster: b}, id: c}\n":                         "",
+		"node: {<<: {id: a}, <<: {cluster: b}}\n":                          `f:1: "<<" is there already, on line 1`,
+		"node: {<<: [{id: a}]}\n":                                          "f:1: << merges one object",
+		"node: {id: a, id: b}\n":                                           `f:1: "id" is there already, on line 1`,
+		"node: {id: a, metadata: {a: .inf, b: 0x10, c: ~, d: !!binary x}}": "",
+	} {
+		_, err := bootstrap.Decode("f", []byte(text))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("%s: %v, expected %s", text, err, want)
+		}
+	}
+}
+
 // TestExamples: every example of the tree is within the subset.
 func TestExamples(t *testing.T) {
 	files, err := filepath.Glob("../../test/bootstrap/*.yaml")

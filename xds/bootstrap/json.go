@@ -93,6 +93,10 @@ func (w *writer) pairs(n *yaml.Node, depth int) ([]*yaml.Node, error) {
 		if k.Kind != yaml.ScalarNode {
 			return nil, w.fail(k, "a key is no text")
 		}
+		if line, ok := seen[k.Value]; ok {
+			return nil, w.fail(k, "%q is there already, on line %d", k.Value, line)
+		}
+		seen[k.Value] = k.Line
 		if k.Tag == "!!merge" {
 			for v.Kind == yaml.AliasNode {
 				v = v.Alias
@@ -107,10 +111,6 @@ func (w *writer) pairs(n *yaml.Node, depth int) ([]*yaml.Node, error) {
 			merged = append(merged, more...)
 			continue
 		}
-		if line, ok := seen[k.Value]; ok {
-			return nil, w.fail(k, "%q is there already, on line %d", k.Value, line)
-		}
-		seen[k.Value] = k.Line
 		own = append(own, k, v)
 	}
 	for i := 0; i < len(merged); i += 2 {

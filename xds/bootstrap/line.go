@@ -10,15 +10,23 @@ import (
 // lineOf answers the line of the field at path, or of the innermost object on the way that is in the file.
 func lineOf(n *yaml.Node, path string) int {
 	line := n.Line
-	for part := range strings.SplitSeq(strings.ReplaceAll(path, "[", ".["), ".") {
+	parts := strings.Split(strings.ReplaceAll(path, "[", ".["), ".")
+	for len(parts) > 0 {
 		for n.Kind == yaml.AliasNode {
 			n = n.Alias
 		}
-		next, at := step(n, part)
+		var next *yaml.Node
+		used := 0
+		for next == nil && used < len(parts) { // names of extensions have dots
+			used++
+			if child, at := step(n, strings.Join(parts[:used], ".")); child != nil {
+				next, line = child, at
+			}
+		}
 		if next == nil {
 			return line
 		}
-		n, line = next, at
+		n, parts = next, parts[used:]
 	}
 	return line
 }
