@@ -67,8 +67,8 @@ func (g *Gateway) apply(u model.Updates, static bool) error {
 			wrong = append(wrong, err)
 		}
 	}
-	if len(u.Clusters) > 0 && !static {
-		g.heard[model.ResourceCluster] = true
+	if !static {
+		g.hear(&u)
 	}
 	for _, r := range u.Removed {
 		g.remove(r)

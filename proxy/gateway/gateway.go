@@ -32,6 +32,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/secret"
+	"github.com/tulle-mesh/tulle/xds/ads"
 )
 
 // Config of a Gateway. Bootstrap is required.
@@ -85,6 +86,7 @@ type Gateway struct {
 	heard         [5]bool           // what kinds of resources the control plane has told
 	admin         *admin.Server     // nil: none
 	adminListener net.Listener
+	stream        *ads.Client // nil: no control plane
 	tickets       handover.Tickets
 	hourly        *time.Timer
 	wake          *time.Timer // for the next deadline of something that waits
@@ -184,7 +186,10 @@ func (g *Gateway) load() error {
 	if err := g.settleNow(); err != nil {
 		return err
 	}
-	return g.startAdmin()
+	if err := g.startAdmin(); err != nil {
+		return err
+	}
+	return g.connect()
 }
 
 // fetch is how long a first resource is waited for.
@@ -202,6 +207,9 @@ func (g *Gateway) Ready() error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if b := g.cfg.Bootstrap; b.LDS && !g.heard[model.ResourceListener] && time.Since(g.began) < g.fetch() {
+		return errors.New("waiting for the control plane's listeners")
+	}
 	for _, l := range g.listeners {
 		if l.now.Load() == nil {
 			return fmt.Errorf("listener %s waits for %s", l.name, l.waitsFor(g))
@@ -299,11 +307,14 @@ func (g *Gateway) Close() {
 	g.mu.Unlock()
 	g.draining.Store(true)
 	g.mu.Lock()
-	questions := g.admin
+	questions, stream := g.admin, g.stream
 	g.admin = nil
 	g.mu.Unlock()
 	if questions != nil {
 		questions.Close() // some ask under mu
+	}
+	if stream != nil {
+		stream.Close()
 	}
 	g.mu.Lock()
 	for _, l := range g.listeners {
