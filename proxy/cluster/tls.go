@@ -5,9 +5,9 @@ import "github.com/tulle-mesh/tulle/proxy/loop"
 // TLS makes the connections to the endpoints of a cluster whose model asks for it. Safe for concurrent use; a pointer, so
 // that what it is part of stays comparable.
 type TLS interface {
-	// Dial starts a connection on l; h.Opened is called after the handshake. host is the request's, "" unless PerHost; h2
-	// says which protocol is offered where the model names none.
-	Dial(l loop.Loop, d loop.Dial, host string, h2 bool, h loop.Handler) loop.Conn
+	// Dial starts a connection on l; h.Opened is called after the handshake. header is sent before it, in the clear. host is
+	// the request's, "" unless PerHost; h2 says which protocol is offered where the model names none.
+	Dial(l loop.Loop, d loop.Dial, header []byte, host string, h2 bool, h loop.Handler) loop.Conn
 	// PerHost reports whether host matters.
 	PerHost() bool
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/proxyproto"
 )
 
 // targetOf answers where the connection to a picked endpoint goes, and what is spoken on it.
@@ -15,10 +16,14 @@ func (x *Exchange) targetOf(ep *cluster.Endpoint) pool.Target {
 	if m.Identity != "" {
 		return pool.MeshTarget(m)
 	}
-	t := pool.Target{Kind: pool.HTTP1, Address: m.Address}
-	switch v := x.cluster.Model().Upstream.Version; {
+	c := x.cluster.Model()
+	t := pool.Target{Kind: pool.HTTP1, Address: m.Address, Cluster: c}
+	switch v := c.Upstream.Version; {
 	case v == model.UpstreamHTTP2, v == model.UpstreamDownstream && x.version == message.HTTP2:
 		t.Kind = pool.H2C
+	}
+	if c.SendProxy != 0 {
+		t.Header = proxyproto.Out(c.SendProxy, x.origin.Remote, x.origin.Wanted)
 	}
 	if s := x.cluster.TLS(); s != nil {
 		t.TLS = s

@@ -10,6 +10,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/proxyproto"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
@@ -59,14 +60,14 @@ func choose(all []model.WeightedCluster, rnd uint64) model.PortName {
 
 // find asks for a connection to an endpoint of c.
 func (s *session) find(c *cluster.Cluster, rec *record.Record) {
-	s.search = relay.Find(s.w.loop, blanks{s.w}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	t := s.chain.model.TCP
+	s.search = relay.FindWithin(int(max(t.MaxConnectAttempts, 1)), s.w.loop, blanks{s}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 		s.search = nil
 		if f != nil {
 			s.unserved(rec, f.Reason)
 			return
 		}
 		s.phase = served
-		t := s.chain.model.TCP
 		s.w.relays.Start(s.conn, up, rec, relay.Options{Endpoint: ep, Idle: t.IdleTimeout, MaxDuration: t.MaxDuration, Ended: s.relayed})
 	})
 }
@@ -96,15 +97,20 @@ func (s *session) unserved(rec *record.Record, why failure.Reason) {
 }
 
 // blanks makes connections to endpoints that are no proxies of the mesh: relay.Blanks.
-type blanks struct{ w *worker }
+type blanks struct{ s *session }
 
 // Blank implements relay.Blanks.
 func (b blanks) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
-	f := &fresh{ready: ready}
+	f, l := &fresh{ready: ready}, b.s.w.loop
+	var header []byte
+	if c := t.Cluster; c != nil && c.SendProxy != 0 {
+		header = []byte(proxyproto.Out(c.SendProxy, b.s.seen.Source, b.s.seen.Destination))
+	}
 	if d := (loop.Dial{Address: t.Address, Timeout: timeout}); t.TLS != nil {
-		f.c = t.TLS.Dial(b.w.loop, d, "", false, f)
+		f.c = t.TLS.Dial(l, d, header, "", false, f)
 	} else {
-		f.c = b.w.loop.Dial(d, f)
+		f.c = l.Dial(d, f)
+		f.c.Write(header)
 	}
 	return func() {
 		if f.ready != nil {

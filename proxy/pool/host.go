@@ -13,9 +13,9 @@ import (
 type host struct {
 	pool    *Pool
 	target  Target
-	conns   map[upstream.Conn]uint64 // all, with what Served answered at the last sweep
-	shared  []upstream.Conn          // HTTP/2 connections that stand, oldest first
-	idle    []upstream.Conn          // HTTP/1.1 connections without a request, last used last
+	conns   map[upstream.Conn]life // all
+	shared  []upstream.Conn        // HTTP/2 connections that stand, oldest first
+	idle    []upstream.Conn        // HTTP/1.1 connections without a request, last used last
 	dialing int
 	timeout time.Duration // of the latest Get
 	spare   *blank
@@ -31,9 +31,14 @@ func (h *host) multiplexed() bool { return h.target.Kind != HTTP1 }
 // take answers a connection that is Free, nil if there is none.
 func (h *host) take() upstream.Conn {
 	if h.multiplexed() {
-		for _, c := range h.shared {
-			if c.Free() {
+		for i := 0; i < len(h.shared); {
+			switch c := h.shared[i]; {
+			case h.spent(c):
+				c.Retire() // which takes it out
+			case c.Free():
 				return c
+			default:
+				i++
 			}
 		}
 		return nil
@@ -42,7 +47,7 @@ func (h *host) take() upstream.Conn {
 		c := h.idle[n-1]
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
-		if u, ok := c.(*upstream.HTTP1); c.Free() && (!ok || u.Fresh()) {
+		if u, ok := c.(*upstream.HTTP1); c.Free() && (!ok || u.Fresh()) && !h.spent(c) {
 			return c
 		}
 		c.Retire()
@@ -102,12 +107,12 @@ func (h *host) dial() {
 	}
 	if h.target.Kind == HTTP1 {
 		u := upstream.NewHTTP1(&cfg.Shared, h)
-		h.conns[u] = 0
+		h.conns[u] = h.born()
 		u.Attach(h.open(u))
 		return
 	}
-	u := upstream.NewHTTP2(&cfg.Shared, h)
-	h.conns[u] = 0
+	u := upstream.NewHTTP2With(&cfg.Shared, h, h.options())
+	h.conns[u] = h.born()
 	switch {
 	case h.target.Kind == H2C:
 		u.Attach(h.open(u))
@@ -123,10 +128,15 @@ func (h *host) dial() {
 
 // open starts a connection outside the mesh.
 func (h *host) open(u loop.Handler) loop.Conn {
-	if t := &h.target; t.TLS != nil {
-		return t.TLS.Dial(h.pool.cfg.Loop, h.dialTo(), t.Host, t.Kind == H2C, u)
+	t := &h.target
+	if t.TLS != nil {
+		return t.TLS.Dial(h.pool.cfg.Loop, h.dialTo(), []byte(t.Header), t.Host, t.Kind == H2C, u)
 	}
-	return h.pool.cfg.Loop.Dial(h.dialTo(), u)
+	c := h.pool.cfg.Loop.Dial(h.dialTo(), u)
+	if t.Header != "" {
+		c.Write([]byte(t.Header))
+	}
+	return c
 }
 
 func (h *host) dialTo() loop.Dial {
@@ -152,7 +162,7 @@ func (h *host) serve() {
 
 // keep puts an HTTP/1.1 connection without a request among the idle ones, or closes it.
 func (h *host) keep(c upstream.Conn) {
-	if h.pool.draining || len(h.idle) >= h.pool.cfg.MaxIdle {
+	if h.pool.draining || len(h.idle) >= h.pool.cfg.MaxIdle || h.spent(c) {
 		c.Retire()
 		return
 	}
@@ -225,28 +235,6 @@ func (h *host) refuse(f *failure.Failure) {
 		w := h.head
 		h.leave(w)
 		w.Owner.Unconnected(f)
-	}
-}
-
-func (h *host) sweepEvery() time.Duration {
-	if h.target.Kind == Mesh {
-		return h.pool.cfg.MeshIdle / 2
-	}
-	return h.pool.cfg.IdleTimeout / 2
-}
-
-// expire ends connections that had no request since the last sweep but one.
-func (h *host) expire() {
-	for c, before := range h.conns {
-		switch now := c.Served(); {
-		case now != before:
-			h.conns[c] = now
-		case c.Idle() && c.Free():
-			c.Retire()
-		}
-	}
-	if len(h.conns) > 0 {
-		h.pool.cfg.Loop.Arm(&h.sweep, h.sweepEvery())
 	}
 }
 

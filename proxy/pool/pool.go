@@ -40,11 +40,14 @@ type Target struct {
 	Identity  string // Mesh: SPIFFE ID the peer must prove
 	TLS       TLS    // HTTP1 and H2C: makes the connection; nil: plain
 	Host      string // what TLS is told of the request
+	Header    string // PROXY header that a connection begins with; "": none
+	// Cluster has the options of connections outside the mesh; nil: the pool's own.
+	Cluster *model.Cluster
 }
 
 // TLS is cluster.TLS.
 type TLS interface {
-	Dial(l loop.Loop, d loop.Dial, host string, h2 bool, h loop.Handler) loop.Conn
+	Dial(l loop.Loop, d loop.Dial, header []byte, host string, h2 bool, h loop.Handler) loop.Conn
 	PerHost() bool
 }
 
@@ -169,7 +172,7 @@ func (p *Pool) host(t *Target) *host {
 	}
 	h := p.hosts[*t]
 	if h == nil {
-		h = &host{pool: p, target: *t, conns: map[upstream.Conn]uint64{}, timeout: p.cfg.ConnectTimeout}
+		h = &host{pool: p, target: *t, conns: map[upstream.Conn]life{}, timeout: p.cfg.ConnectTimeout}
 		h.sweep.Expired = h.expire
 		p.hosts[*t] = h
 	}

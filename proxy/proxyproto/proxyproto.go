@@ -151,3 +151,12 @@ func pair(s, d netip.Addr) (netip.Addr, netip.Addr, bool) {
 	}
 	return s, d, true
 }
+
+// Out answers a header of a version, 1 or 2, as it is sent.
+func Out(version uint8, source, destination netip.AddrPort) string {
+	var b [128]byte
+	if version == 2 {
+		return string(AppendV2(b[:0], source, destination))
+	}
+	return string(AppendV1(b[:0], source, destination))
+}

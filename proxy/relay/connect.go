@@ -23,6 +23,7 @@ const maxAttempts = 5
 // Search looks for a blank connection to an endpoint of a cluster, and goes on to another endpoint when one
 // cannot be reached: nothing has been sent, so nothing can be doubled. It belongs to one loop.
 type Search struct {
+	most    int // endpoints that are tried
 	loop    loop.Loop
 	blanks  Blanks
 	cluster *cluster.Cluster
@@ -39,7 +40,13 @@ type Search struct {
 // or with why there is none. Attempts are noted in rec.
 func Find(l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
 	then func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)) *Search {
-	s := &Search{loop: l, blanks: b, cluster: c, rnd: rnd, rec: rec, then: then}
+	return FindWithin(maxAttempts, l, b, c, rnd, rec, then)
+}
+
+// FindWithin is Find that tries at most so many endpoints.
+func FindWithin(attempts int, l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
+	then func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)) *Search {
+	s := &Search{most: attempts, loop: l, blanks: b, cluster: c, rnd: rnd, rec: rec, then: then}
 	s.try()
 	return s
 }
@@ -66,7 +73,7 @@ func (s *Search) Cancel() {
 
 func (s *Search) try() {
 	ep, from, why := s.cluster.Pick(s.loop.Now(), s.rnd.Uint64(), s.tried)
-	if ep == nil || len(s.tried) == maxAttempts {
+	if ep == nil || len(s.tried) >= s.most {
 		s.done = true
 		if s.last == nil {
 			s.last = &failure.Failure{Reason: why}
@@ -84,7 +91,7 @@ func (s *Search) try() {
 	*note = record.Attempt{Workload: ep.Workload(), Address: ep.Address(), From: from, Start: s.loop.Now()}
 	target := pool.MeshTarget(ep.Model())
 	if target.Kind != pool.Mesh {
-		target.TLS = s.cluster.TLS()
+		target.TLS, target.Cluster = s.cluster.TLS(), s.cluster.Model()
 	}
 	cancel := s.blanks.Blank(&target, s.cluster.ConnectTimeout(), func(c loop.Conn, f *failure.Failure) {
 		note.End = s.loop.Now()

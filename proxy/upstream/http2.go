@@ -2,7 +2,9 @@ package upstream
 
 import (
 	"errors"
+	"time"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/http2"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -24,6 +26,11 @@ type HTTP2 struct {
 	heard, asked     bool // since the last Probe: the peer has said something; a ping waits for its answer
 	cause            error
 	stalled          []*stream2 // wait for the connection's output to drain
+
+	most            int           // streams at a time, 0: as many as the peer allows
+	every, patience time.Duration // of PINGs, 0: none; and of what has to come within
+	ping            loop.Timer
+	told            bool // since the last PING the peer has said something
 }
 
 // stream2 is one request on an HTTP2. It is recycled by its connection.
@@ -39,9 +46,21 @@ type stream2 struct {
 // NewHTTP2 makes a connection; give it to loop.Dial, or to SetHandler of a blank connection that stands and then
 // call Opened. With's the argument of both is the same: call Attach before anything else happens on c.
 func NewHTTP2(shared *Shared, owner Owner) *HTTP2 {
-	u := &HTTP2{shared: shared, owner: owner}
-	w := uint32(shared.window())
-	u.h2 = http2.New(http2.Config{InitialWindow: max(w, 64<<10-1), ConnWindow: boundless, Budget: resets, Events: (*events2)(u)})
+	return NewHTTP2With(shared, owner, model.HTTP2Options{})
+}
+
+// NewHTTP2With is NewHTTP2 with the options of a cluster.
+func NewHTTP2With(shared *Shared, owner Owner, o model.HTTP2Options) *HTTP2 {
+	u := &HTTP2{shared: shared, owner: owner, most: int(o.MaxStreams), every: o.KeepAlive, patience: o.KeepAliveTimeout}
+	cfg := http2.Config{InitialWindow: max(uint32(shared.window()), 64<<10-1), ConnWindow: boundless, Budget: resets, Events: (*events2)(u)}
+	if o.Window > 0 {
+		cfg.InitialWindow = o.Window
+	}
+	if o.ConnectionWindow > 0 {
+		cfg.ConnWindow = o.ConnectionWindow
+	}
+	cfg.HeaderTable = o.HeaderTable
+	u.h2 = http2.New(cfg)
 	return u
 }
 
@@ -88,7 +107,9 @@ func (u *HTTP2) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 }
 
 // Free implements Conn.
-func (u *HTTP2) Free() bool { return u.up && !u.ending && !u.down && u.h2.Available() > 0 }
+func (u *HTTP2) Free() bool {
+	return u.up && !u.ending && !u.down && u.h2.Available() > 0 && (u.most == 0 || u.open < u.most)
+}
 
 // Idle implements Conn.
 func (u *HTTP2) Idle() bool { return u.open == 0 }
@@ -166,7 +187,7 @@ func (u *HTTP2) Opened() { u.flush() }
 // Data implements loop.Handler.
 func (u *HTTP2) Data(p []byte) int {
 	u.h2.Tick(u.c.Loop().Now())
-	u.feeding, u.heard = true, true
+	u.feeding, u.heard, u.told = true, true, true
 	n, err := u.h2.Feed(p)
 	u.feeding = false
 	u.flush()
@@ -231,6 +252,9 @@ func (u *HTTP2) Closed(err error) {
 	}
 	u.down = true
 	u.cause = err
+	if u.ping.Armed() {
+		u.c.Loop().Disarm(&u.ping)
+	}
 	u.h2.End(http2.InternalError)
 	var f *failure.Failure
 	if !u.up {
@@ -302,6 +326,7 @@ func (e *events2) Settings() {
 	case u.ending || u.down:
 	case !u.up:
 		u.up = true
+		u.keepAlive()
 		u.owner.Up(u)
 	default:
 		u.owner.Freed(u)
