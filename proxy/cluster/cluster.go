@@ -5,13 +5,10 @@
 package cluster
 
 import (
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/proxy/balancer"
-	"github.com/tulle-mesh/tulle/proxy/failure"
 )
 
 // CoolDown is how long an endpoint to which no connection could be made is not picked while there are others.
@@ -22,6 +19,8 @@ type Cluster struct {
 	name  model.PortName
 	model atomic.Pointer[model.Cluster]
 	set   atomic.Pointer[set]
+	plan  atomic.Pointer[plan] // of set; see plan.go
+	turns atomic.Uint64        // of RoundRobin
 	tls   atomic.Pointer[TLS]
 
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
@@ -30,17 +29,19 @@ type Cluster struct {
 
 // set is one immutable generation of endpoints.
 type set struct {
-	all     []*Endpoint // as given, draining ones too
-	usable  []*Endpoint
-	wheel   *balancer.Wheel // over usable
-	learned model.Protocol
+	all           []*Endpoint // as given, draining ones too
+	levels        []level     // by priority, those that have endpoints
+	usable        int         // endpoints of all levels
+	learned       model.Protocol
+	overprovision uint32 // percent; 0: the cluster's
 }
 
 // New makes a Cluster without endpoints.
 func New(m *model.Cluster) *Cluster {
 	c := &Cluster{name: m.Name}
 	c.model.Store(m)
-	c.set.Store(&set{wheel: balancer.NewWheel(nil)})
+	c.set.Store(&set{})
+	c.plan.Store(&plan{})
 	return c
 }
 
@@ -51,7 +52,16 @@ func (c *Cluster) Name() model.PortName { return c.name }
 func (c *Cluster) Model() *model.Cluster { return c.model.Load() }
 
 // Set puts other settings in force. Endpoints and their state stay.
-func (c *Cluster) Set(m *model.Cluster) { c.model.Store(m) }
+func (c *Cluster) Set(m *model.Cluster) {
+	was := c.model.Swap(m)
+	if was.Balancing.Policy != m.Balancing.Policy || was.Balancing != m.Balancing {
+		old := c.set.Load()
+		next := *old
+		next.levels = levels(old.all, &m.Balancing)
+		c.set.Store(&next)
+	}
+	c.Replan()
+}
 
 // ConnectTimeout answers how long connecting to one endpoint may take, TCP and TLS together.
 func (c *Cluster) ConnectTimeout() time.Duration {
@@ -71,30 +81,31 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 		byKey[keyOf(ep.Model())] = ep
 	}
 	next := &set{}
-	var weights []uint32
 	if e != nil {
+		next.overprovision = e.Overprovision
 		for i := range e.Endpoints {
 			m := &e.Endpoints[i]
 			ep := byKey[keyOf(m)]
 			if ep == nil {
 				ep = newEndpoint(m)
+				ep.cluster = c
 			} else {
 				ep.model.Store(m)
 				delete(byKey, keyOf(m))
 			}
 			next.all = append(next.all, ep)
 			if m.Health != model.Draining {
-				next.usable = append(next.usable, ep)
-				weights = append(weights, m.Weight)
+				next.usable++
 			}
 		}
 	}
-	next.wheel = balancer.NewWheel(weights)
+	next.levels = levels(next.all, &c.model.Load().Balancing)
 	next.learned = agreed(next.all)
 	if next.learned == model.ProtocolUnknown {
 		c.doubted.Store(0) // nothing is learned about the new generation: what was doubted is forgotten
 	}
 	c.set.Store(next)
+	c.Replan()
 	for _, ep := range byKey {
 		ep.gone.Store(true)
 	}
@@ -102,27 +113,3 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 
 // Endpoints answers the endpoints in force, draining ones too. The slice must not be changed.
 func (c *Cluster) Endpoints() []*Endpoint { return c.set.Load().all }
-
-// Pick answers the endpoint that takes the next request, and out of how many it was picked. now is loop time
-// (loops of one process share its origin; being apart by less than CoolDown does no harm), rnd is uniform
-// over uint64. Endpoints in excluded, those that failed this exchange already, are not picked; nor are
-// endpoints that are cooling down, unless there is no other. When nothing can be picked the endpoint is nil
-// and the reason NoEndpoint: from is then 0 if the cluster has no usable endpoint at all, and more than 0 if
-// all of them are excluded, so that the caller keeps the reason of its last attempt.
-func (c *Cluster) Pick(now time.Duration, rnd uint64, excluded []*Endpoint) (ep *Endpoint, from int, why failure.Reason) {
-	s := c.set.Load()
-	i := s.wheel.Pick(rnd, func(i int) (int64, bool) {
-		e := s.usable[i]
-		return e.inflight.Load(), !e.cooling(now) && !slices.Contains(excluded, e)
-	})
-	if i < 0 {
-		i = s.wheel.Pick(rnd, func(i int) (int64, bool) {
-			e := s.usable[i]
-			return e.inflight.Load(), !slices.Contains(excluded, e)
-		})
-	}
-	if i < 0 {
-		return nil, len(s.usable), failure.NoEndpoint
-	}
-	return s.usable[i], len(s.usable), failure.None
-}

@@ -17,6 +17,10 @@ type Endpoint struct {
 	failures atomic.Uint32 // connections in a row that could not be made
 	coolTill atomic.Int64  // loop time, 0: not cooling
 	gone     atomic.Bool
+
+	cluster   *Cluster // whose plan depends on the health
+	unhealthy atomic.Bool
+	ejected   atomic.Bool
 }
 
 // key is what makes an endpoint the same as one in an earlier set.

@@ -46,10 +46,12 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		return 1, failure.None
 	}
 	now := x.w.cfg.Loop.Now()
-	ep, from, why := x.cluster.Pick(now, x.w.random.Uint64(), x.tried[:x.ntried])
+	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Excluded: x.tried[:x.ntried]}
+	ep, from, why := x.cluster.Choose(&choice)
 	if ep == nil && from > 0 && !x.unreachable() {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
-		ep, from, why = x.cluster.Pick(now, x.w.random.Uint64(), nil)
+		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
+		ep, from, why = x.cluster.Choose(&choice)
 	}
 	if ep == nil {
 		if from > 0 && x.reason != failure.None {
