@@ -8,7 +8,7 @@ import (
 	"github.com/tulle-mesh/tulle/bench/load"
 )
 
-// bootstrap writes an Envoy bootstrap; the same file runs on Envoy and, for one proxy, on Tulle.
+// bootstrap writes an Envoy bootstrap; the same file runs on Envoy and, for one proxy and without circuit breakers, on Tulle.
 func (w *world) bootstrap(name string, k load.Kind, listen, target string, server, client bool) string {
 	h2 := k == load.HTTP2 || k == load.GRPCUnary || k == load.GRPCStream
 	alpn := "http/1.1"
@@ -31,7 +31,11 @@ func (w *world) bootstrap(name string, k load.Kind, listen, target string, serve
 		fmt.Fprintf(&b, envoyServerTLS, w.options.dir, envoyALPN(k, alpn, "            "))
 	}
 	host, port, _ = net.SplitHostPort(target)
-	fmt.Fprintf(&b, envoyCluster, host, port)
+	breakers := envoyBreakers
+	if name == "tulle" {
+		breakers = "" // refused for now: it has no such bounds
+	}
+	fmt.Fprintf(&b, envoyCluster, breakers, host, port)
 	if h2 {
 		b.WriteString(envoyUpstreamH2)
 	}
@@ -88,14 +92,15 @@ const (
             validation_context:
               trusted_ca: {filename: %[1]s/ca.pem}%[2]s
 `
+	envoyBreakers = `    circuit_breakers:
+      thresholds:
+      - {max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}
+`
 	envoyCluster = `  clusters:
   - name: back
     type: STATIC
     connect_timeout: 5s
-    circuit_breakers:
-      thresholds:
-      - {max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}
-    load_assignment:
+%s    load_assignment:
       cluster_name: back
       endpoints:
       - lb_endpoints:

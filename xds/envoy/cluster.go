@@ -14,6 +14,8 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -76,19 +78,25 @@ func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*mod
 		}
 		return nil, byName(join(p, "eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
 	case clusterv3.Cluster_ORIGINAL_DST:
-		c.Discovery = model.DiscoveryOriginal
-		o := m.GetOriginalDstLbConfig()
-		if o.GetUseHttpHeader() {
-			c.Original.Header = orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host")
-		}
-		var err error
-		if c.Original.Port, err = portNumber(join(path, "original_dst_lb_config.upstream_port_override"), o.GetUpstreamPortOverride().GetValue()); err != nil {
+		if err := originalDestination(path, m, c); err != nil {
 			return nil, err
 		}
-		c.Original.Clean, err = duration(join(path, "cleanup_interval"), m.GetCleanupInterval(), 5*time.Second)
-		return nil, err
+		return nil, refuse(join(path, "type"), "ORIGINAL_DST %s", notYet)
 	}
 	return nil, refuse(join(path, "type"), "%s %s", m.GetType(), notRun)
+}
+
+func originalDestination(path string, m *clusterv3.Cluster, c *model.Cluster) (err error) {
+	c.Discovery = model.DiscoveryOriginal
+	o := m.GetOriginalDstLbConfig()
+	if o.GetUseHttpHeader() {
+		c.Original.Header = orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host")
+	}
+	if c.Original.Port, err = portNumber(join(path, "original_dst_lb_config.upstream_port_override"), o.GetUpstreamPortOverride().GetValue()); err != nil {
+		return err
+	}
+	c.Original.Clean, err = duration(join(path, "cleanup_interval"), m.GetCleanupInterval(), 5*time.Second)
+	return err
 }
 
 func clusterDNS(path string, m *clusterv3.Cluster, c *model.Cluster) (err error) {
@@ -159,6 +167,9 @@ func transport(path string, t *corev3.TransportSocket, c *model.Cluster) (err er
 		if err := unpack(path, a, &u); err != nil {
 			return err
 		}
+		if u.GetTransportSocket() == nil {
+			return refuse(join(path, "transport_socket"), "is missing")
+		}
 		c.SendProxy = 1
 		if u.GetConfig().GetVersion() == corev3.ProxyProtocolConfig_V2 {
 			c.SendProxy = 2
@@ -173,6 +184,9 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 	if m.GetHttp2ProtocolOptions() != nil { // deprecated, and what many files have
 		c.Upstream.Version = model.UpstreamHTTP2
 		if c.Upstream.HTTP2, err = http2Options(join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions()); err != nil {
+			return err
+		}
+		if err := noneSet(join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions()); err != nil {
 			return err
 		}
 	}
@@ -193,6 +207,20 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 	return nil
 }
 
+// noneSet refuses what is decoded of m and not run yet. Trailers, the case of names and extended CONNECT are always
+// passed on where the server takes them.
+func noneSet(path string, m proto.Message) (err error) {
+	table := fields[m.ProtoReflect().Descriptor().FullName()]
+	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		always := fd.Name() == "allow_connect" || fd.Name() == "enable_trailers" || fd.Name() == "header_key_format"
+		if why, _ := table.find(string(fd.Name())); why == "" && !always {
+			err = refuse(join(path, string(fd.Name())), notYet)
+		}
+		return err == nil
+	})
+	return err
+}
+
 func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) (err error) {
 	if err := upstreamCommon(join(path, "common_http_protocol_options"), o.GetCommonHttpProtocolOptions(), c); err != nil {
 		return err
@@ -207,8 +235,13 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 		if up.HTTP1, err = http1Options(join(p, "http_protocol_options"), one); err != nil {
 			return err
 		}
-		up.HTTP2, err = http2Options(join(p, "http2_protocol_options"), two)
-		return err
+		if up.HTTP2, err = http2Options(join(p, "http2_protocol_options"), two); err != nil {
+			return err
+		}
+		if err := noneSet(join(p, "http_protocol_options"), one); err != nil {
+			return err
+		}
+		return noneSet(join(p, "http2_protocol_options"), two)
 	}
 	switch v := o.GetUpstreamProtocolOptions().(type) {
 	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:

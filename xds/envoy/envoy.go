@@ -8,6 +8,7 @@ package envoy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,10 @@ func refuse(path, format string, args ...any) error {
 	return &RefusedError{Field: path, Why: fmt.Sprintf(format, args...)}
 }
 
-const notRun = "is not run by Tulle (docs/reference/xds.md)"
+const (
+	notRun = "is not run by Tulle (docs/reference/xds.md)"
+	notYet = "is not run by Tulle yet (docs/reference/xds.md)"
+)
 
 func join(path, field string) string {
 	if path == "" {
@@ -71,6 +75,9 @@ func knownIn(path string, r protoreflect.Message) error {
 		}
 		p := join(path, string(fd.Name()))
 		why, ok := table.find(string(fd.Name()))
+		if !ok && slices.Contains(strings.Fields(table.later), string(fd.Name())) {
+			return refuse(p, notYet)
+		}
 		if !ok {
 			return refuse(p, notRun)
 		}

@@ -2,6 +2,8 @@ package envoy
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,8 +68,19 @@ const (
 	toC      = `"route": {"cluster": "c"`
 )
 
+// eager lets the decoder take what is refused until it is run.
+func eager(t *testing.T) {
+	kept := maps.Clone(fields)
+	t.Cleanup(func() { maps.Copy(fields, kept) })
+	for name, table := range kept {
+		table.run, table.later = table.run+" "+table.later, ""
+		fields[name] = table
+	}
+}
+
 // TestRefused: what cannot be run is refused, with the path of the field.
 func TestRefused(t *testing.T) {
+	eager(t)
 	for _, c := range []struct{ kind, text, want string }{
 		{"cluster", `{"type": "STATIC"}`, "name: is missing"},
 		{"cluster", `{"name": "x", "connect_timeout": "0s"}`, "connect_timeout: is not more than 0"},
@@ -85,7 +98,7 @@ func TestRefused(t *testing.T) {
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "alt_port": 65536, "tcp_health_check": {}}]}`, "health_checks[0].alt_port: 65536 is not a port"},
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "http_health_check": {"path": "/a b"}}]}`, "health_checks[0].http_health_check.path: "},
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "custom_health_check": {"name": "y"}}]}`, "health_checks[0].custom_health_check: is not run"},
-		{"cluster", `{"name": "x", "http2_protocol_options": {"hpack_table_size": 0}}`, "http2_protocol_options.hpack_table_size: of 0"},
+		{"cluster", `{"name": "x", "http2_protocol_options": {"hpack_table_size": 0}}`, "http2_protocol_options.hpack_table_size: "},
 		{"cluster", `{"name": "x", "http2_protocol_options": {"initial_stream_window_size": 10}}`, "http2_protocol_options.initial_stream_window_size: is not from"},
 		{"cluster", `{"name": "x", "transport_socket": {"name": "tls", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {"validation_context": {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}}}}`, "transport_socket.typed_config.common_tls_context.validation_context: compares names without trusted_ca"},
 		{"cluster", `{"name": "x", "typed_extension_protocol_options": {"other": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}}`, "typed_extension_protocol_options.other: is not run"},
@@ -131,6 +144,7 @@ func TestRefused(t *testing.T) {
 
 // TestDefaults: what is not said is as Envoy has it.
 func TestDefaults(t *testing.T) {
+	eager(t)
 	v, err := read(t, "cluster", `{"name": "x", "outlier_detection": {}}`)
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +190,9 @@ func TestNothingIsIgnored(t *testing.T) {
 			m := mt.New()
 			set(m, fd)
 			want := "x." + string(fd.Name()) + ": " + notRun
+			if slices.Contains(strings.Fields(table.later), string(fd.Name())) {
+				want = "x." + string(fd.Name()) + ": " + notYet
+			}
 			if err := known("x", m.Interface()); err == nil || err.Error() != want {
 				t.Errorf("%s: %v, expected %s", name, err, want)
 			}

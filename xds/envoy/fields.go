@@ -11,6 +11,7 @@ import (
 type table struct {
 	run   string            // names, separated by spaces
 	inert map[string]string // accepted without effect: why
+	later string            // decoded, and refused until the engine runs them
 }
 
 // find reports whether a field is in the table, and why it has no effect if it has none.
@@ -44,7 +45,7 @@ var fields = map[protoreflect.FullName]table{
 		inert: map[string]string{"stats_flush_interval": "nothing is flushed", "stats_config": statOnly}},
 	"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {run: "listeners clusters secrets"},
 	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {run: "lds_config cds_config ads_config"},
-	"envoy.config.bootstrap.v3.Admin":                      {run: "address access_log", inert: map[string]string{"profile_path": "profiles are served by /debug/pprof"}},
+	"envoy.config.bootstrap.v3.Admin":                      {run: "address", later: "access_log", inert: map[string]string{"profile_path": "profiles are served by /debug/pprof"}},
 	core + "Node": {run: "id cluster locality metadata",
 		inert: map[string]string{"user_agent_name": nameOnly, "user_agent_version": nameOnly, "user_agent_build_version": nameOnly}},
 	core + "ConfigSource":          {run: "ads resource_api_version initial_fetch_timeout"},
@@ -62,7 +63,7 @@ var fields = map[protoreflect.FullName]table{
 	"envoy.config.listener.v3.Filter":                                   {run: "name typed_config"},
 	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":   {run: "", inert: map[string]string{"initial_read_buffer_size": "the first bytes are only peeked at"}},
 	"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {run: "allow_requests_without_proxy_protocol disallowed_versions", inert: map[string]string{"stat_prefix": statOnly}},
-	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {run: "cluster weighted_clusters idle_timeout max_connect_attempts max_downstream_connection_duration access_log",
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {later: "max_connect_attempts", run: "cluster weighted_clusters idle_timeout max_downstream_connection_duration access_log",
 		inert: map[string]string{"stat_prefix": statOnly}},
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               {run: "clusters"},
 	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {run: "name weight"},
@@ -139,7 +140,7 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "DirectResponseAction":                        {run: "status body"},
 	core + "RuntimeFractionalPercent":                        {run: "default_value"},
 	core + "HeaderValueOption":                               {run: "header append_action"},
-	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout priority hash_policy upgrade_configs max_stream_duration"},
+	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration", later: "priority"},
 	routePkg + "RouteAction.UpgradeConfig":                   {run: "upgrade_type enabled"},
 	routePkg + "RouteAction.MaxStreamDuration":               {run: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"},
 	routePkg + "RouteAction.HashPolicy":                      {run: "header cookie connection_properties query_parameter terminal"},
@@ -148,7 +149,8 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "WeightedCluster":                             {run: "clusters", inert: map[string]string{"total_weight": "the sum of the weights counts"}},
 	routePkg + "WeightedCluster.ClusterWeight":               {run: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"},
 
-	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment health_checks max_requests_per_connection circuit_breakers http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family outlier_detection cleanup_interval ring_hash_lb_config maglev_lb_config least_request_lb_config original_dst_lb_config common_lb_config transport_socket upstream_connection_options close_connections_on_host_health_failure",
+	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment http2_protocol_options typed_extension_protocol_options dns_refresh_rate dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config transport_socket upstream_connection_options",
+		later: "health_checks max_requests_per_connection circuit_breakers respect_dns_ttl outlier_detection cleanup_interval original_dst_lb_config close_connections_on_host_health_failure",
 		inert: map[string]string{"alt_stat_name": statOnly, "per_connection_buffer_limit_bytes": noLimit, "metadata": forOthers, "ignore_health_on_host_removal": ownDefault}},
 	clusterPkg + "UpstreamConnectionOptions":                                              {run: "tcp_keepalive"},
 	clusterPkg + "Cluster.EdsClusterConfig":                                               {run: "eds_config service_name"},
@@ -164,17 +166,17 @@ var fields = map[protoreflect.FullName]table{
 	core + "HealthCheck.HttpHealthCheck":                                                  {run: "host path method expected_statuses request_headers_to_add codec_client_type"},
 	core + "HealthCheck.TcpHealthCheck":                                                   {run: "send receive"},
 	core + "HealthCheck.GrpcHealthCheck":                                                  {run: "service_name authority"},
-	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                              {run: "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                              {run: "upstream_http_protocol_options explicit_http_config use_downstream_protocol_config", later: "common_http_protocol_options auto_config"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":           {run: "http_protocol_options http2_protocol_options"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig":      {run: "http_protocol_options http2_protocol_options"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":               {run: "http_protocol_options http2_protocol_options"},
-	"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {run: "config transport_socket"},
+	"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {later: "config transport_socket"},
 	core + "ProxyProtocolConfig":                                                          {run: "version"},
 	"envoy.config.endpoint.v3.ClusterLoadAssignment":                                      {run: "cluster_name endpoints policy"},
 	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":                               {run: "overprovisioning_factor"},
 	"envoy.config.endpoint.v3.LocalityLbEndpoints":                                        {run: "locality lb_endpoints priority", inert: map[string]string{"metadata": forOthers}},
 	"envoy.config.endpoint.v3.LbEndpoint":                                                 {run: "endpoint health_status load_balancing_weight", inert: map[string]string{"metadata": forOthers}},
-	"envoy.config.endpoint.v3.Endpoint":                                                   {run: "address hostname health_check_config"},
+	"envoy.config.endpoint.v3.Endpoint":                                                   {run: "address hostname", later: "health_check_config"},
 	"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                                 {run: "port_value"},
 }
 
@@ -189,5 +191,6 @@ var limits = []string{
 	"`cipher_suites` are those of crypto/tls with ECDHE, by their IANA names; `ecdh_curves` are X25519MLKEM768, X25519, P-256, P-384 and P-521, in crypto/tls' order.",
 	"`initial_fetch_timeout` is run in `lds_config` and `cds_config` only, for everything; the later of them counts.",
 	"A secret with a validation context has `trusted_ca` and `crl` only; names and pins stand in `default_validation_context`.",
+	"Type `ORIGINAL_DST` and the sockets of `upstream_proxy_protocol` are decoded, and refused until they are run; so is everything in `http_protocol_options` and `http2_protocol_options` of a cluster but `allow_connect`, `enable_trailers` and `header_key_format`, which it always does.",
 	"Bounds of 0 in `circuit_breakers`, and `hpack_table_size` of 0, are refused.",
 }

@@ -57,7 +57,7 @@ func TestTables(t *testing.T) {
 			continue
 		}
 		all := d.(protoreflect.MessageDescriptor).Fields()
-		for _, f := range strings.Fields(table.run) {
+		for _, f := range strings.Fields(table.run + " " + table.later) {
 			fd := all.ByName(protoreflect.Name(f))
 			if fd == nil {
 				t.Errorf("%s has no field %s", name, f)
@@ -107,6 +107,10 @@ func TestReference(t *testing.T) {
 			fmt.Fprintf(&b, "Run: %s\n", strings.Join(run, ", "))
 		} else if len(table.inert) == 0 {
 			b.WriteString("Run; it has no field that is.\n")
+		}
+		if later := strings.Fields(table.later); len(later) > 0 {
+			slices.Sort(later)
+			fmt.Fprintf(&b, "\nRefused until they are run: `%s`\n", strings.Join(later, "`, `"))
 		}
 		if len(table.inert) > 0 {
 			if len(run) > 0 {
