@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -42,7 +43,6 @@ type plane struct {
 	t       testing.TB
 	address string
 	streams chan *peer
-	end     chan struct{}
 }
 
 // peer is one stream.
@@ -137,14 +137,8 @@ func said(m proto.Message) string {
 		for _, n := range r.GetResourceNamesUnsubscribe() {
 			words = append(words, "-"+n)
 		}
-		for _, n := range slices.Sorted(func(yield func(string) bool) {
-			for n, v := range r.GetInitialResourceVersions() {
-				if !yield(n + "=" + v) {
-					return
-				}
-			}
-		}) {
-			words = append(words, n)
+		for _, n := range slices.Sorted(maps.Keys(r.GetInitialResourceVersions())) {
+			words = append(words, n+"="+r.GetInitialResourceVersions()[n])
 		}
 		words = append(words, "n"+r.GetResponseNonce())
 		node, why = r.GetNode(), r.GetErrorDetail().GetMessage()
@@ -271,11 +265,11 @@ func cluster(name string) *clusterv3.Cluster {
 
 func bad(name string) *clusterv3.Cluster {
 	c := cluster(name)
-	c.TrackTimeoutBudgets = true
+	c.TrackClusterStats = &clusterv3.TrackClusterStats{}
 	return c
 }
 
-const why = "track_timeout_budgets: is not run by Tulle (docs/reference/xds.md)"
+const why = "track_cluster_stats: is not run by Tulle (docs/reference/xds.md)"
 
 func TestDelta(t *testing.T) {
 	p, s := newPlane(t), &sink{}
