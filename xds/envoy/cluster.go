@@ -14,8 +14,6 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -186,9 +184,6 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 		if c.Upstream.HTTP2, err = http2Options(join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions()); err != nil {
 			return err
 		}
-		if err := noneSet(join(path, "http2_protocol_options"), m.GetHttp2ProtocolOptions()); err != nil {
-			return err
-		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.GetTypedExtensionProtocolOptions())) {
 		a := m.GetTypedExtensionProtocolOptions()[name]
@@ -207,18 +202,17 @@ func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error
 	return nil
 }
 
-// noneSet refuses what is decoded of m and not run yet. Trailers, the case of names and extended CONNECT are always
-// passed on where the server takes them.
-func noneSet(path string, m proto.Message) (err error) {
-	table := fields[m.ProtoReflect().Descriptor().FullName()]
-	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		always := fd.Name() == "allow_connect" || fd.Name() == "enable_trailers" || fd.Name() == "header_key_format"
-		if why, _ := table.find(string(fd.Name())); why == "" && !always {
-			err = refuse(join(path, string(fd.Name())), notYet)
-		}
-		return err == nil
-	})
-	return err
+// ofServers refuses what has no meaning towards servers. Trailers and the case of names are always passed on.
+func ofServers(path string, m *corev3.Http1ProtocolOptions) error {
+	switch {
+	case m.GetAllowAbsoluteUrl() != nil:
+		return refuse(join(path, "allow_absolute_url"), "is for listeners")
+	case m.GetAcceptHttp_10():
+		return refuse(join(path, "accept_http_10"), "is for listeners")
+	case m.GetDefaultHostForHttp_10() != "":
+		return refuse(join(path, "default_host_for_http_10"), "is for listeners")
+	}
+	return nil
 }
 
 func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) (err error) {
@@ -238,10 +232,7 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 		if up.HTTP2, err = http2Options(join(p, "http2_protocol_options"), two); err != nil {
 			return err
 		}
-		if err := noneSet(join(p, "http_protocol_options"), one); err != nil {
-			return err
-		}
-		return noneSet(join(p, "http2_protocol_options"), two)
+		return ofServers(join(p, "http_protocol_options"), one)
 	}
 	switch v := o.GetUpstreamProtocolOptions().(type) {
 	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -175,13 +174,6 @@ func durations(path string, list []durationField) error {
 		*f.to = v
 	}
 	return nil
-}
-
-func percent(p *typev3.Percent, def uint32) uint32 {
-	if p == nil {
-		return def
-	}
-	return uint32(p.GetValue())
 }
 
 // address reads an address and port.
