@@ -82,6 +82,7 @@ type Conn struct {
 	slack uint8 // flushes in a row that used little of a large out
 	lower []byte
 	digit [20]byte
+	tail  tail
 
 	// Flow control of the connection; see flow.go.
 	sendWindow int64
@@ -135,7 +136,7 @@ func New(cfg Config) *Conn {
 	c.pong, _ = cfg.Events.(interface{ Pong([8]byte) })
 	c.large, _ = cfg.Events.(interface{ HeadTooLarge(*Stream) })
 	c.peer = settings{maxFrame: minFrame, window: defaultWindow, maxStreams: 100} // the last until it says otherwise
-	c.dec.Init(max(cfg.HeaderTable, hpack.DefaultTable), cfg.MaxHead, classify) // a smaller one holds only once the peer knows
+	c.dec.Init(max(cfg.HeaderTable, hpack.DefaultTable), cfg.MaxHead, classify)   // a smaller one holds only once the peer knows
 	c.enc.Huffman = cfg.Huffman
 	c.enc.Init(hpack.DefaultTable)
 	c.budget = budget{left: int64(cfg.Budget), full: int64(cfg.Budget)}
@@ -211,6 +212,7 @@ func (c *Conn) Flushed() {
 		c.slack = 0
 	}
 	c.out = c.out[:0]
+	c.tail.id = 0
 }
 
 // Streams answers how many streams are open.

@@ -159,12 +159,7 @@ func (c *Conn) Data(s *Stream, p []byte, end bool) (n int) {
 			}
 			return n
 		}
-		var flags byte
-		if end && n+int(k) == len(p) {
-			flags = flagEndStream
-		}
-		c.out = appendFrame(c.out, int(k), frameData, flags, s.id)
-		c.out = append(c.out, p[n:n+int(k)]...)
+		k = c.writeData(s.id, p[n:n+int(k)])
 		s.sendWindow -= k
 		c.sendWindow -= k
 		n += int(k)
@@ -174,14 +169,47 @@ func (c *Conn) Data(s *Stream, p []byte, end bool) (n int) {
 	if n > 0 {
 		c.budget.earn()
 		c.budget.earn() // a client may answer each with two small WINDOW_UPDATEs
-	} else if end {
-		c.out = appendFrame(c.out, 0, frameData, flagEndStream, s.id)
 	}
 	if end {
+		c.endData(s.id)
 		s.sentEnd = true
 		c.ended(s)
 	}
 	return n
+}
+
+// tail is the DATA frame at the end of what has not been flushed, if there is one: more of the same stream joins it. Small
+// messages that come together then cost one frame, here and for everybody behind us.
+type tail struct {
+	id      uint32 // of the stream; 0: none
+	at, end int    // where in out
+}
+
+// writeData appends as much of p as one frame takes and answers how much that was.
+func (c *Conn) writeData(id uint32, p []byte) int64 {
+	if t := &c.tail; t.id == id && t.end == len(c.out) {
+		if room := int(c.peer.maxFrame) - (t.end - t.at - frameHead); room > 0 {
+			p = p[:min(len(p), room)]
+			c.out = append(c.out, p...)
+			setLength(c.out[t.at:])
+			t.end = len(c.out)
+			return int64(len(p))
+		}
+	}
+	c.tail = tail{id: id, at: len(c.out)}
+	c.out = append(appendFrame(c.out, len(p), frameData, 0, id), p...)
+	c.tail.end = len(c.out)
+	return int64(len(p))
+}
+
+// endData ends a stream whose body has been written: with its last frame if that is still here, else with an empty one.
+func (c *Conn) endData(id uint32) {
+	if t := &c.tail; t.id == id && t.end == len(c.out) {
+		c.out[t.at+4] |= flagEndStream
+	} else {
+		c.out = appendFrame(c.out, 0, frameData, flagEndStream, id)
+	}
+	c.tail.id = 0
 }
 
 // beginHead starts a HEADERS frame and answers where.
