@@ -30,7 +30,7 @@ func (x *Exchange) attempt() {
 	case f != nil:
 		x.attemptFailed(f.Reason)
 	case c != nil:
-		x.open(c)
+		x.open(c, true)
 	}
 }
 
@@ -97,7 +97,7 @@ func (t *waiting) Connected(c upstream.Conn) {
 	if x.ep != nil {
 		x.ep.Connected()
 	}
-	x.open(c)
+	x.open(c, false)
 	x.leave()
 }
 
@@ -112,8 +112,9 @@ func (t *waiting) Unconnected(f *failure.Failure) {
 	x.leave()
 }
 
-// open sends the request's head on c and as much of its body as is here.
-func (x *Exchange) open(c upstream.Conn) {
+// open sends the request's head on c and as much of its body as is here. stood says that c was waiting for a request, even
+// if it has had none yet: its server may be closing it.
+func (x *Exchange) open(c upstream.Conn, stood bool) {
 	x.adapt(c)
 	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
 	s, err := c.Open(&x.head, end, (*receiver)(x))
@@ -125,7 +126,7 @@ func (x *Exchange) open(c upstream.Conn) {
 		x.attemptFailed(reason)
 		return
 	}
-	x.stream, x.endSent, x.stale = s, end, c.Served() > 1
+	x.stream, x.endSent, x.stale = s, end, stood || c.Served() > 1
 	x.rec.MTLS = x.rec.MTLS || !x.foreign() // there is no other way to a workload
 	x.pump()
 }
