@@ -118,7 +118,7 @@ func newNetwork(cfg sim.Config, known model.Protocol, program func(c loop.Conn) 
 	n.client, n.proxy, n.server = n.NewLoop(at("10.0.0.1:0").Addr()), n.NewLoop(at("10.0.0.2:0").Addr()), n.NewLoop(at("10.0.0.3:0").Addr())
 	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "db"}, Port: 3306}
 	p := &port{name: name, protocol: known, cluster: cluster.New(&model.Cluster{Name: name, ConnectTimeout: time.Second})}
-	p.cluster.SetEndpoints(&model.Endpoints{Endpoints: []model.Endpoint{{Workload: "db-1", Namespace: "default", Port: 8080, Address: at("10.0.0.2:15006"), Weight: 1}}})
+	p.cluster.SetEndpoints(&model.Endpoints{Endpoints: []model.Endpoint{{Workload: "db-1", Namespace: "default", Port: 8080, Identity: "spiffe://tulle.local/ns/default/sa/db", Address: at("10.0.0.2:15006"), Weight: 1}}})
 	observer := counted{n, observe.New(observe.Config{}).Recorder()}
 	n.relays = relay.New(relay.Config{Loop: n.proxy, Observer: observer})
 	blanks := pool.New(pool.Config{Loop: n.proxy, Mesh: func(t *pool.Target, d time.Duration, h loop.Handler) loop.Conn {
