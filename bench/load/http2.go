@@ -17,6 +17,7 @@ import (
 type http2conn struct {
 	c   *client
 	n   net.Conn
+	r   *bufio.Reader
 	w   *bufio.Writer
 	f   *http2.Framer
 	enc *hpack.Encoder
@@ -45,7 +46,8 @@ func (c *client) http2() error {
 	}
 	defer n.Close()
 	h := &http2conn{c: c, n: n, w: bufio.NewWriterSize(n, 64<<10), since: map[uint32]time.Time{}, id: 1}
-	h.f = http2.NewFramer(h.w, bufio.NewReaderSize(n, 64<<10))
+	h.r = bufio.NewReaderSize(n, 64<<10)
+	h.f = http2.NewFramer(h.w, h.r)
 	h.f.SetReuseFrames()
 	h.enc = hpack.NewEncoder(&h.buf)
 	h.dec = hpack.NewDecoder(4096, h.field)
@@ -181,6 +183,9 @@ func (h *http2conn) read() error {
 		if err == nil {
 			err = h.frame(f)
 		}
+		if err == nil && h.r.Buffered() < 9 { // no more to be answered with it
+			err = h.w.Flush()
+		}
 		over := h.finished()
 		h.mu.Unlock()
 		if over {
@@ -238,7 +243,7 @@ func (h *http2conn) frame(f http2.Frame) error {
 	case *http2.GoAwayFrame:
 		return fmt.Errorf("the proxy says goodbye: %s", f.ErrCode)
 	}
-	return h.w.Flush()
+	return nil
 }
 
 func (h *http2conn) data(id uint32, f *http2.DataFrame) error {
@@ -272,7 +277,7 @@ func (h *http2conn) data(id uint32, f *http2.DataFrame) error {
 			return err
 		}
 	}
-	return h.w.Flush()
+	return nil
 }
 
 // answered: a stream is complete.
@@ -280,10 +285,7 @@ func (h *http2conn) answered(id uint32) error {
 	h.c.count(h.since[id])
 	delete(h.since, id)
 	if h.c.plan.Rate > 0 {
-		return h.w.Flush()
+		return nil
 	}
-	if err := h.request(time.Now()); err != nil {
-		return err
-	}
-	return h.w.Flush()
+	return h.request(time.Now())
 }
