@@ -7,41 +7,41 @@ type Reason uint8
 
 // Reasons. The order is not part of any format; the label in the table is.
 const (
-	None             Reason = iota
-	BadRequest              // the downstream's message breaks HTTP
-	HeadTooLarge            // request head over the limit
-	NotHTTP                 // bytes that are not HTTP on a port that is declared HTTP
-	NoRoute                 // no route matches
-	NoBackend               // the route has no backend, or the one chosen does not resolve
-	UnknownService          // a virtual address that no service has
-	UnknownPort             // the service has no such port
-	NoEndpoint              // the service has no live endpoint
-	ConnectFailed           // no connection to any endpoint that was tried
-	ConnectTimeout          // likewise, in time
-	TLSFailed               // the handshake with the peer failed
-	PeerIdentity            // the peer proved another identity than expected
-	UpstreamReset           // the upstream ended before its response was complete
-	UpstreamProtocol        // the upstream's message breaks HTTP
-	RefusedStream           // the upstream took no notice of the request (GOAWAY, REFUSED_STREAM)
-	RequestTimeout          // route's request timeout
-	AttemptTimeout          // route's attempt timeout
-	IdleTimeout             // nothing moved for too long
-	MaxDuration             // it lasted as long as it may
-	DownstreamGone          // the client went away first
-	OwnPort                 // passthrough to a port of Tulle itself
-	LinkLocal               // passthrough to a link-local address
-	Draining                // this proxy is about to end
-	Overload                // a bound was reached
-	Unavailable             // what is needed is not known and the control plane cannot be asked
-	Internal                // a broken invariant; a bug
-	TargetTooLong           // request line over the limit
-	OldHTTP                 // HTTP/1.0 where it is not accepted
-	UpgradeRefused          // an offer to upgrade, or CONNECT, that the listener and the route do not allow
-	UpgradeDeclined         // an HTTP/2 client's extended CONNECT was answered by an ordinary response
-	UnknownCluster          // the route names a cluster that does not exist
-	RequestIncomplete       // the client did not send all of its request in time
-	StreamDuration          // the longest time that a stream may last
-	Deadline                // the client's own: grpc-timeout
+	None              Reason = iota
+	BadRequest               // the downstream's message breaks HTTP
+	HeadTooLarge             // request head over the limit
+	NotHTTP                  // bytes that are not HTTP on a port that is declared HTTP
+	NoRoute                  // no route matches
+	NoBackend                // the route has no backend, or the one chosen does not resolve
+	UnknownService           // a virtual address that no service has
+	UnknownPort              // the service has no such port
+	NoEndpoint               // the service has no live endpoint
+	ConnectFailed            // no connection to any endpoint that was tried
+	ConnectTimeout           // likewise, in time
+	TLSFailed                // the handshake with the peer failed
+	PeerIdentity             // the peer proved another identity than expected
+	UpstreamReset            // the upstream ended before its response was complete
+	UpstreamProtocol         // the upstream's message breaks HTTP
+	RefusedStream            // the upstream took no notice of the request (GOAWAY, REFUSED_STREAM)
+	RequestTimeout           // route's request timeout
+	AttemptTimeout           // route's attempt timeout
+	IdleTimeout              // nothing moved for too long
+	MaxDuration              // it lasted as long as it may
+	DownstreamGone           // the client went away first
+	OwnPort                  // passthrough to a port of Tulle itself
+	LinkLocal                // passthrough to a link-local address
+	Draining                 // this proxy is about to end
+	Overload                 // a bound was reached
+	Unavailable              // what is needed is not known and the control plane cannot be asked
+	Internal                 // a broken invariant; a bug
+	TargetTooLong            // request line over the limit
+	OldHTTP                  // HTTP/1.0 where it is not accepted
+	UpgradeRefused           // an offer to upgrade, or CONNECT, that the listener and the route do not allow
+	UpgradeDeclined          // an HTTP/2 client's extended CONNECT was answered by an ordinary response
+	UnknownCluster           // the route names a cluster that does not exist
+	RequestIncomplete        // the client did not send all of its request in time
+	StreamDuration           // the longest time that a stream may last
+	Deadline                 // the client's own: grpc-timeout
 	reasonCount
 )
 

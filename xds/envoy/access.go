@@ -1,5 +1,7 @@
 package envoy
 
+//lint:file-ignore SA1019 what Envoy has deprecated and files still use is read as well
+
 import (
 	"sort"
 
