@@ -81,7 +81,7 @@ func (f *upgradeFlags) run(dir string, args []string, out, complain io.Writer) e
 	failed := 0
 	var draining []<-chan string
 	for _, w := range chosen {
-		err, drained := f.one(w, binary)
+		drained, err := f.one(w, binary)
 		if err != nil {
 			failed++
 			fmt.Fprintln(complain, "tulle upgrade:", strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -106,7 +106,7 @@ func (f *upgradeFlags) run(dir string, args []string, out, complain io.Writer) e
 
 // one upgrades a workload and returns when the new proxy has taken over. drained then gives the line about it, or "!"
 // and what went wrong.
-func (f *upgradeFlags) one(w supervise.Workload, binary *os.File) (err error, drained <-chan string) {
+func (f *upgradeFlags) one(w supervise.Workload, binary *os.File) (drained <-chan string, err error) {
 	took, end := make(chan error, 1), make(chan string, 1)
 	go func() { // ends with the process, or when the supervisor has told the end
 		line, over := "", false
@@ -130,7 +130,7 @@ func (f *upgradeFlags) one(w supervise.Workload, binary *os.File) (err error, dr
 			took <- err
 		}
 	}()
-	return <-took, end
+	return end, <-took
 }
 
 // said names a proxy.

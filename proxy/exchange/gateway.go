@@ -46,13 +46,7 @@ func (x *Exchange) receive() failure.Reason {
 	return failure.None
 }
 
-// keep copies b to memory that lasts as long as the exchange.
-func (x *Exchange) keep(b []byte) []byte {
-	n := len(x.notes)
-	x.notes = append(x.notes, b...)
-	return x.notes[n:len(x.notes):len(x.notes)]
-}
-
+// keepString copies s to memory that lasts as long as the exchange.
 func (x *Exchange) keepString(s string) []byte {
 	n := len(x.notes)
 	x.notes = append(x.notes, s...)

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"bytes"
-	"strconv"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -146,13 +145,6 @@ var (
 	nameContentType = []byte("content-type")
 	valuePlain      = []byte("text/plain")
 )
-
-// appendInt is for values of fields.
-func (x *Exchange) keepInt(n int64) []byte {
-	at := len(x.notes)
-	x.notes = strconv.AppendInt(x.notes, n, 10)
-	return x.notes[at:len(x.notes):len(x.notes)]
-}
 
 // hostFilters answers the filters of the virtual host that r belongs to.
 func hostFilters(r *router.Route) []model.Filter {

@@ -45,7 +45,6 @@ type labServer struct {
 	conns    sync.WaitGroup
 	accepts  sync.WaitGroup
 	yielded  chan struct{}
-	untaken  []net.Listener
 }
 
 func serverMain(mode, path string, addresses []string) {
