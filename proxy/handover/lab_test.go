@@ -235,6 +235,9 @@ func start(t *testing.T, mode, path string, addresses ...string) *child {
 		for sc.Scan() {
 			c.lines <- sc.Text()
 		}
+		if err := sc.Err(); err != nil && !errors.Is(err, os.ErrClosed) {
+			c.lines <- "its output cannot be read: " + err.Error()
+		}
 		c.cmd.Wait()
 		close(c.lines)
 		close(c.ended)

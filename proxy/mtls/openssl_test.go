@@ -51,7 +51,7 @@ func TestKeyUpdate(t *testing.T) {
 				return
 			}
 		}
-		t.Fatalf("%q did not come back", want)
+		t.Fatalf("%q did not come back: %v", want, lines.Err())
 	}
 	updated := func() {
 		t.Helper()
