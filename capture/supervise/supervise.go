@@ -331,6 +331,7 @@ func (s *supervisor) goodbye() {
 			}
 		case <-late.C:
 			s.Log.Warn("the proxy did not end in time", "after", goodbyeTimeout)
+			s.broken()
 			return
 		}
 	}

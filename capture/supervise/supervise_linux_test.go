@@ -165,9 +165,12 @@ func proxyMain(mode string) {
 		case bootstrap.CmdRetire:
 			ln.Close()
 			if m.Within > 5000 {
-				await(filepath.Join(b.DataDir, "drained"))
-				link.Send(bootstrap.Message{Event: bootstrap.EventRetired})
-				os.Exit(0)
+				go func() { // as in the real one, the goodbye is heard meanwhile
+					await(filepath.Join(b.DataDir, "drained"))
+					link.Send(bootstrap.Message{Event: bootstrap.EventRetired})
+					os.Exit(0)
+				}()
+				continue
 			}
 			link.Send(bootstrap.Message{Event: bootstrap.EventRetired, Open: 3})
 		case bootstrap.CmdGoodbye:

@@ -143,6 +143,14 @@ func (s *supervisor) drained() {
 	s.up.order, s.up.retired, s.up.late = nil, nil, nil
 }
 
+// broken answers the order of an upgrade whose retired proxy outlived everybody, and is about to be killed.
+func (s *supervisor) broken() {
+	if s.up.order != nil {
+		s.up.order.refuse(fmt.Sprintf("the program has ended, and process %d, which still drained, was killed", s.up.old.PID))
+		s.up.order = nil
+	}
+}
+
 // upgradeLate: the next proxy was not ready in time, or the one before did not end in time.
 func (s *supervisor) upgradeLate() {
 	s.up.late = nil

@@ -162,6 +162,7 @@ func TestRetiredThatStays(t *testing.T) {
 func TestEndWhileUpgrading(t *testing.T) {
 	both(t, func(t *testing.T, begin func(setup) *run) {
 		r := begin(setup{Args: []string{"/proc/self/exe", "lab-dialer"}})
+		r.served() // before that nobody takes orders
 		var p supervise.Progress
 		ended := make(chan error, 1)
 		took := make(chan bool)
@@ -173,7 +174,11 @@ func TestEndWhileUpgrading(t *testing.T) {
 				}
 			})
 		}()
-		<-took
+		select {
+		case <-took:
+		case err := <-ended:
+			t.Fatalf("no proxy was replaced: %v", err)
+		}
 		r.in.Close()
 		if c := r.code(); c != 0 {
 			t.Errorf("exit code %d", c)

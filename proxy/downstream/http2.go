@@ -336,7 +336,7 @@ func (t *stream2) Data(p []byte, end bool) int {
 	if t.broken {
 		return len(p)
 	}
-	if len(p) > 0 && u.c.Buffered() > loop.HighWater {
+	if len(p) > 0 && u.c.Buffered()+len(u.h2.Output()) > loop.HighWater { // in Feed nothing is flushed
 		if !t.waiting {
 			t.waiting = true
 			u.stalled = append(u.stalled, t)

@@ -337,7 +337,7 @@ func (e *events2) Settings() {
 // as well.
 func (t *stream2) Data(p []byte, end bool) int {
 	u := t.conn
-	if len(p) > 0 && u.c.Buffered() > loop.HighWater {
+	if len(p) > 0 && u.c.Buffered()+len(u.h2.Output()) > loop.HighWater { // in Feed nothing is flushed
 		if !t.wait {
 			t.wait = true
 			u.stalled = append(u.stalled, t)

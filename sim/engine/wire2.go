@@ -151,7 +151,7 @@ func (p *peer2) frame(f http2.Frame) error {
 	case *http2.WindowUpdateFrame:
 		if id == 0 {
 			p.window += int64(f.Increment)
-			for _, s := range p.streams {
+			for _, s := range p.sorted() {
 				p.send(s)
 			}
 		} else if s != nil {
@@ -204,7 +204,7 @@ func (p *peer2) settings(f *http2.SettingsFrame) error {
 		return err
 	}
 	p.owner.settled2()
-	for _, s := range p.streams {
+	for _, s := range p.sorted() {
 		p.send(s)
 	}
 	return nil
