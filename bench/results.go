@@ -32,6 +32,7 @@ type results struct {
 func (r *results) write() error {
 	var b bytes.Buffer
 	r.head(&b)
+	r.goalTable(&b)
 	if r.cost != nil {
 		if err := r.costTables(&b); err != nil {
 			return err
@@ -123,10 +124,11 @@ func (r *results) costTables(b *bytes.Buffer) error {
 				unit = "CPU µs per connection"
 			}
 			fmt.Fprintf(b, "\n### %s, %s: %s\n\n| |", t, k, unit)
-			for _, c := range r.options.connections {
+			numbers := r.options.numbers(k, t)
+			for _, c := range numbers {
 				fmt.Fprintf(b, " %d conn. | × | per second |", c)
 			}
-			fmt.Fprintf(b, "\n|---%s|\n", strings.Repeat("|---:|---:|---:", len(r.options.connections)))
+			fmt.Fprintf(b, "\n|---%s|\n", strings.Repeat("|---:|---:|---:", len(numbers)))
 			for _, name := range r.names() {
 				r.costRow(b, t, k, name)
 			}
@@ -156,7 +158,7 @@ func (r *results) measured(t topology, k load.Kind) bool {
 
 func (r *results) costRow(b *bytes.Buffer, t topology, k load.Kind, name string) {
 	fmt.Fprintf(b, "| %s |", name)
-	for _, c := range r.options.connections {
+	for _, c := range r.options.numbers(k, t) {
 		mine, ok := r.cost[key{t, k, c, name}]
 		if !ok {
 			fmt.Fprint(b, " – | – | – |")

@@ -133,6 +133,15 @@ func costs(r *results) error {
 	return nil
 }
 
+// numbers answers the numbers of connections of one kind of load in one topology. Two proxies with HTTP/1.1 have one more,
+// because there is a goal for it.
+func (o *options) numbers(k load.Kind, t topology) []int {
+	if k != load.HTTP1 || t != twoHops || len(o.connections) < 3 || slices.Contains(o.connections, 128) {
+		return o.connections
+	}
+	return slices.Sorted(slices.Values(append([]int{128}, o.connections...)))
+}
+
 // cell measures one subject with one kind of load in one topology, at every number of connections.
 func (r *results) cell(round int, s subject, k load.Kind, t topology) error {
 	o := r.options
@@ -142,7 +151,7 @@ func (r *results) cell(round int, s subject, k load.Kind, t topology) error {
 		if _, err := generate(run, warm); err != nil {
 			return err
 		}
-		for _, c := range o.connections {
+		for _, c := range o.numbers(k, t) {
 			before, err := cpu(run.pids)
 			if err != nil {
 				return err
