@@ -24,11 +24,13 @@ const DefaultLimit = 1 << 20
 type Pool struct {
 	Limit int // bytes kept for reuse at most; 0: DefaultLimit
 	kept  int
+	lent  int
 	free  [classes][][]byte
 }
 
 // Get answers a slice of length 0 and capacity at least n. Its memory is not cleared.
 func (p *Pool) Get(n int) []byte {
+	p.lent++
 	c := class(n)
 	if c >= classes {
 		return make([]byte, 0, n)
@@ -48,6 +50,9 @@ func (p *Pool) Get(n int) []byte {
 // touch it again. What is over the limit or of no class is left to the collector. Put(nil) does nothing.
 func (p *Pool) Put(b []byte) {
 	n := cap(b)
+	if n > 0 {
+		p.lent--
+	}
 	if n < Smallest || n > Largest || n&(n-1) != 0 {
 		return
 	}
@@ -76,6 +81,9 @@ func (p *Pool) Append(b, data []byte) []byte {
 
 // Kept answers how many bytes are kept for reuse.
 func (p *Pool) Kept() int { return p.kept }
+
+// Lent answers how many slices came from Get and were not put back, where nothing else is put.
+func (p *Pool) Lent() int { return p.lent }
 
 // Trim gives everything that is kept to the collector.
 func (p *Pool) Trim() {

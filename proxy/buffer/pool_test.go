@@ -71,3 +71,19 @@ func TestNeverLentTwice(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestLent: what was lent and not put back is known, whatever size it has grown to.
+func TestLent(t *testing.T) {
+	var p buffer.Pool
+	a, b := p.Append(nil, make([]byte, 600)), p.Get(2<<20)
+	a = p.Append(a, make([]byte, 5000))
+	if p.Lent() != 2 {
+		t.Errorf("%d are lent, want 2", p.Lent())
+	}
+	p.Put(a)
+	p.Put(b)
+	p.Put(nil)
+	if p.Lent() != 0 {
+		t.Errorf("%d are lent, all were put back", p.Lent())
+	}
+}
