@@ -131,6 +131,11 @@ func (u *conn2) Data(p []byte) int {
 		u.h2.End(http2.ProtocolError)
 		return len(p)
 	}
+	// Who stopped because of what Feed has produced is woken here if it has gone out at once: the connection calls Writable
+	// only after it has held more than the watermark itself.
+	if len(u.stalled) > 0 && u.c.Buffered() <= loop.HighWater {
+		u.Writable()
+	}
 	u.closeIfDrained()
 	return n
 }

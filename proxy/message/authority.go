@@ -1,6 +1,9 @@
 package message
 
-import "bytes"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // Authority reports whether a is host [":" port] (RFC 3986 section 3.2), not empty and without user information, as Host,
 // :authority and the target of CONNECT have it (RFC 9110 sections 4.2.4 and 7.2). port: the port must be there. It is
@@ -60,16 +63,8 @@ func makeAuthorityByte() (t [256]bool) {
 	return t
 }
 
-// address6 reports whether a could be an IPv6 address without a zone.
+// address6 reports whether a is an IPv6 address (RFC 3986 section 3.2.2) without a zone.
 func address6(a []byte) bool {
-	colons := 0
-	for _, c := range a {
-		switch {
-		case c == ':':
-			colons++
-		case (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') && c != '.':
-			return false
-		}
-	}
-	return colons >= 2
+	ip, err := netip.ParseAddr(string(a))
+	return err == nil && ip.Is6() && ip.Zone() == ""
 }

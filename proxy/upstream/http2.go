@@ -195,8 +195,17 @@ func (u *HTTP2) Data(p []byte) int {
 		u.fail(err)
 		return len(p)
 	}
+	u.revive()
 	u.closeIfDone()
 	return n
+}
+
+// revive wakes those that stopped because of what Feed had produced, if it has gone out at once: the connection calls
+// Writable only after it has held more than the watermark itself.
+func (u *HTTP2) revive() {
+	if len(u.stalled) > 0 && u.c.Buffered() <= loop.HighWater {
+		u.Writable()
+	}
 }
 
 // fail ends a connection on which the peer broke the protocol.
