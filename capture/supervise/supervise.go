@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -247,6 +248,7 @@ func (s *supervisor) release() (code int, err error) {
 		return 1, explained(err, netns.NeedUserNamespace())
 	}
 	s.released = true
+	debug.FreeOSMemory() // what starting took; from now on almost nothing is needed
 	go s.watchStops()
 	s.Bootstrap.Program = s.ns.Process.Pid
 	s.tell(bootstrap.Message{Cmd: bootstrap.CmdStarted, PID: s.Bootstrap.Program})
