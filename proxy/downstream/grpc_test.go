@@ -216,6 +216,33 @@ func TestCancellation(t *testing.T) {
 	<-gone
 }
 
+// A server that gives a call up when its deadline has passed may be heard before our own timer, or where we keep none: the
+// client learns that it was the deadline.
+func TestDeadlineOfTheServer(t *testing.T) {
+	program := h2cServer(t, func(w http.ResponseWriter, r *http.Request) {
+		d, _ := grpc.ParseTimeout([]byte(r.Header.Get("Grpc-Timeout")))
+		<-time.After(d)
+		panic(http.ErrAbortHandler) // RST_STREAM
+	})
+	p := routed(t, model.HTTP{}, program, model.VirtualHost{Domains: []string{"*"}, Routes: []model.Route{{
+		Match: model.Match{Path: "/", PathPrefixText: true}, Backends: []model.Backend{{Cluster: model.Free("c"), Weight: 1}}}}})
+	for timeout, want := range map[string]string{"20m": "4", "": "14"} {
+		req, _ := http.NewRequest("POST", p.url("/x"), http.NoBody)
+		req.Header.Set("Content-Type", "application/grpc")
+		if timeout != "" {
+			req.Header.Set("Grpc-Timeout", timeout)
+		}
+		res, err := h2cClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Grpc-Status"); got != want {
+			t.Errorf("grpc-timeout %q: status %s, want %s", timeout, got, want)
+		}
+	}
+}
+
 // An endpoint that is tried after another is told how much of the deadline is left.
 func TestDeadlineAfterRetry(t *testing.T) {
 	told := make(chan string, 100)

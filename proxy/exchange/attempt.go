@@ -135,6 +135,10 @@ func (x *Exchange) open(c upstream.Conn, stood bool) {
 func (x *Exchange) attemptFailed(reason failure.Reason) {
 	x.endAttempt(reason)
 	x.reason = reason
+	if x.expired() {
+		x.fail(failure.Deadline)
+		return
+	}
 	if x.dropped == 0 {
 		x.sent, x.endSent = 0, false // the next stream begins at the beginning
 	}

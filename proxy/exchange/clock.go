@@ -19,7 +19,8 @@ type clocks struct {
 	idle     time.Duration  // nothing may be still for longer; 0: no bound
 	complete time.Duration  // loop time by which all of the request must be here; 0: no bound
 	stirred  time.Duration  // loop time when something moved last
-	deadline time.Duration  // loop time that grpc-timeout asks for; 0: none
+	deadline time.Duration  // loop time that grpc-timeout asks for, and that is kept here; 0: none
+	expires  time.Duration  // loop time when the client's own deadline ends, also where only client and server keep it; 0: none
 }
 
 // limitTime arms the timers.
@@ -82,11 +83,14 @@ func (x *Exchange) limitStream(c *model.HTTP, t *model.Timeouts) {
 // limitCall applies grpc-timeout. In the mesh it always bounds a call; a foreign route says whether it does.
 func (x *Exchange) limitCall(t *model.Timeouts) {
 	foreign := x.origin.HTTP != nil
+	v := x.head.Get(grpc.FieldTimeout)
+	d, ok := grpc.ParseTimeout(v)
+	if ok {
+		x.expires = x.rec.Start + d
+	}
 	if foreign && (t == nil || !t.GRPCTimeout) {
 		return
 	}
-	v := x.head.Get(grpc.FieldTimeout)
-	d, ok := grpc.ParseTimeout(v)
 	if foreign {
 		switch {
 		case ok && t.GRPCMax > 0 && d > t.GRPCMax:
@@ -103,6 +107,10 @@ func (x *Exchange) limitCall(t *model.Timeouts) {
 		x.limit(d, failure.Deadline)
 	}
 }
+
+// expired reports whether the client's deadline has passed. What the upstream does then, for example reset the call, it does
+// because of that: the server has counted down as well, and may be heard before our own timer.
+func (x *Exchange) expired() bool { return x.expires != 0 && x.w.cfg.Loop.Now() >= x.expires }
 
 // remind tells the upstream how much of the client's deadline is left, where that is not what the client has said.
 func (x *Exchange) remind() {
