@@ -23,6 +23,8 @@ type Cluster struct {
 	turns atomic.Uint64        // of RoundRobin
 	tls   atomic.Pointer[TLS]
 
+	originals atomic.Pointer[originals] // nil: endpoints do not come from what downstreams wanted
+
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
 	doubted      atomic.Uint32 // the learned value that was proven wrong last, plus 1
 }
@@ -42,6 +44,7 @@ func New(m *model.Cluster) *Cluster {
 	c.model.Store(m)
 	c.set.Store(&set{})
 	c.plan.Store(&plan{})
+	c.setOriginal(m)
 	return c
 }
 
@@ -54,6 +57,7 @@ func (c *Cluster) Model() *model.Cluster { return c.model.Load() }
 // Set puts other settings in force. Endpoints and their state stay.
 func (c *Cluster) Set(m *model.Cluster) {
 	was := c.model.Swap(m)
+	c.setOriginal(m)
 	if was.Balancing.Policy != m.Balancing.Policy || was.Balancing != m.Balancing {
 		old := c.set.Load()
 		next := *old
@@ -112,4 +116,9 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 }
 
 // Endpoints answers the endpoints in force, draining ones too. The slice must not be changed.
-func (c *Cluster) Endpoints() []*Endpoint { return c.set.Load().all }
+func (c *Cluster) Endpoints() []*Endpoint {
+	if o := c.originals.Load(); o != nil {
+		return o.all()
+	}
+	return c.set.Load().all
+}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -19,6 +20,8 @@ type Choice struct {
 	Hashed bool
 	// Excluded are endpoints that failed this exchange already.
 	Excluded []*Endpoint
+	// Wanted is the address of a cluster of model.DiscoveryOriginal; zero: nobody has said where to.
+	Wanted netip.AddrPort
 }
 
 // Pick answers the endpoint that takes the next request, and out of how many it was picked. It is Choose without a hash.
@@ -35,6 +38,9 @@ func (c *Cluster) Pick(now time.Duration, rnd uint64, excluded []*Endpoint) (ep 
 func (c *Cluster) Choose(ch *Choice) (ep *Endpoint, from int, why failure.Reason) {
 	s, p := c.set.Load(), c.plan.Load()
 	if len(s.levels) == 0 {
+		if o := c.originals.Load(); o != nil {
+			return c.original(o, ch)
+		}
 		return nil, 0, failure.NoEndpoint
 	}
 	first := p.draw(ch.Random)

@@ -48,7 +48,9 @@ type Origin struct {
 	// required with it, Logs may be nil.
 	HTTP *model.HTTP
 	Conn *observe.Connection // of this connection alone
-	Logs *observe.Logs       // of the chain
+	// Turned: Wanted is where the client wanted to go before its connection was turned to us, not where we listen.
+	Turned bool
+	Logs   *observe.Logs // of the chain
 }
 
 // Observer takes the record of every exchange that ended, exactly once (observe.Recorder). The record is reused

@@ -20,6 +20,7 @@ type Worker struct {
 	reply   reply
 	open    int
 	named   model.PortName // the cluster that a request field has named last
+	said    saidAddress    // likewise an address
 	entry   observe.Entry  // of the access log, reused
 	served  int            // of them, those that other proxies sent
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,9 +44,11 @@ func (g *Gateway) tableOf(m *model.HTTP) (*table, error) {
 type entry struct {
 	cluster *cluster.Cluster
 	model   *model.Cluster
-	static  bool   // of the bootstrap
-	known   bool   // its endpoints are
-	names   *names // nil: they do not come from names
+	static  bool             // of the bootstrap
+	known   bool             // its endpoints are
+	names   *names           // nil: they do not come from names
+	told    *model.Endpoints // by the bootstrap or the control plane; nil: by neither
+	sweeper *sweeper         // nil: they are not what clients wanted
 	since   time.Time
 }
 
@@ -81,8 +84,7 @@ func (g *Gateway) apply(u model.Updates, static bool) error {
 	}
 	for _, e := range u.Endpoints {
 		if c := g.clusters[e.Cluster]; c != nil {
-			c.cluster.SetEndpoints(e)
-			c.known = true
+			g.putEndpoints(c, e)
 		}
 	}
 	for _, t := range u.Routes {
@@ -102,14 +104,31 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	if e == nil {
 		e = &entry{cluster: cluster.New(m), static: static, since: time.Now()}
 	}
+	if reflect.DeepEqual(e.model, m) {
+		return nil // the same again: its connections are for this very model
+	}
 	if err := g.secureCluster(e, m); err != nil {
 		return err
 	}
 	e.cluster.Set(m)
+	if e.model != nil {
+		g.tidy()
+	}
 	e.model = m
 	g.clusters[m.Name] = e
 	g.follow(e, m)
 	return nil
+}
+
+// putEndpoints puts endpoints in force unless they are those that are.
+func (g *Gateway) putEndpoints(c *entry, e *model.Endpoints) {
+	c.known = true
+	if c.told != nil && reflect.DeepEqual(c.told, e) {
+		return
+	}
+	c.told = e
+	c.cluster.SetEndpoints(e)
+	g.tidy()
 }
 
 // hold publishes which clusters there are.
@@ -124,13 +143,13 @@ func (g *Gateway) hold() {
 }
 
 func (g *Gateway) putTable(m *model.RouteTable) error {
-	c, err := router.Compile(m)
-	if err != nil {
-		return err
-	}
 	t := g.tables[m.Name.String()]
-	if t == nil {
-		return nil // not asked for
+	if t != nil && t.next == nil && t.now.Load() != nil && reflect.DeepEqual(t.now.Load().Model, m) {
+		return nil // the same again
+	}
+	c, err := router.Compile(m)
+	if err != nil || t == nil { // nil: not asked for
+		return err
 	}
 	if t.next == nil {
 		t.since = time.Now()
@@ -145,6 +164,9 @@ func (g *Gateway) putListener(m *model.Listener, static bool) error {
 		l = newListener(g, m.Name, static)
 	} else if l.static && !static {
 		return fmt.Errorf("listener %s: the bootstrap has one of that name; choose another", m.Name)
+	}
+	if v := l.now.Load(); v != nil && l.next == nil && reflect.DeepEqual(v.model, m) {
+		return nil // the same again
 	}
 	v, err := g.version(m, l.now.Load())
 	if err != nil {
@@ -173,14 +195,15 @@ func (g *Gateway) remove(r model.Removed) {
 		name := model.Free(r.Name)
 		if e := g.clusters[name]; e != nil && !e.static {
 			delete(g.clusters, name)
-			if e.names != nil {
-				e.names.stop()
-			}
+			e.unfollow()
 			e.cluster.SetEndpoints(nil)
+			g.tidy()
 		}
 	case model.ResourceEndpoints:
 		if e := g.clusters[model.Free(r.Name)]; e != nil {
+			e.told = nil
 			e.cluster.SetEndpoints(nil)
+			g.tidy()
 		}
 	case model.ResourceSecret:
 		g.secrets.Remove(r.Name)

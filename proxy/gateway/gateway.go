@@ -93,7 +93,7 @@ type Gateway struct {
 	control       Control     // nil: none
 	closed        bool
 	checking      bool           // nothing is opened or asked
-	following     sync.WaitGroup // goroutines of names
+	following     sync.WaitGroup // goroutines of names and sweepers
 }
 
 // Start brings up a gateway. When it returns without an error, every listener of the bootstrap that does not wait for a
@@ -295,9 +295,7 @@ func (g *Gateway) Close() {
 	}
 	g.closed = true
 	for _, e := range g.clusters {
-		if e.names != nil {
-			e.names.stop()
-		}
+		e.unfollow()
 	}
 	for _, t := range []*time.Timer{g.wake, g.hourly} {
 		if t != nil {

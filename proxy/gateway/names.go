@@ -26,8 +26,10 @@ type names struct {
 	last map[string][]netip.Addr
 }
 
-// follow starts, or goes on with, following the names of a cluster; nothing where its endpoints come otherwise. mu is held.
+// follow starts, or goes on with, following the names of a cluster, or forgetting the addresses it does not use any more;
+// nothing where its endpoints come otherwise. mu is held.
 func (g *Gateway) follow(e *entry, m *model.Cluster) {
+	g.forget(e, m)
 	byName := m.Discovery == model.DiscoveryStrictDNS || m.Discovery == model.DiscoveryLogicalDNS
 	if old := e.names; old != nil {
 		if byName && reflect.DeepEqual(old.m.Hosts, m.Hosts) && old.m.DNS == m.DNS && old.m.Discovery == m.Discovery {
@@ -136,6 +138,7 @@ func (g *Gateway) resolved(n *names, found *model.Endpoints) {
 	e.known = true
 	if first || !reflect.DeepEqual(n.g.foundOf(e), found.Endpoints) {
 		e.cluster.SetEndpoints(found)
+		g.tidy()
 	}
 	g.mu.Unlock()
 	if first {

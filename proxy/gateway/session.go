@@ -44,14 +44,15 @@ type session struct {
 	about     observe.Connection
 	drainer   downstream.Drainer // of HTTP; nil: none
 	search    *relay.Search      // awaitServer
+	turned    bool               // seen.Destination is not where we listen
 	decided   bool               // no longer among the worker's pending
 	draining  bool
 	drainedAt time.Duration
 }
 
-// begin takes over an accepted connection. On the loop.
-func (w *worker) begin(l *listener, v *version, c loop.Conn, wanted netip.AddrPort) loop.Handler {
-	s := &session{w: w, l: l, v: v, conn: c}
+// begin takes over an accepted connection; turned: the kernel has turned it to us. On the loop.
+func (w *worker) begin(l *listener, v *version, c loop.Conn, wanted netip.AddrPort, turned bool) loop.Handler {
+	s := &session{w: w, l: l, v: v, conn: c, turned: turned}
 	c.SetHandler(s)
 	w.sessions[s] = struct{}{}
 	w.pending++
@@ -116,6 +117,7 @@ func (s *session) proxyHeader(p []byte) int {
 		s.refuse(failure.BadRequest)
 		return 0
 	case !h.Local:
+		s.turned = s.turned || h.Destination != s.seen.Destination
 		s.seen.Source, s.seen.Destination = h.Source, h.Destination
 	}
 	s.next()

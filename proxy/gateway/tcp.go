@@ -35,6 +35,8 @@ func (s *session) relay() {
 		s.unserved(rec, failure.Overload)
 	case c == nil:
 		s.unserved(rec, failure.UnknownCluster)
+	case !s.turned && c.Model().Discovery == model.DiscoveryOriginal:
+		s.unserved(rec, failure.NoEndpoint) // it would be sent to ourselves
 	default:
 		s.find(c, rec)
 	}

@@ -35,6 +35,7 @@ type worker struct {
 	pending  int                   // those that nothing serves yet
 	ids      uint64                // of connections
 	end      loop.Timer            // of draining
+	untidy   loop.Timer            // there may be connections to servers that nothing is for
 }
 
 func (g *Gateway) newWorker(i int) (*worker, error) {
@@ -47,7 +48,7 @@ func (g *Gateway) newWorker(i int) (*worker, error) {
 	w.pool = pool.New(pool.Config{Loop: l})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder})
 	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w.recorder, Seed: rand.Uint64()})
-	w.end.Expired = w.cut
+	w.end.Expired, w.untidy.Expired = w.cut, w.tidy
 	w.ended.Go(l.Run)
 	return w, nil
 }
@@ -83,12 +84,13 @@ func (w *worker) accept(l *listener, in loop.Incoming) {
 		return
 	}
 	to := w.calmest()
-	wanted := in.Local()
+	local := in.Local()
+	wanted := local
 	if v.model.OriginalDestination {
 		wanted = in.Wanted()
 	}
 	l.conns.Add(1)
-	in.Adopt(to.loop, func(c loop.Conn) loop.Handler { return to.begin(l, v, c, wanted) })
+	in.Adopt(to.loop, func(c loop.Conn) loop.Handler { return to.begin(l, v, c, wanted, wanted != local) })
 }
 
 // drain ends what is served, each connection in its protocol's own way. On the loop.

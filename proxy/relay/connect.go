@@ -72,7 +72,7 @@ func (s *Search) Cancel() {
 }
 
 func (s *Search) try() {
-	ep, from, why := s.cluster.Pick(s.loop.Now(), s.rnd.Uint64(), s.tried)
+	ep, from, why := s.cluster.Choose(&cluster.Choice{Now: s.loop.Now(), Random: s.rnd.Uint64(), Excluded: s.tried, Wanted: s.rec.Wanted})
 	if ep == nil || len(s.tried) >= s.most {
 		s.done = true
 		if s.last == nil {

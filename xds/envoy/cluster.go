@@ -52,6 +52,9 @@ func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*mod
 		return nil, refuse(join(path, "cluster_type"), notRun)
 	}
 	load := join(path, "load_assignment")
+	if m.GetOriginalDstLbConfig() != nil && m.GetType() != clusterv3.Cluster_ORIGINAL_DST {
+		return nil, refuse(join(path, "original_dst_lb_config"), "does not fit type %s", m.GetType())
+	}
 	switch m.GetType() {
 	case clusterv3.Cluster_STATIC:
 		c.Discovery = model.DiscoveryStatic
@@ -78,10 +81,10 @@ func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*mod
 		}
 		return nil, byName(join(p, "eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
 	case clusterv3.Cluster_ORIGINAL_DST:
-		if err := originalDestination(path, m, c); err != nil {
-			return nil, err
+		if m.GetLoadAssignment() != nil {
+			return nil, refuse(load, "does not fit type ORIGINAL_DST")
 		}
-		return nil, refuse(join(path, "type"), "ORIGINAL_DST %s", notYet)
+		return nil, originalDestination(path, m, c)
 	}
 	return nil, refuse(join(path, "type"), "%s %s", m.GetType(), notRun)
 }
@@ -90,12 +93,18 @@ func originalDestination(path string, m *clusterv3.Cluster, c *model.Cluster) (e
 	c.Discovery = model.DiscoveryOriginal
 	o := m.GetOriginalDstLbConfig()
 	if o.GetUseHttpHeader() {
-		c.Original.Header = orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host")
+		c.Original.Header = strings.ToLower(orText(o.GetHttpHeaderName(), "x-envoy-original-dst-host"))
+		if !token(c.Original.Header) {
+			return refuse(join(path, "original_dst_lb_config.http_header_name"), "%q is not the name of a header", clip(c.Original.Header))
+		}
 	}
 	if c.Original.Port, err = portNumber(join(path, "original_dst_lb_config.upstream_port_override"), o.GetUpstreamPortOverride().GetValue()); err != nil {
 		return err
 	}
 	c.Original.Clean, err = duration(join(path, "cleanup_interval"), m.GetCleanupInterval(), 5*time.Second)
+	if err == nil && c.Original.Clean == 0 {
+		err = refuse(join(path, "cleanup_interval"), "is not more than 0")
+	}
 	return err
 }
 
