@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -47,6 +48,9 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	}
 	now := x.w.cfg.Loop.Now()
 	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Excluded: x.tried[:x.ntried]}
+	if m := x.cluster.Model(); m.Discovery == model.DiscoveryOriginal {
+		choice.Wanted = x.original(m)
+	}
 	ep, from, why := x.cluster.Choose(&choice)
 	if ep == nil && from > 0 && !x.unreachable() {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
