@@ -53,6 +53,8 @@ type Host struct {
 	Weight   uint32
 	Priority uint32
 	Locality string
+	// CheckPort as an Endpoint's.
+	CheckPort uint16
 }
 
 // DNSOptions of a cluster.
@@ -132,13 +134,13 @@ const (
 	PriorityHigh
 )
 
-// Breakers bound what a cluster takes, over all loops; 0: no bound but the engine's own. The decoder fills in Envoy's defaults
-// (1024 connections, pending requests and requests, 3 retries).
+// Breakers bound what a cluster has under way, over all loops; 0: no bound but the engine's own. The decoder fills in
+// Envoy's defaults (1024 connections, pending requests and requests; no bound of retries).
 type Breakers struct {
-	Connections uint32
-	Pending     uint32
-	Requests    uint32
-	Retries     uint32
+	Connections uint32 // beyond, requests wait for one of their endpoint's that becomes free; relayed connections are refused
+	Pending     uint32 // requests that wait for a connection; more are refused
+	Requests    uint32 // requests that have a connection; more are refused
+	Retries     uint32 // requests that are further attempts; there are no more
 }
 
 // HealthCheckKind is what a health check asks.
@@ -162,7 +164,7 @@ type HealthCheck struct {
 	UnhealthyThreshold uint32
 	HealthyThreshold   uint32
 	ReuseConnection    bool
-	Port               uint16 // 0: the endpoint's own
+	Port               uint16 // where the endpoint has no CheckPort; 0: its own
 
 	Path     string        // HTTP
 	Host     string        // HTTP: Host; gRPC: authority. "": the cluster's name
@@ -187,8 +189,11 @@ type Outlier struct {
 	Interval              time.Duration
 	BaseEjection          time.Duration // times the number of ejections so far
 	MaxEjection           time.Duration
-	MaxPercent            uint32 // of a cluster; at least one endpoint can be ejected unless 0
-	Enforce5xx            uint32 // percent
+	EjectionJitter        time.Duration // at most, added to an ejection
+	MaxPercent            uint32        // of a cluster
+	AlwaysOne             bool          // one endpoint may be ejected whatever MaxPercent says
+	StayEjected           bool          // a health check that is passed does not end an ejection
+	Enforce5xx            uint32        // percent
 	EnforceGateway        uint32
 	EnforceLocal          uint32
 	EnforceSuccessRate    uint32
@@ -196,9 +201,12 @@ type Outlier struct {
 	SuccessRequestVolume  uint32
 	SuccessStdevFactor    uint32 // thousandths
 	EnforceFailurePercent uint32
-	FailureThreshold      uint32 // percent
-	FailureMinimumHosts   uint32
-	FailureRequestVolume  uint32
+	// The next two are for SplitLocal.
+	EnforceLocalSuccessRate    uint32
+	EnforceLocalFailurePercent uint32
+	FailureThreshold           uint32 // percent
+	FailureMinimumHosts        uint32
+	FailureRequestVolume       uint32
 }
 
 // Health says whether an endpoint takes new work.

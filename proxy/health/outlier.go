@@ -1,0 +1,182 @@
+package health
+
+import (
+	"math"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Why is what made an endpoint an outlier.
+type Why uint8
+
+// Reasons, those that a single request can be the last straw of first.
+const (
+	Consecutive5xx     Why = iota // responses of 5xx; without model.Outlier.SplitLocal what goes wrong on our side is one too
+	ConsecutiveGateway            // of them 502, 503 and 504
+	ConsecutiveLocal              // connections that could not be made or broke, timeouts: with SplitLocal
+	SuccessRate                   // far below the other endpoints'
+	LocalSuccessRate              // likewise, of connections
+	FailurePercent                // too many, whatever the others do
+	LocalFailurePercent
+	Whys // how many there are
+)
+
+// String answers the word in metrics and logs.
+func (w Why) String() string {
+	return [...]string{"consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure", "success_rate",
+		"local_origin_success_rate", "failure_percentage", "local_origin_failure_percentage"}[w]
+}
+
+// Rate is how many requests, or connections, there were in an interval, and how many of them went well.
+type Rate struct{ Total, Good uint64 }
+
+// Kinds of Rate.
+const (
+	External = iota // responses
+	Local           // connections, with model.Outlier.SplitLocal
+	Rates           // how many there are
+)
+
+// percent answers the share that went well.
+func (r Rate) percent() float64 { return float64(r.Good) * 100 / float64(r.Total) }
+
+// Member is an endpoint as Outliers see it.
+type Member struct {
+	Rates [Rates]Rate // of the interval that is over; set before Tick
+
+	ejected  bool
+	restored bool // it was ejected and is no more
+	since    time.Duration
+	jitter   time.Duration
+	times    uint32 // base ejection times that the next ejection lasts
+}
+
+// Ejected reports whether the member is ejected.
+func (m *Member) Ejected() bool { return m.ejected }
+
+// Outliers are the endpoints of a cluster.
+type Outliers struct {
+	Settings *model.Outlier
+	Members  []*Member
+}
+
+// Change is what Tick does to one member.
+type Change struct {
+	Member  int // index
+	Ejected bool
+	Why     Why // of an ejection
+}
+
+// Trip takes that a member has failed so often in a row that it is an outlier, and answers whether that ejects it. rnd is
+// uniform.
+func (o *Outliers) Trip(m *Member, why Why, now time.Duration, rnd uint64) (ejected bool) {
+	if m.ejected || !o.room() || rnd>>32%100 >= uint64(o.enforced(why)) {
+		return false
+	}
+	s := o.Settings
+	m.ejected, m.since, m.jitter = true, now, 0
+	if s.EjectionJitter > 0 {
+		m.jitter = time.Duration(rnd & math.MaxUint32 % (uint64(s.EjectionJitter/time.Millisecond) + 1) * uint64(time.Millisecond))
+	}
+	if time.Duration(m.times)*s.BaseEjection < s.MaxEjection+s.BaseEjection {
+		m.times++
+	}
+	return true
+}
+
+// room reports whether one more may be ejected.
+func (o *Outliers) room() bool {
+	out := 0
+	for _, m := range o.Members {
+		if m.ejected {
+			out++
+		}
+	}
+	if out == 0 && o.Settings.AlwaysOne {
+		return true
+	}
+	return (out+1)*100 <= int(min(o.Settings.MaxPercent, 100))*len(o.Members)
+}
+
+// enforced answers in how many percent of the cases an outlier is ejected.
+func (o *Outliers) enforced(why Why) uint32 {
+	s := o.Settings
+	return [Whys]uint32{s.Enforce5xx, s.EnforceGateway, s.EnforceLocal, s.EnforceSuccessRate, s.EnforceLocalSuccessRate,
+		s.EnforceFailurePercent, s.EnforceLocalFailurePercent}[why]
+}
+
+// Restore ends a member's ejection.
+func (o *Outliers) Restore(m *Member, now time.Duration) {
+	if m.ejected {
+		m.ejected, m.restored, m.since = false, true, now
+	}
+}
+
+// Tick is called at the end of every interval: who has been out for long enough is restored, whose rates are bad is
+// ejected, and who has behaved for an interval is ejected for less the next time. rnd answers uniform numbers.
+func (o *Outliers) Tick(now time.Duration, rnd func() uint64) (changes []Change) {
+	s := o.Settings
+	for i, m := range o.Members {
+		if m.ejected && now-m.since >= min(time.Duration(m.times)*s.BaseEjection, s.MaxEjection)+m.jitter {
+			o.Restore(m, now)
+			changes = append(changes, Change{Member: i})
+		}
+	}
+	changes = append(changes, o.judge(External, SuccessRate, FailurePercent, now, rnd)...)
+	if s.SplitLocal {
+		changes = append(changes, o.judge(Local, LocalSuccessRate, LocalFailurePercent, now, rnd)...)
+	}
+	for _, m := range o.Members {
+		if !m.ejected && m.restored && now-m.since >= s.Interval && m.times > 0 {
+			m.times--
+		}
+	}
+	return changes
+}
+
+// judge compares the members by one kind of rate.
+func (o *Outliers) judge(kind int, rate, percent Why, now time.Duration, rnd func() uint64) (changes []Change) {
+	s := o.Settings
+	var compared, counted []int
+	var sum, squares float64
+	for i, m := range o.Members {
+		r := m.Rates[kind]
+		if m.ejected || r.Total == 0 {
+			continue
+		}
+		if r.Total >= uint64(s.SuccessRequestVolume) {
+			compared = append(compared, i)
+			sum += r.percent()
+		}
+		if r.Total >= uint64(s.FailureRequestVolume) {
+			counted = append(counted, i)
+		}
+	}
+	eject := func(i int, why Why) {
+		if o.Trip(o.Members[i], why, now, rnd()) {
+			changes = append(changes, Change{Member: i, Ejected: true, Why: why})
+		}
+	}
+	if n := len(compared); n > 0 && n >= int(s.SuccessMinimumHosts) {
+		mean := sum / float64(n)
+		for _, i := range compared {
+			d := o.Members[i].Rates[kind].percent() - mean
+			squares += d * d
+		}
+		least := mean - float64(s.SuccessStdevFactor)/1000*math.Sqrt(squares/float64(n))
+		for _, i := range compared {
+			if o.Members[i].Rates[kind].percent() < least {
+				eject(i, rate)
+			}
+		}
+	}
+	if n := len(counted); n > 0 && n >= int(s.FailureMinimumHosts) {
+		for _, i := range counted {
+			if 100-o.Members[i].Rates[kind].percent() >= float64(s.FailureThreshold) {
+				eject(i, percent)
+			}
+		}
+	}
+	return changes
+}
