@@ -145,10 +145,19 @@ func (c *conn) Write(p []byte) {
 	if c.shut || c.stopped() || len(p) == 0 {
 		return
 	}
+	if len(c.out) == 0 && len(p) >= directWrite && !c.connecting {
+		p = p[c.tx.send(p):] // and so the watermark may never be reached, as with Epoll
+		if len(p) == 0 {
+			return
+		}
+	}
 	c.out = append(c.out, p...)
 	c.above = c.above || len(c.out) > loop.HighWater
 	c.touch()
 }
+
+// directWrite is from which size on a Write goes to the network at once, as Epoll does it.
+const directWrite = 16 << 10
 
 func (c *conn) Buffered() int { return len(c.out) }
 func (c *conn) Pause()        { c.paused = true }
