@@ -8,7 +8,7 @@ import (
 	"github.com/tulle-mesh/tulle/bench/load"
 )
 
-// bootstrap writes an Envoy bootstrap; the same file runs on Envoy and, for one proxy and without circuit breakers, on Tulle.
+// bootstrap writes an Envoy bootstrap; the same file runs on Envoy and, for one proxy, on Tulle.
 func (w *world) bootstrap(name string, k load.Kind, listen, target string, server, client bool) string {
 	h2 := k == load.HTTP2 || k == load.GRPCUnary || k == load.GRPCStream
 	alpn := "http/1.1"
@@ -31,11 +31,7 @@ func (w *world) bootstrap(name string, k load.Kind, listen, target string, serve
 		fmt.Fprintf(&b, envoyServerTLS, w.options.dir, envoyALPN(k, alpn, "            "))
 	}
 	host, port, _ = net.SplitHostPort(target)
-	breakers := envoyBreakers
-	if name == "tulle" {
-		breakers = "" // refused for now: it has no such bounds
-	}
-	fmt.Fprintf(&b, envoyCluster, breakers, host, port)
+	fmt.Fprintf(&b, envoyCluster, host, port)
 	if h2 {
 		b.WriteString(envoyUpstreamH2)
 	}
@@ -92,15 +88,14 @@ const (
             validation_context:
               trusted_ca: {filename: %[1]s/ca.pem}%[2]s
 `
-	envoyBreakers = `    circuit_breakers:
-      thresholds:
-      - {max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}
-`
 	envoyCluster = `  clusters:
   - name: back
     type: STATIC
     connect_timeout: 5s
-%s    load_assignment:
+    circuit_breakers:
+      thresholds:
+      - {max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}
+    load_assignment:
       cluster_name: back
       endpoints:
       - lb_endpoints:

@@ -19,6 +19,7 @@ const (
 	TCPSent             = "tulle_tcp_sent_bytes_total"
 	TCPReceived         = "tulle_tcp_received_bytes_total"
 	RefusedTotal        = "tulle_refused_total"
+	BreakerOverflows    = "tulle_breaker_overflows_total"
 	SeriesOverflow      = "tulle_series_overflow_total"
 	AccessLogDropped    = "tulle_access_log_dropped_total"
 	ControlConnected    = "tulle_control_plane_connected"
@@ -47,6 +48,9 @@ var Labels = [...]Label{
 	{"code", "HTTP status; `0` if none was sent"},
 	{"grpc_status", "gRPC status, a number; empty if the response had none"},
 	{"reason", "why it failed (docs/reference/failures.md); empty if it did not"},
+	{"cluster", "of a proxy without a workload: the cluster's name"},
+	{"priority", "of the route: `default` or `high`"},
+	{"bound", "of the cluster's circuit breakers: `connections`, `pending_requests`, `requests`, `retries`"},
 	{"le", "upper bound of a histogram bucket, in seconds"},
 }
 
@@ -72,6 +76,7 @@ func Metrics() []Metric {
 		{TCPSent, "counter", "Bytes relayed from the caller to the server.", edgeLabels()},
 		{TCPReceived, "counter", "Bytes relayed from the server to the caller.", edgeLabels()},
 		{RefusedTotal, "counter", "Connections refused before anything was known of an exchange.", []string{"reason"}},
+		{BreakerOverflows, "counter", "How often a cluster already had as much under way as its circuit breakers allow. Of `connections`, requests then wait for one that becomes free.", []string{"cluster", "priority", "bound"}},
 		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},
 		{AccessLogDropped, "counter", "Lines of the access log dropped because its queue was full.", nil},
 		{ControlConnected, "gauge", "1 while the control plane is reachable.", nil},

@@ -32,7 +32,21 @@ type Cluster struct {
 	Dynamic   bool       `json:"dynamic"`
 	Discovery string     `json:"discovery"`
 	Policy    string     `json:"policy"`
+	Breakers  []Breaker  `json:"circuit_breakers,omitempty"` // by priority; none: the cluster has no bounds
 	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Breaker is what a cluster may have under way with one priority, and what it has now. A bound of the largest number is none.
+type Breaker struct {
+	Priority       string `json:"priority"` // "default" or "high"
+	MaxConnections uint32 `json:"max_connections"`
+	MaxPending     uint32 `json:"max_pending_requests"`
+	MaxRequests    uint32 `json:"max_requests"`
+	MaxRetries     uint32 `json:"max_retries"`
+	Connections    int64  `json:"cx_active"`
+	Pending        int64  `json:"rq_pending_active"`
+	Requests       int64  `json:"rq_active"`
+	Retries        int64  `json:"rq_retry_active"`
 }
 
 // Endpoint is one endpoint as it is now.
@@ -147,6 +161,17 @@ func (s *Server) clusters(w http.ResponseWriter, r *http.Request, all []Cluster)
 	for i := range all {
 		c := &all[i]
 		fmt.Fprintf(w, "%s::discovery::%s\n%s::policy::%s\n%s::dynamic::%t\n", c.Name, c.Discovery, c.Name, c.Policy, c.Name, c.Dynamic)
+		for j := range c.Breakers {
+			b := &c.Breakers[j]
+			for _, v := range []struct {
+				name string
+				n    int64
+			}{{"max_connections", int64(b.MaxConnections)}, {"max_pending_requests", int64(b.MaxPending)}, {"max_requests", int64(b.MaxRequests)},
+				{"max_retries", int64(b.MaxRetries)}, {"cx_active", b.Connections}, {"rq_pending_active", b.Pending}, {"rq_active", b.Requests},
+				{"rq_retry_active", b.Retries}} {
+				fmt.Fprintf(w, "%s::%s_priority::%s::%d\n", c.Name, b.Priority, v.name, v.n)
+			}
+		}
 		for j := range c.Endpoints {
 			e := &c.Endpoints[j]
 			for _, v := range [][2]string{{"health_flags", e.Health}, {"hostname", e.Hostname}, {"weight", strconv.Itoa(int(e.Weight))},

@@ -23,6 +23,8 @@ type Cluster struct {
 	turns atomic.Uint64        // of RoundRobin
 	tls   atomic.Pointer[TLS]
 
+	breakers *[model.PriorityHigh + 1]Breaker // apart from what is only read: all loops write them
+
 	originals atomic.Pointer[originals] // nil: endpoints do not come from what downstreams wanted
 
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
@@ -44,6 +46,7 @@ func New(m *model.Cluster) *Cluster {
 	c.model.Store(m)
 	c.set.Store(&set{})
 	c.plan.Store(&plan{})
+	c.breakers = newBreakers(c)
 	c.setOriginal(m)
 	return c
 }

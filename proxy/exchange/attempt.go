@@ -119,6 +119,16 @@ func (t *waiting) Unconnected(f *failure.Failure) {
 // open sends the request's head on c and as much of its body as is here. stood says that c was waiting for a request, even
 // if it has had none yet: its server may be closing it.
 func (x *Exchange) open(c upstream.Conn, stood bool) {
+	if b := x.breaker; b != nil {
+		if !b.Take(cluster.Requests) {
+			if stood {
+				x.w.cfg.Pool.Unused(&x.target, c)
+			}
+			x.attemptFailed(failure.Overflow)
+			return
+		}
+		x.counted = true
+	}
 	x.adapt(c)
 	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
 	s, err := c.Open(&x.head, end, (*receiver)(x))
@@ -126,6 +136,9 @@ func (x *Exchange) open(c upstream.Conn, stood bool) {
 		reason := failure.RefusedStream
 		if f, ok := err.(*failure.Failure); ok {
 			reason = f.Reason
+		}
+		if stood {
+			x.w.cfg.Pool.Unused(&x.target, c)
 		}
 		x.attemptFailed(reason)
 		return
@@ -146,7 +159,7 @@ func (x *Exchange) attemptFailed(reason failure.Reason) {
 	if x.dropped == 0 {
 		x.sent, x.endSent = 0, false // the next stream begins at the beginning
 	}
-	if x.mayRetry(reason) {
+	if x.mayRetry(reason) && x.takeRetry() {
 		x.attempt()
 		return
 	}
@@ -174,10 +187,32 @@ func (x *Exchange) mayRetry(reason failure.Reason) bool {
 // connection just when the request was sent on it. More would multiply with those of the caller's proxy.
 const programAttempts = 2
 
+// takeRetry counts another attempt, if the cluster may have one.
+func (x *Exchange) takeRetry() bool {
+	if x.breaker == nil {
+		return true
+	}
+	x.again = x.breaker.Take(cluster.Retries)
+	return x.again
+}
+
+// uncount gives back what the attempt has counted of the cluster's bounds.
+func (x *Exchange) uncount() {
+	if x.counted {
+		x.breaker.Give(cluster.Requests)
+		x.counted = false
+	}
+	if x.again {
+		x.breaker.Give(cluster.Retries)
+		x.again = false
+	}
+}
+
 // endAttempt lets go of what the attempt holds.
 func (x *Exchange) endAttempt(reason failure.Reason) {
 	x.w.cfg.Pool.Leave(&x.wait)
 	x.w.cfg.Loop.Disarm(&x.attemptTimer)
+	x.uncount() // before the connection is free: who waits for it begins inside Done
 	if s := x.stream; s != nil {
 		x.stream = nil
 		s.Done()

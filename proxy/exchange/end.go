@@ -61,6 +61,9 @@ func (x *Exchange) answer(reason failure.Reason) {
 	r := &x.w.reply
 	r.make(reason, x.rec.RequestID, grpc)
 	if x.origin.HTTP != nil {
+		if reason == failure.Overflow {
+			r.head.Add(nameOverloaded, valueTrue)
+		}
 		x.dress(&r.head, true)
 	}
 	x.keepForLog(&r.head, false)
@@ -70,6 +73,12 @@ func (x *Exchange) answer(reason failure.Reason) {
 	x.rec.Status = r.send(x.client, x.rec.Method == "HEAD")
 	x.finish()
 }
+
+// x-envoy-overloaded tells clients, among them other proxies, that it was a circuit breaker.
+var (
+	nameOverloaded = []byte("x-envoy-overloaded")
+	valueTrue      = []byte("true")
+)
 
 // reply is an answer made by the proxy, kept for reuse.
 type reply struct {

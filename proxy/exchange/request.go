@@ -91,6 +91,9 @@ type attempts struct {
 	stale   bool   // the connection had served others, and nothing of a response has come: the server may have been closing it
 	hash    uint64 // what the route's hash keys come to, for policies that hash (hash.go)
 	hashed  bool   // there was something to hash; otherwise the pick is at random
+	breaker *cluster.Breaker
+	counted bool // by the breaker: as a request,
+	again   bool // as a further attempt
 }
 
 // result is how it ends.
@@ -224,6 +227,7 @@ func (x *Exchange) towards(r *router.Route, name model.PortName, unknown failure
 	if x.cluster = x.origin.Destination.Cluster(name); x.cluster == nil {
 		return unknown
 	}
+	x.breaker = x.cluster.Breaker(r.Priority)
 	x.rewrite(r)
 	return failure.None
 }

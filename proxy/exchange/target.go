@@ -17,7 +17,7 @@ func (x *Exchange) targetOf(ep *cluster.Endpoint) pool.Target {
 		return pool.MeshTarget(m)
 	}
 	c := x.cluster.Model()
-	t := pool.Target{Kind: pool.HTTP1, Address: m.Address, Cluster: c}
+	t := pool.Target{Kind: pool.HTTP1, Address: m.Address, Cluster: c, Breaker: x.breaker}
 	switch v := c.Upstream.Version; {
 	case v == model.UpstreamHTTP2, v == model.UpstreamDownstream && x.version == message.HTTP2:
 		t.Kind = pool.H2C

@@ -42,6 +42,7 @@ const (
 	RequestIncomplete        // the client did not send all of its request in time
 	StreamDuration           // the longest time that a stream may last
 	Deadline                 // the client's own: grpc-timeout
+	Overflow                 // a bound of the cluster was reached
 	reasonCount
 )
 

@@ -100,6 +100,8 @@ var table = [reasonCount]entry{
 		log: "the longest time that a stream may last has passed", hint: "raise max_stream_duration, or let the client start anew"},
 	Deadline: {label: "deadline", side: Upstream, status: 504, grpc: grpcDeadline,
 		log: "the client's own deadline (grpc-timeout) has passed", hint: "`tulle stat` shows the method's p99: give the call more time or make the method faster"},
+	Overflow: {label: "overflow", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "the cluster has as much under way as its circuit breakers allow", hint: "/clusters shows what is counted: add endpoints, or raise the bound in circuit_breakers"},
 	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
 }

@@ -44,7 +44,8 @@ func (g *Gateway) Clusters() (out []admin.Cluster) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, e := range g.clusters {
-		c := admin.Cluster{Name: e.model.Name.String(), Dynamic: !e.static, Discovery: discoveries[e.model.Discovery], Policy: policies[e.model.Balancing.Policy]}
+		c := admin.Cluster{Name: e.model.Name.String(), Dynamic: !e.static, Discovery: discoveries[e.model.Discovery], Policy: policies[e.model.Balancing.Policy],
+			Breakers: breakersOf(e.cluster)}
 		for _, ep := range e.cluster.Endpoints() {
 			m := ep.Model()
 			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: healths[m.Health],

@@ -120,7 +120,7 @@ func Start(cfg Config) (g *Gateway, err error) {
 			g = nil
 		}
 	}()
-	g.observer = observe.New(observe.Config{})
+	g.observer = observe.New(observe.Config{Overflows: g.overflows})
 	g.files = observe.NewFiles(observe.FilesConfig{})
 	g.secrets = secret.New(secret.Config{Logger: cfg.Log, Changed: g.settle})
 	if err := g.startTickets(); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/chain"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -44,6 +45,7 @@ type session struct {
 	about     observe.Connection
 	drainer   downstream.Drainer // of HTTP; nil: none
 	search    *relay.Search      // awaitServer
+	breaker   *cluster.Breaker   // that counts the connection to a server; nil: none does
 	turned    bool               // seen.Destination is not where we listen
 	decided   bool               // no longer among the worker's pending
 	draining  bool
@@ -275,6 +277,9 @@ func (s *session) decide() {
 // over ends the session; called once, when the connection is gone.
 func (s *session) over() {
 	s.decide()
+	if s.breaker != nil {
+		s.breaker.Give(cluster.Connections)
+	}
 	delete(s.w.sessions, s)
 	s.w.open.Add(-1)
 	s.l.conns.Add(-1)

@@ -37,9 +37,24 @@ func (s *session) relay() {
 		s.unserved(rec, failure.UnknownCluster)
 	case !s.turned && c.Model().Discovery == model.DiscoveryOriginal:
 		s.unserved(rec, failure.NoEndpoint) // it would be sent to ourselves
+	case !s.count(c):
+		s.unserved(rec, failure.Overflow)
 	default:
 		s.find(c, rec)
 	}
+}
+
+// count counts the connection to a server of c that the session is about to have, until its end, if c may have one more.
+// Nothing ever gives a relayed connection back to who waits, so nobody waits.
+func (s *session) count(c *cluster.Cluster) bool {
+	b := c.Breaker(model.PriorityDefault)
+	if b != nil {
+		if !b.Take(cluster.Connections) {
+			return false
+		}
+		s.breaker = b
+	}
+	return true
 }
 
 // choose picks by weight.

@@ -44,6 +44,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.edges(m, edges, func(e *sums) uint64 { return e.Received })
 		case telemetry.RefusedTotal:
 			x.refused(m, o)
+		case telemetry.BreakerOverflows:
+			x.overflows(m, o.cfg.Overflows)
 		case telemetry.SeriesOverflow:
 			x.single(m, float64(o.overflow.Load()))
 		case telemetry.AccessLogDropped:
@@ -190,6 +192,18 @@ func (x *exposition) refused(m telemetry.Metric, o *Observer) {
 			x.series(m.Name, float64(n), "reason", why.Label())
 		}
 	}
+}
+
+func (x *exposition) overflows(m telemetry.Metric, all func(func(cluster, priority, bound string, n uint64))) {
+	if all == nil {
+		return
+	}
+	x.head(m)
+	all(func(cluster, priority, bound string, n uint64) {
+		if n > 0 {
+			x.series(m.Name, float64(n), "cluster", cluster, "priority", priority, "bound", bound)
+		}
+	})
 }
 
 func sortedOutcomes(e *sums) []outcomeLabels {

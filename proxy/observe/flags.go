@@ -26,6 +26,7 @@ var flags = map[failure.Reason]flag{
 	failure.IdleTimeout:       {"SI", "StreamIdleTimeout", "stream_idle_timeout"},
 	failure.DownstreamGone:    {"DC", "DownstreamConnectionTermination", "downstream_remote_disconnect"},
 	failure.Overload:          {"UO", "UpstreamOverflow", "upstream_reset_before_response_started{overflow}"},
+	failure.Overflow:          {"UO", "UpstreamOverflow", "upstream_reset_before_response_started{overflow}"},
 	failure.Unavailable:       {"NC", "NoClusterFound", "cluster_not_found"},
 	failure.TargetTooLong:     {"DPE", "DownstreamProtocolError", "request_headers_too_large"},
 	failure.OldHTTP:           {"", "", "low_version"},

@@ -20,6 +20,8 @@ type Config struct {
 	LogOn     bool        // whether the access log begins switched on
 	LogQueue  int         // lines that wait for the writer at most; default 1024
 	Connected func() bool // whether the control plane is reachable; nil: not told
+	// Overflows tells how often the circuit breakers of the clusters were full; nil: there are none. From any goroutine.
+	Overflows func(tell func(cluster, priority, bound string, n uint64))
 }
 
 // Observer is the sum of its recorders. All methods are safe for concurrent use.

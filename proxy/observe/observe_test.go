@@ -108,7 +108,9 @@ func TestRequests(t *testing.T) {
 // TestEverySeriesIsInTheTable: no metric or label that telemetry does not know, and none that it promises is
 // missing.
 func TestEverySeriesIsInTheTable(t *testing.T) {
-	o := observe.New(observe.Config{Connected: func() bool { return true }})
+	o := observe.New(observe.Config{Connected: func() bool { return true }, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
+		tell("a", "high", "requests", 1)
+	}})
 	defer o.Close()
 	r := o.Recorder()
 	r.Done(exchange("web", "cart", 200, time.Millisecond))

@@ -3,6 +3,7 @@ package pool
 import (
 	"time"
 
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
@@ -70,6 +71,9 @@ func (h *host) join(w *Waiter) {
 
 // leave takes w out of the queue.
 func (h *host) leave(w *Waiter) {
+	if b := h.target.Breaker; b != nil {
+		b.Give(cluster.Pending)
+	}
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -90,10 +94,27 @@ func (h *host) connect() {
 	if h.multiplexed() {
 		want, most = min(1, h.waiting), maxShared
 	}
-	for h.dialing < want && len(h.conns) < most {
+	for h.dialing < want && len(h.conns) < most && h.mayDial() {
 		h.dialing++
 		h.dial()
 	}
+}
+
+// mayDial counts one more connection, if the cluster may have it. A host without a connection that serves who waits may
+// always: others, of other hosts and loops, become free without telling it.
+func (h *host) mayDial() bool {
+	b := h.target.Breaker
+	if b == nil || b.Take(cluster.Connections) {
+		return true
+	}
+	some := len(h.conns) > 0
+	if h.multiplexed() { // those that end may do so for long
+		some = len(h.shared)+h.dialing > 0
+	}
+	if !some {
+		b.Force(cluster.Connections)
+	}
+	return !some
 }
 
 // maxShared bounds the HTTP/2 connections to one target; each carries what the peer's MAX_CONCURRENT_STREAMS allows.
@@ -205,18 +226,23 @@ func (h *host) Ending(c upstream.Conn) {
 }
 
 // Down implements upstream.Owner. Who waits for a connection that could not be made is told why: of HTTP/1.1
-// one waiter, because each started its own; of HTTP/2 all, if nothing else is being tried.
+// one waiter, because each started its own, or all those for whom none is being made and none stands; of HTTP/2 all,
+// if nothing else is being tried.
 func (h *host) Down(c upstream.Conn, f *failure.Failure) {
 	if _, known := h.conns[c]; !known {
 		return
 	}
 	delete(h.conns, c)
+	if b := h.target.Breaker; b != nil {
+		b.Give(cluster.Connections)
+	}
 	h.shared = without(h.shared, c)
 	h.idle = without(h.idle, c)
 	if f != nil {
 		h.dialing--
 		h.refuse(f)
-	} else {
+	}
+	if f == nil || !h.multiplexed() { // who still waits for HTTP/2 is served by what stands
 		h.connect()
 	}
 	h.pool.forget(h)
@@ -225,8 +251,11 @@ func (h *host) Down(c upstream.Conn, f *failure.Failure) {
 // refuse tells those who wait that no connection could be made.
 func (h *host) refuse(f *failure.Failure) {
 	n := 1
-	if h.multiplexed() {
+	switch {
+	case h.multiplexed():
 		n = h.waiting
+	case len(h.conns) == h.dialing:
+		n = max(1, h.waiting-h.dialing)
 	}
 	if len(h.shared) > 0 { // they are served by the ones that stand
 		return

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
@@ -43,6 +44,9 @@ type Target struct {
 	Header    string // PROXY header that a connection begins with; "": none
 	// Cluster has the options of connections outside the mesh; nil: the pool's own.
 	Cluster *model.Cluster
+	// Breaker counts the connections and who waits for one; nil: there is no bound but the pool's own. A target
+	// without a connection always gets one, so that who waits never waits for another loop.
+	Breaker *cluster.Breaker
 }
 
 // TLS is cluster.TLS.
@@ -140,7 +144,7 @@ func New(cfg Config) *Pool {
 
 // Get answers a connection to t that is Free, for the caller to open its request on at once. If there is none it
 // answers nil, starts one, and w.Owner is told later, within timeout (0: the pool's) — unless the queue is full
-// (failure Overload). Nothing of w.Owner is called inside.
+// (failure Overload), or as many wait as the cluster may have (Overflow). Nothing of w.Owner is called inside.
 func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, *failure.Failure) {
 	h := p.host(t)
 	if h.head == nil {
@@ -151,12 +155,26 @@ func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, 
 	if h.waiting >= p.cfg.MaxWaiters {
 		return nil, &failure.Failure{Reason: failure.Overload, Cause: errQueue}
 	}
+	if b := t.Breaker; b != nil && !b.Take(cluster.Pending) {
+		return nil, &failure.Failure{Reason: failure.Overflow, Cause: errPending}
+	}
 	h.timeout = p.timeout(timeout)
 	h.join(w)
 	return nil, nil
 }
 
-var errQueue = errors.New("too many requests wait for a connection to one endpoint")
+// Unused takes back a connection to t that Get has answered and on which no request was opened.
+func (p *Pool) Unused(t *Target, c upstream.Conn) {
+	h := p.host(t)
+	if !h.multiplexed() && c.Free() {
+		h.keep(c)
+	}
+}
+
+var (
+	errQueue   = errors.New("too many requests wait for a connection to one endpoint")
+	errPending = errors.New("too many requests of the cluster wait for a connection")
+)
 
 // Leave takes w out of its queue. It does nothing if w does not wait.
 func (p *Pool) Leave(w *Waiter) {

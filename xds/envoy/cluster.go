@@ -280,10 +280,14 @@ func upstreamCommon(path string, m *corev3.HttpProtocolOptions, c *model.Cluster
 	})
 }
 
+// clusterBreakers reads the bounds by priority; the first threshold of a priority counts, as in Envoy. Of retries there is a
+// bound only where the file has one: Envoy's default is for its retry policies, which are not run, while an attempt that
+// the upstream certainly has not seen is made again by itself.
 func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error {
-	usual := model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3}
+	usual := model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024}
 	c.Breakers = [2]model.Breakers{usual, usual}
 	path = join(path, "circuit_breakers")
+	var seen [2]bool
 	for i, t := range m.GetCircuitBreakers().GetThresholds() {
 		for _, f := range []struct {
 			name string
@@ -293,12 +297,16 @@ func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error 
 				return refuse(join(at(join(path, "thresholds"), i), f.name), "of 0 %s", notRun)
 			}
 		}
-		b := &c.Breakers[model.PriorityDefault]
+		p := model.PriorityDefault
 		if t.GetPriority() == corev3.RoutingPriority_HIGH {
-			b = &c.Breakers[model.PriorityHigh]
+			p = model.PriorityHigh
 		}
-		*b = model.Breakers{Connections: numberOr(t.GetMaxConnections(), 1024), Pending: numberOr(t.GetMaxPendingRequests(), 1024),
-			Requests: numberOr(t.GetMaxRequests(), 1024), Retries: numberOr(t.GetMaxRetries(), 3)}
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		c.Breakers[p] = model.Breakers{Connections: numberOr(t.GetMaxConnections(), 1024), Pending: numberOr(t.GetMaxPendingRequests(), 1024),
+			Requests: numberOr(t.GetMaxRequests(), 1024), Retries: t.GetMaxRetries().GetValue()}
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := v.(*model.Cluster)
-	if c.ConnectTimeout != 5*time.Second || c.Balancing.Policy != model.RoundRobin || c.Breakers[1] != (model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 3}) ||
+	if c.ConnectTimeout != 5*time.Second || c.Balancing.Policy != model.RoundRobin || c.Breakers[1] != (model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024}) ||
 		c.Discovery != model.DiscoveryStatic || c.IdleTimeout != time.Hour || c.Upstream.Version != model.UpstreamDefault {
 		t.Errorf("%+v", c)
 	}

@@ -140,7 +140,7 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "DirectResponseAction":                        {run: "status body"},
 	core + "RuntimeFractionalPercent":                        {run: "default_value"},
 	core + "HeaderValueOption":                               {run: "header append_action"},
-	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration", later: "priority"},
+	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration priority"},
 	routePkg + "RouteAction.UpgradeConfig":                   {run: "upgrade_type enabled"},
 	routePkg + "RouteAction.MaxStreamDuration":               {run: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"},
 	routePkg + "RouteAction.HashPolicy":                      {run: "header cookie connection_properties query_parameter terminal"},
@@ -149,8 +149,8 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "WeightedCluster":                             {run: "clusters", inert: map[string]string{"total_weight": "the sum of the weights counts"}},
 	routePkg + "WeightedCluster.ClusterWeight":               {run: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"},
 
-	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options",
-		later: "health_checks circuit_breakers respect_dns_ttl outlier_detection close_connections_on_host_health_failure",
+	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options circuit_breakers",
+		later: "health_checks respect_dns_ttl outlier_detection close_connections_on_host_health_failure",
 		inert: map[string]string{"alt_stat_name": statOnly, "per_connection_buffer_limit_bytes": noLimit, "metadata": forOthers, "ignore_health_on_host_removal": ownDefault}},
 	clusterPkg + "UpstreamConnectionOptions":                                              {run: "tcp_keepalive"},
 	clusterPkg + "Cluster.EdsClusterConfig":                                               {run: "eds_config service_name"},
@@ -193,5 +193,5 @@ var limits = []string{
 	"A secret with a validation context has `trusted_ca` and `crl` only; names and pins stand in `default_validation_context`.",
 	"`ORIGINAL_DST` needs the listener filter `original_dst` (or `proxy_protocol`, whose headers are believed), or `use_http_header`, which lets whoever sends requests choose where they go: take the header out, or let nobody reach the listener, where that must not be. A header that is not one IP address with its port, once, is 503; Envoy falls back to the connection's address. A connection that nobody has turned to the listener goes nowhere. At most 16384 addresses are known at a time.",
 	"In `http_protocol_options` of a cluster, `enable_trailers` and `header_key_format` are always in force, and the rest has no meaning and is refused.",
-	"Bounds of 0 in `circuit_breakers`, and `hpack_table_size` of 0, are refused.",
+	"Bounds of 0 in `circuit_breakers` are refused; of retries there is a bound only where one is given, and it is of the attempts that are made by themselves after a connection failed. `hpack_table_size` of 0 is refused.",
 }
