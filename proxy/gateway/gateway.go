@@ -50,6 +50,9 @@ type Config struct {
 	Drain time.Duration
 	// Level is what /logging changes; nil: it cannot be changed.
 	Level *slog.LevelVar
+	// NameServers are asked for the names of clusters whose answers' times to live are respected; nil: those of
+	// /etc/resolv.conf.
+	NameServers []netip.AddrPort
 	// MaxPending is how many connections of one loop may be undecided (in front of their chain's handshake or first byte);
 	// default 16384.
 	MaxPending int

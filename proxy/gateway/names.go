@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/resolve"
 )
 
 const (
 	lookupEvery = 5 * time.Second // where the cluster does not say
 	lookupTime  = 5 * time.Second // for one name
+	longestTTL  = time.Hour       // that is respected
 	maxAnswers  = 256             // addresses of one name that are used
 )
 
@@ -23,7 +25,9 @@ type names struct {
 	g    *Gateway
 	m    *model.Cluster
 	stop context.CancelFunc
+	ask  *resolve.Resolver // tells how long an answer may be kept; nil: the standard library's, which does not
 	last map[string][]netip.Addr
+	next time.Duration // after which the names are asked for again
 }
 
 // follow starts, or goes on with, following the names of a cluster, or forgetting the addresses it does not use any more;
@@ -43,27 +47,27 @@ func (g *Gateway) follow(e *entry, m *model.Cluster) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	n := &names{g: g, m: m, stop: stop, last: map[string][]netip.Addr{}}
+	if m.DNS.RespectTTL {
+		n.ask = resolve.New(resolve.Config{Servers: g.cfg.NameServers})
+	}
 	e.names = n
 	g.following.Go(func() { n.run(ctx) })
 }
 
 func (n *names) run(ctx context.Context) {
-	every := n.m.DNS.Refresh
-	if every <= 0 {
-		every = lookupEvery
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		e := n.look(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		n.g.resolved(n, e)
+		wait := time.NewTimer(time.Until(began.Add(n.next)))
 		select {
 		case <-ctx.Done():
+			wait.Stop()
 			return
-		case <-tick.C:
+		case <-wait.C:
 		}
 	}
 }
@@ -71,6 +75,10 @@ func (n *names) run(ctx context.Context) {
 // look answers the endpoints that the names resolve to now.
 func (n *names) look(ctx context.Context) *model.Endpoints {
 	e := &model.Endpoints{Cluster: n.m.Name}
+	n.next = longestTTL
+	if n.ask == nil {
+		n.next = n.every()
+	}
 	for _, h := range n.m.Hosts {
 		addrs := n.lookup(ctx, h.Name)
 		if n.m.Discovery == model.DiscoveryLogicalDNS && len(addrs) > 1 {
@@ -87,7 +95,7 @@ func (n *names) look(ctx context.Context) *model.Endpoints {
 func (n *names) lookup(ctx context.Context, host string) []netip.Addr {
 	ctx, cancel := context.WithTimeout(ctx, lookupTime)
 	defer cancel()
-	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	all, err := n.addresses(ctx, host)
 	if err != nil {
 		n.g.cfg.Log.Debug("name not resolved", "cluster", n.m.Name, "name", host, "error", err)
 	}
@@ -95,6 +103,30 @@ func (n *names) lookup(ctx context.Context, host string) []netip.Addr {
 		n.last[host] = all[:min(len(all), maxAnswers)]
 	}
 	return n.last[host]
+}
+
+// every is how often names are asked for.
+func (n *names) every() time.Duration {
+	if d := n.m.DNS.Refresh; d > 0 {
+		return d
+	}
+	return lookupEvery
+}
+
+// addresses asks for a name, with its time to live where that is respected. A name that cannot be resolved has none, nor
+// has an answer with 0: they are asked for again as often as the cluster says.
+func (n *names) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	if n.ask == nil {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	}
+	f := n.m.DNS.Family
+	a, err := n.ask.Ask(ctx, host, f != model.DNSV6Only, f != model.DNSV4Only)
+	keep := a.TTL
+	if err != nil || keep == 0 {
+		keep = n.every()
+	}
+	n.next = min(n.next, keep)
+	return a.Addresses, err
 }
 
 // family answers the addresses of the wanted families.

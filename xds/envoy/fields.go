@@ -149,8 +149,8 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "WeightedCluster":                             {run: "clusters", inert: map[string]string{"total_weight": "the sum of the weights counts"}},
 	routePkg + "WeightedCluster.ClusterWeight":               {run: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"},
 
-	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options circuit_breakers",
-		later: "health_checks respect_dns_ttl outlier_detection close_connections_on_host_health_failure",
+	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options circuit_breakers",
+		later: "health_checks outlier_detection close_connections_on_host_health_failure",
 		inert: map[string]string{"alt_stat_name": statOnly, "per_connection_buffer_limit_bytes": noLimit, "metadata": forOthers, "ignore_health_on_host_removal": ownDefault}},
 	clusterPkg + "UpstreamConnectionOptions":                                              {run: "tcp_keepalive"},
 	clusterPkg + "Cluster.EdsClusterConfig":                                               {run: "eds_config service_name"},
