@@ -20,6 +20,9 @@ const (
 	TCPReceived         = "tulle_tcp_received_bytes_total"
 	RefusedTotal        = "tulle_refused_total"
 	BreakerOverflows    = "tulle_breaker_overflows_total"
+	ClusterEndpoints    = "tulle_cluster_endpoints"
+	HealthChecks        = "tulle_health_checks_total"
+	Ejections           = "tulle_ejections_total"
 	SeriesOverflow      = "tulle_series_overflow_total"
 	AccessLogDropped    = "tulle_access_log_dropped_total"
 	ControlConnected    = "tulle_control_plane_connected"
@@ -51,6 +54,9 @@ var Labels = [...]Label{
 	{"cluster", "of a proxy without a workload: the cluster's name"},
 	{"priority", "of the route: `default` or `high`"},
 	{"bound", "of the cluster's circuit breakers: `connections`, `pending_requests`, `requests`, `retries`"},
+	{"health", "of an endpoint: `healthy`, or what is wrong with it as Envoy names it: `failed_active_hc`, `failed_outlier_check`, `failed_eds_health`, `degraded_eds_health`, `eds_status_draining`; several with slashes between"},
+	{"result", "of a health check: `passed`, `failed` (the wrong answer), `unreachable` (no answer)"},
+	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`"},
 	{"le", "upper bound of a histogram bucket, in seconds"},
 }
 
@@ -77,6 +83,9 @@ func Metrics() []Metric {
 		{TCPReceived, "counter", "Bytes relayed from the server to the caller.", edgeLabels()},
 		{RefusedTotal, "counter", "Connections refused before anything was known of an exchange.", []string{"reason"}},
 		{BreakerOverflows, "counter", "How often a cluster already had as much under way as its circuit breakers allow. Of `connections`, requests then wait for one that becomes free.", []string{"cluster", "priority", "bound"}},
+		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
+		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
+		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},
 		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},
 		{AccessLogDropped, "counter", "Lines of the access log dropped because its queue was full.", nil},
 		{ControlConnected, "gauge", "1 while the control plane is reachable.", nil},

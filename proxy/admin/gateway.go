@@ -53,7 +53,7 @@ type Breaker struct {
 type Endpoint struct {
 	Address  string `json:"address"`
 	Hostname string `json:"hostname,omitempty"`
-	Health   string `json:"health"`
+	Health   string `json:"health"` // "healthy", or Envoy's flags, each behind a slash
 	Weight   uint32 `json:"weight"`
 	Priority uint32 `json:"priority"`
 	Locality string `json:"locality,omitempty"`
@@ -61,6 +61,11 @@ type Endpoint struct {
 	Total    uint64 `json:"total"`
 	// ConnectFailures is how many connections in a row could not be made.
 	ConnectFailures int `json:"connect_failures"`
+	// Where health is checked, and outliers are looked for: how many checks there were, how many of them were not passed,
+	// and how often it was ejected.
+	Checks        uint64 `json:"health_checks,omitempty"`
+	CheckFailures uint64 `json:"health_check_failures,omitempty"`
+	Ejections     uint64 `json:"ejections,omitempty"`
 }
 
 // Listener is one listener as it is now.
@@ -81,7 +86,8 @@ type GatewayConfig struct {
 	Level    *slog.LevelVar    // what /logging changes; nil: it cannot be changed
 	Info     map[string]string // told by /server_info
 	Began    time.Time
-	Log      *slog.Logger // nil: silent
+	Logs     *observe.Logs // of the requests that are answered; nil: none
+	Log      *slog.Logger  // nil: silent
 }
 
 // writeTime bounds an answer: a profile may take a minute.
@@ -137,6 +143,9 @@ func (s *Server) gatewayRoutes(cfg *GatewayConfig) http.Handler {
 	m.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	help := strings.Join(paths, "\n") + "\n"
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, help) })
+	if cfg.Logs != nil {
+		return logged(notFromPages(m), cfg.Logs, cfg.Began)
+	}
 	return notFromPages(m)
 }
 
@@ -176,7 +185,9 @@ func (s *Server) clusters(w http.ResponseWriter, r *http.Request, all []Cluster)
 			e := &c.Endpoints[j]
 			for _, v := range [][2]string{{"health_flags", e.Health}, {"hostname", e.Hostname}, {"weight", strconv.Itoa(int(e.Weight))},
 				{"priority", strconv.Itoa(int(e.Priority))}, {"locality", e.Locality}, {"rq_active", strconv.FormatInt(e.Active, 10)},
-				{"rq_total", strconv.FormatUint(e.Total, 10)}, {"cx_connect_fail", strconv.Itoa(e.ConnectFailures)}} {
+				{"rq_total", strconv.FormatUint(e.Total, 10)}, {"cx_connect_fail", strconv.Itoa(e.ConnectFailures)},
+				{"health_checks", strconv.FormatUint(e.Checks, 10)}, {"health_check_failures", strconv.FormatUint(e.CheckFailures, 10)},
+				{"ejections", strconv.FormatUint(e.Ejections, 10)}} {
 				fmt.Fprintf(w, "%s::%s::%s::%s\n", c.Name, e.Address, v[0], v[1])
 			}
 		}

@@ -27,6 +27,8 @@ type Cluster struct {
 
 	originals atomic.Pointer[originals] // nil: endpoints do not come from what downstreams wanted
 
+	watch atomic.Pointer[chan struct{}] // nil: nobody watches (outlier.go)
+
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
 	doubted      atomic.Uint32 // the learned value that was proven wrong last, plus 1
 }
@@ -67,7 +69,9 @@ func (c *Cluster) Set(m *model.Cluster) {
 		next.levels = levels(old.all, &m.Balancing)
 		c.set.Store(&next)
 	}
+	keepTally(c.set.Load().all, m)
 	c.Replan()
+	c.nudge()
 }
 
 // ConnectTimeout answers how long connecting to one endpoint may take, TCP and TLS together.
@@ -96,6 +100,7 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 			if ep == nil {
 				ep = newEndpoint(m)
 				ep.cluster = c
+				ep.unhealthy.Store(len(c.model.Load().HealthChecks) > 0) // until it has passed one
 			} else {
 				ep.model.Store(m)
 				delete(byKey, keyOf(m))
@@ -106,6 +111,7 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 			}
 		}
 	}
+	keepTally(next.all, c.model.Load())
 	next.levels = levels(next.all, &c.model.Load().Balancing)
 	next.learned = agreed(next.all)
 	if next.learned == model.ProtocolUnknown {
@@ -116,6 +122,7 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 	for _, ep := range byKey {
 		ep.gone.Store(true)
 	}
+	c.nudge()
 }
 
 // Endpoints answers the endpoints in force, draining ones too. The slice must not be changed.

@@ -21,6 +21,7 @@ type Endpoint struct {
 	cluster   *Cluster // whose plan depends on the health
 	unhealthy atomic.Bool
 	ejected   atomic.Bool
+	tally     atomic.Pointer[tally] // nil: nobody looks for outliers
 }
 
 // key is what makes an endpoint the same as one in an earlier set.

@@ -143,6 +143,9 @@ func (x *Exchange) open(c upstream.Conn, stood bool) {
 		x.attemptFailed(reason)
 		return
 	}
+	if x.ep != nil {
+		x.ep.Reached()
+	}
 	x.stream, x.endSent, x.stale = s, end, stood || c.Served() > 1
 	x.rec.MTLS = x.rec.MTLS || !x.foreign() // there is no other way to a workload
 	x.pump()
@@ -218,6 +221,7 @@ func (x *Exchange) endAttempt(reason failure.Reason) {
 		s.Done()
 	}
 	if x.ep != nil {
+		x.missed(reason)
 		x.ep.End()
 		x.ep = nil
 	}

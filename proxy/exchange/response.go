@@ -68,6 +68,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	x.begun, x.over, x.tunnel = true, end, tunnel
 	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
 	x.noteGRPC(h)
+	x.responded(h.Status)
 	if x.route != nil {
 		x.filterResponse(h)
 	}

@@ -43,6 +43,7 @@ const (
 	StreamDuration           // the longest time that a stream may last
 	Deadline                 // the client's own: grpc-timeout
 	Overflow                 // a bound of the cluster was reached
+	EndpointUnhealthy        // the endpoint failed its health checks, or was ejected, while it was in use
 	reasonCount
 )
 

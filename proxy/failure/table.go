@@ -96,6 +96,8 @@ var table = [reasonCount]entry{
 		log: "the route names a cluster that does not exist", hint: "/config_dump lists the clusters: correct the route, or the header that chooses"},
 	RequestIncomplete: {label: "request_incomplete", side: Downstream, status: 408, grpc: grpcDeadline,
 		log: "the client did not send all of its request in time", hint: "a slow or broken client; raise request_timeout or stream_idle_timeout if it is meant to be slow"},
+	EndpointUnhealthy: {label: "endpoint_unhealthy", side: Upstream, status: 503, grpc: grpcUnavailable,
+		log: "the endpoint became unhealthy and its connections were closed", hint: "/clusters shows its health_flags; leave close_connections_on_host_health_failure off to let connections go on"},
 	StreamDuration: {label: "stream_duration", side: Us, status: 408, grpc: grpcDeadline,
 		log: "the longest time that a stream may last has passed", hint: "raise max_stream_duration, or let the client start anew"},
 	Deadline: {label: "deadline", side: Upstream, status: 504, grpc: grpcDeadline,

@@ -48,8 +48,9 @@ func (g *Gateway) Clusters() (out []admin.Cluster) {
 			Breakers: breakersOf(e.cluster)}
 		for _, ep := range e.cluster.Endpoints() {
 			m := ep.Model()
-			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: healths[m.Health],
+			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: flagsOf(ep),
 				Weight: m.Weight, Priority: m.Priority, Locality: m.Locality, Active: ep.InFlight(), Total: ep.Total(), ConnectFailures: ep.ConnectFailures()})
+			e.watch.tell(ep, &c.Endpoints[len(c.Endpoints)-1])
 		}
 		out = append(out, c)
 	}
@@ -62,8 +63,6 @@ var (
 		model.DiscoveryLogicalDNS: "LOGICAL_DNS", model.DiscoveryOriginal: "ORIGINAL_DST"}
 	policies = [...]string{model.LeastRequest: "LEAST_REQUEST", model.RoundRobin: "ROUND_ROBIN", model.Random: "RANDOM",
 		model.RingHash: "RING_HASH", model.Maglev: "MAGLEV"}
-	healths = [...]string{model.Healthy: "healthy", model.Draining: "draining", model.Stale: "stale", model.Unhealthy: "unhealthy",
-		model.Degraded: "degraded"}
 )
 
 // Listeners implements admin.Gateway.
@@ -97,7 +96,7 @@ func (g *Gateway) startAdmin() error {
 		return err
 	}
 	s := admin.StartGateway(admin.GatewayConfig{Listener: l, Observer: g.observer, Gateway: g, Level: g.cfg.Level,
-		Info: map[string]string{"version": g.cfg.Version, "node": g.cfg.Bootstrap.Node.ID}, Began: g.began, Log: g.cfg.Log})
+		Info: map[string]string{"version": g.cfg.Version, "node": g.cfg.Bootstrap.Node.ID}, Began: g.began, Logs: g.adminLogs, Log: g.cfg.Log})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.admin, g.adminListener = s, l

@@ -47,6 +47,7 @@ type entry struct {
 	static  bool             // of the bootstrap
 	known   bool             // its endpoints are
 	names   *names           // nil: they do not come from names
+	watch   *watch           // nil: nobody looks after their health
 	told    *model.Endpoints // by the bootstrap or the control plane; nil: by neither
 	sweeper *sweeper         // nil: they are not what clients wanted
 	since   time.Time
@@ -117,6 +118,7 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	e.model = m
 	g.clusters[m.Name] = e
 	g.follow(e, m)
+	g.attend(e, m)
 	return nil
 }
 

@@ -88,6 +88,7 @@ type Gateway struct {
 	started       bool              // listeners may be opened
 	heard         [5]bool           // what kinds of resources the control plane has told
 	admin         *admin.Server     // nil: none
+	adminLogs     *observe.Logs     // nil: none
 	adminListener net.Listener
 	stream        *ads.Client // nil: no control plane
 	tickets       handover.Tickets
@@ -123,7 +124,7 @@ func Start(cfg Config) (g *Gateway, err error) {
 			g = nil
 		}
 	}()
-	g.observer = observe.New(observe.Config{Overflows: g.overflows})
+	g.observer = observe.New(observe.Config{Overflows: g.overflows, Health: g.fitness})
 	g.files = observe.NewFiles(observe.FilesConfig{})
 	g.secrets = secret.New(secret.Config{Logger: cfg.Log, Changed: g.settle})
 	if err := g.startTickets(); err != nil {
@@ -163,6 +164,12 @@ func (g *Gateway) read() error {
 	b := g.cfg.Bootstrap
 	if err := g.secrets.Update(b.Secrets); err != nil {
 		return err
+	}
+	if a := b.Admin; a != nil && len(a.AccessLogs) > 0 {
+		var err error
+		if g.adminLogs, err = g.files.Logs(a.AccessLogs); err != nil {
+			return fmt.Errorf("admin: %w", err)
+		}
 	}
 	u := model.Updates{Clusters: b.Clusters, Listeners: b.Listeners}
 	for i := range b.Endpoints {

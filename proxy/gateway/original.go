@@ -54,12 +54,15 @@ func (g *Gateway) sweep(ctx context.Context, c *cluster.Cluster, every time.Dura
 	}
 }
 
-// unfollow ends what a cluster's endpoints come from. mu is held.
+// unfollow ends what a cluster's endpoints, and what is known of their health, come from. mu is held.
 func (e *entry) unfollow() {
 	if e.names != nil {
 		e.names.stop()
 	}
 	if e.sweeper != nil {
 		e.sweeper.stop()
+	}
+	if e.watch != nil {
+		e.watch.stop()
 	}
 }

@@ -96,9 +96,11 @@ func (g *Gateway) warm(t *router.Table) bool {
 func (e *entry) warm() bool {
 	switch e.model.Discovery {
 	case model.DiscoveryEDS, model.DiscoveryStrictDNS, model.DiscoveryLogicalDNS:
-		return e.known
+		if !e.known {
+			return false
+		}
 	}
-	return true
+	return e.watch.warm()
 }
 
 // named answers the clusters that a table names.

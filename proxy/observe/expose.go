@@ -46,6 +46,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.refused(m, o)
 		case telemetry.BreakerOverflows:
 			x.overflows(m, o.cfg.Overflows)
+		case telemetry.ClusterEndpoints, telemetry.HealthChecks, telemetry.Ejections:
+			x.health(m, o.cfg.Health)
 		case telemetry.SeriesOverflow:
 			x.single(m, float64(o.overflow.Load()))
 		case telemetry.AccessLogDropped:
@@ -203,6 +205,16 @@ func (x *exposition) overflows(m telemetry.Metric, all func(func(cluster, priori
 		if n > 0 {
 			x.series(m.Name, float64(n), "cluster", cluster, "priority", priority, "bound", bound)
 		}
+	})
+}
+
+func (x *exposition) health(m telemetry.Metric, all func(string, func(cluster, value string, n uint64))) {
+	if all == nil {
+		return
+	}
+	x.head(m)
+	all(m.Name, func(cluster, value string, n uint64) {
+		x.series(m.Name, float64(n), m.Labels[0], cluster, m.Labels[1], value)
 	})
 }
 

@@ -34,6 +34,7 @@ var flags = map[failure.Reason]flag{
 	failure.UpgradeDeclined:   {"UPE", "UpstreamProtocolError", "upgrade_declined"},
 	failure.UnknownCluster:    {"NC", "NoClusterFound", "cluster_not_found"},
 	failure.RequestIncomplete: {"", "", "request_overall_timeout"},
+	failure.EndpointUnhealthy: {"UC", "UpstreamConnectionTermination", "upstream_reset_after_response_started{connection_termination}"},
 	failure.StreamDuration:    {"DT", "DurationTimeout", "max_duration_timeout"},
 	failure.Deadline:          {"UT", "UpstreamRequestTimeout", "response_timeout"},
 	failure.Draining:          {"", "", "draining"},

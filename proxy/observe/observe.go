@@ -22,6 +22,9 @@ type Config struct {
 	Connected func() bool // whether the control plane is reachable; nil: not told
 	// Overflows tells how often the circuit breakers of the clusters were full; nil: there are none. From any goroutine.
 	Overflows func(tell func(cluster, priority, bound string, n uint64))
+	// Health tells a metric about the health of clusters' endpoints; value is of its second label. nil: there are none. From
+	// any goroutine.
+	Health func(metric string, tell func(cluster, value string, n uint64))
 }
 
 // Observer is the sum of its recorders. All methods are safe for concurrent use.

@@ -110,7 +110,7 @@ func TestRequests(t *testing.T) {
 func TestEverySeriesIsInTheTable(t *testing.T) {
 	o := observe.New(observe.Config{Connected: func() bool { return true }, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
 		tell("a", "high", "requests", 1)
-	}})
+	}, Health: func(_ string, tell func(cluster, value string, n uint64)) { tell("c", "v", 1) }})
 	defer o.Close()
 	r := o.Recorder()
 	r.Done(exchange("web", "cart", 200, time.Millisecond))

@@ -97,10 +97,14 @@ func (s *Search) try() {
 		note.End = s.loop.Now()
 		if f != nil {
 			note.Reason = f.Reason.Label()
+			if f.Reason.Side() == failure.Upstream {
+				ep.Missed(f.Reason == failure.ConnectTimeout)
+			}
 			s.failed(ep, f)
 			return
 		}
 		ep.Connected()
+		ep.Relayed()
 		s.rec.DestinationID = ep.Identity()
 		s.done = true
 		s.then(c, ep, nil)

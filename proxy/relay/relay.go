@@ -86,6 +86,19 @@ func (rs *Relays) Close() {
 	}
 }
 
+// Drop resets the relays to an endpoint that is not fit any more.
+func (rs *Relays) Drop(ep *cluster.Endpoint) {
+	for r := range rs.live {
+		if r.opt.Endpoint == ep {
+			if r.reason == failure.None {
+				r.reason = failure.EndpointUnhealthy
+			}
+			r.down.conn.Reset()
+			r.up.conn.Reset()
+		}
+	}
+}
+
 // Start takes over two connections that stand: down is the client's side, up the server's. Bytes that either has
 // not consumed go first, and ends of a direction that were told before are told again, as SetHandler promises.
 // rec has what is known already and is copied; the relay fills the rest.

@@ -1,0 +1,38 @@
+package exchange
+
+import "github.com/tulle-mesh/tulle/proxy/failure"
+
+// What endpoints are told of their attempts, so that outliers are found (proxy/cluster/outlier.go). Where nobody looks for
+// outliers these are no more than a look at a nil pointer.
+
+// responded tells the endpoint its response's status; a gRPC response without a body says more than its HTTP status.
+func (x *Exchange) responded(status int) {
+	if x.ep == nil {
+		return
+	}
+	if g := x.rec.GRPC; g >= 0 && g < len(statusOfGRPC) {
+		status = statusOfGRPC[g]
+	}
+	x.ep.Answered(status)
+}
+
+// missed tells the endpoint why its attempt ended, if that is the endpoint's doing.
+func (x *Exchange) missed(reason failure.Reason) {
+	switch reason {
+	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed, failure.PeerIdentity, failure.UpstreamProtocol:
+		x.ep.Missed(false)
+	case failure.UpstreamReset, failure.RefusedStream:
+		if !x.stale { // else the server was closing an idle connection, which is its right
+			x.ep.Missed(false)
+		}
+	case failure.AttemptTimeout, failure.RequestTimeout, failure.Deadline:
+		if !x.begun {
+			x.ep.Missed(true)
+		}
+	}
+}
+
+// statusOfGRPC is the status of HTTP that a gRPC status is like, as Envoy and gRPC's gateways have it.
+var statusOfGRPC = [...]int{
+	0: 200, 1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 13: 500, 14: 503, 15: 500, 16: 401,
+}
