@@ -73,6 +73,7 @@ func (s *Server) serveWithin(l net.Listener, h http.Handler, write time.Duration
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: write,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ConnContext: numbered(),
 	}
 	s.servers = append(s.servers, srv)
 	s.ended.Add(1)

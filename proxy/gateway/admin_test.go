@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -114,4 +117,47 @@ func TestAdminIsOnTheLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Close()
+}
+
+// TestAdminAccessLog: who asks is written down, in the format that the file gives, what is refused as well.
+func TestAdminAccessLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.log")
+	b := &model.Bootstrap{Admin: &model.Admin{Address: loopback, AccessLogs: []model.AccessLog{{Path: path,
+		Format: "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(X-Who)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% " +
+			"%RESP(CONTENT-TYPE)% %UPSTREAM_HOST% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %CONNECTION_ID%\n"}}}}
+	g := start(t, b)
+	at := g.AdminAddress()
+	for _, q := range []struct{ method, path, origin string }{{"GET", "/ready?x=1", ""}, {"POST", "/logging", "http://evil.test"}, {"GET", "/none", ""}} {
+		r, err := http.NewRequest(q.method, "http://"+at+q.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Who", "me")
+		if q.origin != "" {
+			r.Header.Set("Origin", q.origin)
+		}
+		w, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, w.Body)
+		w.Body.Close()
+	}
+	want := "GET /ready?x=1 AT me HTTP/1.1 200 admin_filter_response - 0 6 text/plain; charset=utf-8 - 127.0.0.1 1\n" +
+		"POST /logging AT me HTTP/1.1 403 admin_filter_response - 0 36 text/plain; charset=utf-8 - 127.0.0.1 1\n" +
+		"GET /none AT me HTTP/1.1 404 admin_filter_response - 0 19 text/plain; charset=utf-8 - 127.0.0.1 1\n"
+	waitFor(t, func() error {
+		got, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if s := strings.ReplaceAll(string(got), at, "AT"); s != want {
+			return fmt.Errorf("%q, want %q", s, want)
+		}
+		return nil
+	})
+	b.Admin.AccessLogs[0].Path = filepath.Join(path, "not", "a", "folder")
+	if _, err := gateway.Start(gateway.Config{Bootstrap: b}); err == nil || !strings.Contains(err.Error(), "admin: access log") {
+		t.Errorf("a log that cannot be written: %v", err)
+	}
 }

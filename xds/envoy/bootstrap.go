@@ -32,6 +32,8 @@ func Bootstrap(m *bootstrapv3.Bootstrap) (*model.Bootstrap, error) {
 		if b.Admin.AccessLogs, err = accessLogs("admin.access_log", m.GetAdmin().GetAccessLog()); err != nil {
 			return nil, err
 		}
+	} else if len(m.GetAdmin().GetAccessLog()) > 0 {
+		return nil, refuse("admin.access_log", "needs admin.address")
 	}
 	if err := static(m.GetStaticResources(), b); err != nil {
 		return nil, err

@@ -133,6 +133,7 @@ func TestRefused(t *testing.T) {
 		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1}}, "filter_chains": [{}]}`, "filter_chains[0].filters: 0 of them"},
 		{"secret", `{"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}, "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}`, "validation_context: a secret has trusted_ca and crl only"},
 		{"secret", `{"name": "s", "tls_certificate": {"certificate_chain": {"inline_string": "x"}}}`, "tls_certificate: needs"},
+		{"bootstrap", `{"admin": {"access_log": [{"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}}]}}`, "admin.access_log: needs admin.address"},
 		{"bootstrap", `{"layered_runtime": {}}`, "layered_runtime: is not run"},
 		{"bootstrap", `{"dynamic_resources": {"cds_config": {"ads": {}}}}`, "dynamic_resources.ads_config: is missing"},
 		{"bootstrap", `{"dynamic_resources": {"ads_config": {"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "x"}}]}}}`, `dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: "x" is not one of`},

@@ -45,7 +45,7 @@ var fields = map[protoreflect.FullName]table{
 		inert: map[string]string{"stats_flush_interval": "nothing is flushed", "stats_config": statOnly}},
 	"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {run: "listeners clusters secrets"},
 	"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {run: "lds_config cds_config ads_config"},
-	"envoy.config.bootstrap.v3.Admin":                      {run: "address", later: "access_log", inert: map[string]string{"profile_path": "profiles are served by /debug/pprof"}},
+	"envoy.config.bootstrap.v3.Admin":                      {run: "address access_log", inert: map[string]string{"profile_path": "profiles are served by /debug/pprof"}},
 	core + "Node": {run: "id cluster locality metadata",
 		inert: map[string]string{"user_agent_name": nameOnly, "user_agent_version": nameOnly, "user_agent_build_version": nameOnly}},
 	core + "ConfigSource":          {run: "ads resource_api_version initial_fetch_timeout"},
