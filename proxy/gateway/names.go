@@ -86,7 +86,7 @@ func (n *names) look(ctx context.Context) *model.Endpoints {
 		}
 		for _, a := range addrs {
 			e.Endpoints = append(e.Endpoints, model.Endpoint{Workload: h.Name, Address: netip.AddrPortFrom(a, h.Port),
-				Weight: max(h.Weight, 1), Priority: h.Priority, Locality: h.Locality})
+				Weight: max(h.Weight, 1), Priority: h.Priority, Locality: h.Locality, CheckPort: h.CheckPort})
 		}
 	}
 	return e

@@ -312,6 +312,12 @@ func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error 
 }
 
 func clusterHealth(path string, m *clusterv3.Cluster, c *model.Cluster) error {
+	if len(m.GetHealthChecks()) > 1 {
+		return refuse(at(join(path, "health_checks"), 1), "a second health check %s, nor by Envoy", notRun)
+	}
+	if (len(m.GetHealthChecks()) > 0 || m.GetOutlierDetection() != nil) && m.GetType() == clusterv3.Cluster_ORIGINAL_DST {
+		return refuse(join(path, "type"), "ORIGINAL_DST with health_checks or outlier_detection %s", notRun)
+	}
 	for i, h := range m.GetHealthChecks() {
 		check, err := healthCheck(at(join(path, "health_checks"), i), h)
 		if err != nil {
@@ -334,8 +340,8 @@ func healthCheck(path string, m *corev3.HealthCheck) (h model.HealthCheck, err e
 	if err != nil {
 		return h, err
 	}
-	if h.Timeout == 0 || h.Interval == 0 {
-		return h, refuse(path, "timeout and interval have to be more than 0")
+	if h.Timeout < time.Millisecond || h.Interval < time.Millisecond {
+		return h, refuse(path, "timeout and interval have to be 1ms or more")
 	}
 	switch k := m.GetHealthChecker().(type) {
 	case *corev3.HealthCheck_HttpHealthCheck_:
@@ -408,6 +414,8 @@ func clusterOutlier(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 		EnforceGateway: d.GetEnforcingConsecutiveGatewayFailure().GetValue(), EnforceLocal: numberOr(d.GetEnforcingConsecutiveLocalOriginFailure(), 100),
 		EnforceSuccessRate: numberOr(d.GetEnforcingSuccessRate(), 100), SuccessMinimumHosts: numberOr(d.GetSuccessRateMinimumHosts(), 5),
 		SuccessRequestVolume: numberOr(d.GetSuccessRateRequestVolume(), 100), SuccessStdevFactor: numberOr(d.GetSuccessRateStdevFactor(), 1900),
+		EnforceLocalSuccessRate: numberOr(d.GetEnforcingLocalOriginSuccessRate(), 100), EnforceLocalFailurePercent: d.GetEnforcingFailurePercentageLocalOrigin().GetValue(),
+		AlwaysOne: d.GetAlwaysEjectOneHost().GetValue(), StayEjected: !boolOr(d.GetSuccessfulActiveHealthCheckUnejectHost(), true),
 		EnforceFailurePercent: d.GetEnforcingFailurePercentage().GetValue(), FailureThreshold: numberOr(d.GetFailurePercentageThreshold(), 85),
 		FailureMinimumHosts: numberOr(d.GetFailurePercentageMinimumHosts(), 5), FailureRequestVolume: numberOr(d.GetFailurePercentageRequestVolume(), 50)}
 	c.Outlier = o
@@ -416,12 +424,28 @@ func clusterOutlier(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 		value uint32
 	}{{"max_ejection_percent", o.MaxPercent}, {"enforcing_consecutive_5xx", o.Enforce5xx}, {"enforcing_consecutive_gateway_failure", o.EnforceGateway},
 		{"enforcing_consecutive_local_origin_failure", o.EnforceLocal}, {"enforcing_success_rate", o.EnforceSuccessRate},
+		{"enforcing_local_origin_success_rate", o.EnforceLocalSuccessRate}, {"enforcing_failure_percentage_local_origin", o.EnforceLocalFailurePercent},
 		{"enforcing_failure_percentage", o.EnforceFailurePercent}, {"failure_percentage_threshold", o.FailureThreshold}} {
 		if f.value > 100 {
 			return refuse(join(path, f.name), "%d is more than 100", f.value)
 		}
 	}
-	return durations(path, []durationField{{&o.Interval, "interval", d.GetInterval(), 10 * time.Second},
+	err := durations(path, []durationField{{&o.Interval, "interval", d.GetInterval(), 10 * time.Second},
 		{&o.BaseEjection, "base_ejection_time", d.GetBaseEjectionTime(), 30 * time.Second},
-		{&o.MaxEjection, "max_ejection_time", d.GetMaxEjectionTime(), 300 * time.Second}})
+		{&o.EjectionJitter, "max_ejection_time_jitter", d.GetMaxEjectionTimeJitter(), 0}})
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"interval", o.Interval}, {"base_ejection_time", o.BaseEjection}} {
+		if f.value < time.Millisecond {
+			return refuse(join(path, f.name), "is less than 1ms")
+		}
+	}
+	if o.MaxEjection, err = duration(join(path, "max_ejection_time"), d.GetMaxEjectionTime(), max(300*time.Second, o.BaseEjection)); err == nil && o.MaxEjection < o.BaseEjection {
+		err = refuse(join(path, "max_ejection_time"), "is less than base_ejection_time")
+	}
+	return err
 }

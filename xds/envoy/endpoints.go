@@ -80,7 +80,7 @@ func endpoint(path string, lb *endpointv3.LbEndpoint, byName bool) (ep model.End
 		if err == nil && (s.GetAddress() == "" || port == 0) {
 			err = refuse(q, "needs a name and a port")
 		}
-		return ep, &model.Host{Name: s.GetAddress(), Port: port}, err
+		return ep, &model.Host{Name: s.GetAddress(), Port: port, CheckPort: ep.CheckPort}, err
 	}
 	if ep.Address, err = address(join(p, "address"), e.GetAddress()); err == nil && ep.Address.Port() == 0 {
 		err = refuse(join(p, "address.socket_address.port_value"), "is 0")

@@ -98,6 +98,12 @@ func TestRefused(t *testing.T) {
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "alt_port": 65536, "tcp_health_check": {}}]}`, "health_checks[0].alt_port: 65536 is not a port"},
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "http_health_check": {"path": "/a b"}}]}`, "health_checks[0].http_health_check.path: "},
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "custom_health_check": {"name": "y"}}]}`, "health_checks[0].custom_health_check: is not run"},
+		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "0.0001s", "tcp_health_check": {}}]}`, "health_checks[0]: timeout and interval have to be 1ms or more"},
+		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "tcp_health_check": {}}, {"timeout": "1s", "interval": "1s", "tcp_health_check": {}}]}`, "health_checks[1]: a second health check"},
+		{"cluster", `{"name": "x", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "outlier_detection": {}}`, "type: ORIGINAL_DST with health_checks"},
+		{"cluster", `{"name": "x", "outlier_detection": {"interval": "0s"}}`, "outlier_detection.interval: is less than 1ms"},
+		{"cluster", `{"name": "x", "outlier_detection": {"max_ejection_time": "1s"}}`, "outlier_detection.max_ejection_time: is less than base_ejection_time"},
+		{"cluster", `{"name": "x", "outlier_detection": {"detect_degraded_hosts": true}}`, "outlier_detection.detect_degraded_hosts: is not run"},
 		{"cluster", `{"name": "x", "http2_protocol_options": {"hpack_table_size": 0}}`, "http2_protocol_options.hpack_table_size: "},
 		{"cluster", `{"name": "x", "http2_protocol_options": {"initial_stream_window_size": 10}}`, "http2_protocol_options.initial_stream_window_size: is not from"},
 		{"cluster", `{"name": "x", "transport_socket": {"name": "tls", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": {"validation_context": {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}}}}`, "transport_socket.typed_config.common_tls_context.validation_context: compares names without trusted_ca"},
@@ -160,7 +166,8 @@ func TestDefaults(t *testing.T) {
 		c.Discovery != model.DiscoveryStatic || c.IdleTimeout != time.Hour || c.Upstream.Version != model.UpstreamDefault {
 		t.Errorf("%+v", c)
 	}
-	if o := c.Outlier; o.Consecutive5xx != 5 || o.Interval != 10*time.Second || o.BaseEjection != 30*time.Second || o.MaxPercent != 10 || o.Enforce5xx != 100 || o.EnforceGateway != 0 || o.SuccessStdevFactor != 1900 {
+	if o := c.Outlier; o.Consecutive5xx != 5 || o.Interval != 10*time.Second || o.BaseEjection != 30*time.Second || o.MaxPercent != 10 || o.Enforce5xx != 100 || o.EnforceGateway != 0 || o.SuccessStdevFactor != 1900 ||
+		o.MaxEjection != 300*time.Second || o.EnforceLocalSuccessRate != 100 || o.EnforceLocalFailurePercent != 0 || o.AlwaysOne || o.StayEjected {
 		t.Errorf("%+v", o)
 	}
 	v, err = read(t, "route", `{`+anyRoute+`, `+toC+`}}`)

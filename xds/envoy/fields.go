@@ -149,8 +149,7 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "WeightedCluster":                             {run: "clusters", inert: map[string]string{"total_weight": "the sum of the weights counts"}},
 	routePkg + "WeightedCluster.ClusterWeight":               {run: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"},
 
-	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options circuit_breakers",
-		later: "health_checks outlier_detection close_connections_on_host_health_failure",
+	clusterPkg + "Cluster": {run: "name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family ring_hash_lb_config maglev_lb_config least_request_lb_config common_lb_config original_dst_lb_config cleanup_interval transport_socket upstream_connection_options circuit_breakers health_checks outlier_detection close_connections_on_host_health_failure",
 		inert: map[string]string{"alt_stat_name": statOnly, "per_connection_buffer_limit_bytes": noLimit, "metadata": forOthers, "ignore_health_on_host_removal": ownDefault}},
 	clusterPkg + "UpstreamConnectionOptions":                                              {run: "tcp_keepalive"},
 	clusterPkg + "Cluster.EdsClusterConfig":                                               {run: "eds_config service_name"},
@@ -161,7 +160,7 @@ var fields = map[protoreflect.FullName]table{
 	clusterPkg + "Cluster.CommonLbConfig":                                                 {run: "healthy_panic_threshold"},
 	clusterPkg + "CircuitBreakers":                                                        {run: "thresholds"},
 	clusterPkg + "CircuitBreakers.Thresholds":                                             {run: "priority max_connections max_pending_requests max_requests max_retries", inert: map[string]string{"track_remaining": statOnly}},
-	clusterPkg + "OutlierDetection":                                                       {run: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors consecutive_local_origin_failure enforcing_consecutive_local_origin_failure failure_percentage_threshold enforcing_failure_percentage failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time"},
+	clusterPkg + "OutlierDetection":                                                       {run: "consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors consecutive_local_origin_failure enforcing_consecutive_local_origin_failure failure_percentage_threshold enforcing_failure_percentage failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time max_ejection_time_jitter enforcing_local_origin_success_rate enforcing_failure_percentage_local_origin successful_active_health_check_uneject_host always_eject_one_host"},
 	core + "HealthCheck":                                                                  {run: "timeout interval interval_jitter unhealthy_threshold healthy_threshold alt_port reuse_connection no_traffic_interval unhealthy_interval http_health_check tcp_health_check grpc_health_check", inert: map[string]string{"name": nameOnly}},
 	core + "HealthCheck.HttpHealthCheck":                                                  {run: "host path method expected_statuses request_headers_to_add codec_client_type"},
 	core + "HealthCheck.TcpHealthCheck":                                                   {run: "send receive"},
@@ -176,7 +175,7 @@ var fields = map[protoreflect.FullName]table{
 	"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":                               {run: "overprovisioning_factor"},
 	"envoy.config.endpoint.v3.LocalityLbEndpoints":                                        {run: "locality lb_endpoints priority", inert: map[string]string{"metadata": forOthers}},
 	"envoy.config.endpoint.v3.LbEndpoint":                                                 {run: "endpoint health_status load_balancing_weight", inert: map[string]string{"metadata": forOthers}},
-	"envoy.config.endpoint.v3.Endpoint":                                                   {run: "address hostname", later: "health_check_config"},
+	"envoy.config.endpoint.v3.Endpoint":                                                   {run: "address hostname health_check_config"},
 	"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                                 {run: "port_value"},
 }
 
@@ -192,6 +191,7 @@ var limits = []string{
 	"`initial_fetch_timeout` is run in `lds_config` and `cds_config` only, for everything; the later of them counts.",
 	"A secret with a validation context has `trusted_ca` and `crl` only; names and pins stand in `default_validation_context`.",
 	"`ORIGINAL_DST` needs the listener filter `original_dst` (or `proxy_protocol`, whose headers are believed), or `use_http_header`, which lets whoever sends requests choose where they go: take the header out, or let nobody reach the listener, where that must not be. A header that is not one IP address with its port, once, is 503; Envoy falls back to the connection's address. A connection that nobody has turned to the listener goes nowhere. At most 16384 addresses are known at a time.",
+	"A cluster has one health check at most. Checks name themselves `Tulle/HC`. What servers say in `x-envoy-degraded` and `x-envoy-immediate-health-check-fail` is not read. A connection that a server ends while it is idle is no failure for outlier detection.",
 	"In `http_protocol_options` of a cluster, `enable_trailers` and `header_key_format` are always in force, and the rest has no meaning and is refused.",
 	"Bounds of 0 in `circuit_breakers` are refused; of retries there is a bound only where one is given, and it is of the attempts that are made by themselves after a connection failed. `hpack_table_size` of 0 is refused.",
 }
