@@ -6,13 +6,19 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/proxy/mtls"
 )
 
 func newVersionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version of this binary", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version of this binary, and whether FIPS 140-3 mode is on", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "tulle %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			mode := "off"
+			if mtls.FIPS() {
+				mode = "on"
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "tulle %s (%s, %s/%s, FIPS 140-3 mode %s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH, mode)
 			return err
 		},
 	}

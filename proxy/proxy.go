@@ -60,6 +60,7 @@ type Proxy struct {
 	client   *client.Client
 	dns      *dns.Server
 	admin    *admin.Server
+	shake    mtls.Handshakes // of both sides
 
 	stop  context.CancelFunc
 	ended <-chan struct{} // closed by stop
@@ -85,7 +86,8 @@ func Start(cfg Config) (p *Proxy, err error) {
 	if err := p.connect(); err != nil {
 		return nil, err
 	}
-	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up})
+	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up,
+		Handshakes: p.shaking})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
@@ -141,9 +143,8 @@ func (p *Proxy) startWorkers() error {
 	}
 	// A loop keeps its processor; the rest of the runtime needs one as well.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), n+1))
-	shake := &mtls.Handshakes{}
 	for i := range n {
-		w, err := p.newWorker(i, shake)
+		w, err := p.newWorker(i, &p.shake)
 		if err != nil {
 			return err
 		}
@@ -223,4 +224,10 @@ func ownPorts(b *bootstrap.Bootstrap) ([]listener.OwnPort, error) {
 			Service: model.PortName{Service: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, Port: port.Port}})
 	}
 	return out, nil
+}
+
+// shaking tells of TLS handshakes: observe.Config.Handshakes.
+func (p *Proxy) shaking() observe.Handshakes {
+	s := p.shake.Stats()
+	return observe.Handshakes{Computing: s.Computing, Open: s.Open, Waiting: s.Queued, Refused: s.Refused, Evicted: s.Evicted, Late: s.Late}
 }

@@ -46,8 +46,7 @@ func (p *Proxy) listen() error {
 	p.machine.read() // before the first connection asks
 	mesh := &listener.Mesh{Workload: p.cfg.Bootstrap.Workload, Namespace: p.cfg.Bootstrap.Namespace}
 	cfg := mtls.ServerConfig(identity{p.cfg.Identity}, mtls.ServerOptions{Known: mesh.Known})
-	shake := &mtls.Handshakes{}
-	mesh.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure { return shake.Server(raw, cfg, h) }
+	mesh.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure { return p.shake.Server(raw, cfg, h) }
 	for _, w := range p.workers {
 		mesh.Workers = append(mesh.Workers, w.listener)
 	}

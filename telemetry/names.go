@@ -23,6 +23,8 @@ const (
 	ClusterEndpoints    = "tulle_cluster_endpoints"
 	HealthChecks        = "tulle_health_checks_total"
 	Ejections           = "tulle_ejections_total"
+	TLSHandshakes       = "tulle_tls_handshakes"
+	TLSHandshakesShed   = "tulle_tls_handshakes_shed_total"
 	SeriesOverflow      = "tulle_series_overflow_total"
 	AccessLogDropped    = "tulle_access_log_dropped_total"
 	ControlConnected    = "tulle_control_plane_connected"
@@ -57,6 +59,8 @@ var Labels = [...]Label{
 	{"health", "of an endpoint: `healthy`, or what is wrong with it as Envoy names it: `failed_active_hc`, `failed_outlier_check`, `failed_eds_health`, `degraded_eds_health`, `eds_status_draining`; several with slashes between"},
 	{"result", "of a health check: `passed`, `failed` (the wrong answer), `unreachable` (no answer)"},
 	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`"},
+	{"state", "of TLS handshakes: `computing`; `open`, begun and not over, those that compute among them; `waiting`, clients that wait for their turn"},
+	{"shed", "a TLS handshake was given up because there was no room (`refused`), because its client kept others waiting (`evicted`), because its time was over (`late`)"},
 	{"le", "upper bound of a histogram bucket, in seconds"},
 }
 
@@ -86,6 +90,8 @@ func Metrics() []Metric {
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
 		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},
+		{TLSHandshakes, "gauge", "TLS handshakes under way, of both sides.", []string{"state"}},
+		{TLSHandshakesShed, "counter", "TLS handshakes that were given up to keep their number and time bounded.", []string{"shed"}},
 		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},
 		{AccessLogDropped, "counter", "Lines of the access log dropped because its queue was full.", nil},
 		{ControlConnected, "gauge", "1 while the control plane is reachable.", nil},

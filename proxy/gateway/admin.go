@@ -6,6 +6,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
 // Config implements admin.Gateway: everything that is in force or waits, without secrets.
@@ -124,3 +125,12 @@ func (g *Gateway) AdminAddress() string {
 	}
 	return g.adminListener.Addr().String()
 }
+
+// shaking tells of TLS handshakes: observe.Config.Handshakes.
+func (g *Gateway) shaking() observe.Handshakes {
+	s := g.shake.Stats()
+	return observe.Handshakes{Computing: s.Computing, Open: s.Open, Waiting: s.Queued, Refused: s.Refused, Evicted: s.Evicted, Late: s.Late}
+}
+
+// dropped answers how many lines of access logs could not be written.
+func (g *Gateway) dropped() uint64 { return g.files.Dropped() }

@@ -40,7 +40,7 @@ func TestAdmin(t *testing.T) {
 	}{
 		{"/", []string{"/config_dump", "/drain_listeners"}},
 		{"/ready", []string{"ready"}},
-		{"/metrics", []string{"tulle_requests_total{"}},
+		{"/metrics", []string{"tulle_requests_total{", `tulle_tls_handshakes{state="open"} 0`, `tulle_tls_handshakes_shed_total{shed="refused"} 0`}},
 		{"/stats/prometheus", []string{"tulle_requests_total{"}},
 		{"/clusters", []string{"one::discovery::STATIC", "::rq_total::1"}},
 		{"/clusters?format=json", []string{`"total": 1`, `"health": "healthy"`}},

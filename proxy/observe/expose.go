@@ -48,10 +48,16 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.overflows(m, o.cfg.Overflows)
 		case telemetry.ClusterEndpoints, telemetry.HealthChecks, telemetry.Ejections:
 			x.health(m, o.cfg.Health)
+		case telemetry.TLSHandshakes, telemetry.TLSHandshakesShed:
+			x.handshakes(m, o.cfg.Handshakes)
 		case telemetry.SeriesOverflow:
 			x.single(m, float64(o.overflow.Load()))
 		case telemetry.AccessLogDropped:
-			x.single(m, float64(o.log.dropped.Load()))
+			n := o.log.dropped.Load()
+			if o.cfg.Dropped != nil {
+				n += o.cfg.Dropped()
+			}
+			x.single(m, float64(n))
 		case telemetry.ControlConnected:
 			if o.cfg.Connected != nil {
 				up := 0.0
@@ -216,6 +222,23 @@ func (x *exposition) health(m telemetry.Metric, all func(string, func(cluster, v
 	all(m.Name, func(cluster, value string, n uint64) {
 		x.series(m.Name, float64(n), m.Labels[0], cluster, m.Labels[1], value)
 	})
+}
+
+func (x *exposition) handshakes(m telemetry.Metric, numbers func() Handshakes) {
+	if numbers == nil {
+		return
+	}
+	x.head(m)
+	n := numbers()
+	values := []float64{float64(n.Computing), float64(n.Open), float64(n.Waiting)}
+	names := []string{"computing", "open", "waiting"}
+	if m.Name == telemetry.TLSHandshakesShed {
+		values = []float64{float64(n.Refused), float64(n.Evicted), float64(n.Late)}
+		names = []string{"refused", "evicted", "late"}
+	}
+	for i, v := range values {
+		x.series(m.Name, v, m.Labels[0], names[i])
+	}
 }
 
 func sortedOutcomes(e *sums) []outcomeLabels {

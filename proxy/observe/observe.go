@@ -25,6 +25,16 @@ type Config struct {
 	// Health tells a metric about the health of clusters' endpoints; value is of its second label. nil: there are none. From
 	// any goroutine.
 	Health func(metric string, tell func(cluster, value string, n uint64))
+	// Handshakes tells of TLS handshakes; nil: there are none. From any goroutine.
+	Handshakes func() Handshakes
+	// Dropped answers how many lines of access logs outside this Observer were dropped; nil: none. From any goroutine.
+	Dropped func() uint64
+}
+
+// Handshakes are the numbers of a process' TLS handshakes (mtls.Stats).
+type Handshakes struct {
+	Computing, Open, Waiting int
+	Refused, Evicted, Late   uint64
 }
 
 // Observer is the sum of its recorders. All methods are safe for concurrent use.

@@ -110,12 +110,23 @@ func TestRequests(t *testing.T) {
 func TestEverySeriesIsInTheTable(t *testing.T) {
 	o := observe.New(observe.Config{Connected: func() bool { return true }, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
 		tell("a", "high", "requests", 1)
-	}, Health: func(_ string, tell func(cluster, value string, n uint64)) { tell("c", "v", 1) }})
+	}, Health: func(_ string, tell func(cluster, value string, n uint64)) { tell("c", "v", 1) },
+		Handshakes: func() observe.Handshakes {
+			return observe.Handshakes{Computing: 1, Open: 2, Waiting: 3, Refused: 4, Evicted: 5, Late: 6}
+		},
+		Dropped: func() uint64 { return 7 }})
 	defer o.Close()
 	r := o.Recorder()
 	r.Done(exchange("web", "cart", 200, time.Millisecond))
 	r.Done(&record.Record{TCP: true})
 	r.Refused(failure.OwnPort)
+	all := scrape(t, o)
+	for series, want := range map[string]float64{`tulle_tls_handshakes{state="open"}`: 2, `tulle_tls_handshakes{state="waiting"}`: 3,
+		`tulle_tls_handshakes_shed_total{shed="refused"}`: 4, `tulle_tls_handshakes_shed_total{shed="late"}`: 6, "tulle_access_log_dropped_total": 7} {
+		if all[series] != want {
+			t.Errorf("%s is %v, want %v", series, all[series], want)
+		}
+	}
 	seen := map[string]bool{}
 	label := regexp.MustCompile(`([a-z_]+)="`)
 	for s := range scrape(t, o) {
