@@ -100,6 +100,7 @@ func (w *watch) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	w.follow()
+	w.trips() // before there was wake
 	for {
 		select {
 		case <-w.ctx.Done():
