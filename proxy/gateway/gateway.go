@@ -101,7 +101,7 @@ type Gateway struct {
 }
 
 // Start brings up a gateway. When it returns without an error, every listener of the bootstrap that does not wait for a
-// control plane or a name server accepts.
+// control plane, a name server or the first health checks of its clusters' endpoints accepts.
 func Start(cfg Config) (g *Gateway, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -8,8 +8,8 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
 
-// What has been told waits here until it can serve: a route table for its clusters' endpoints, a listener for its route
-// tables and secrets. Nothing waits longer than Gateway.fetch; then it is put in force as it is.
+// What has been told waits here until it can serve: a route table for its clusters' endpoints and their first health
+// checks, a listener for its route tables and secrets. Nothing waits longer than Gateway.fetch; then it is put in force as it is.
 
 func newListener(g *Gateway, name string, static bool) *listener {
 	return &listener{g: g, name: name, static: static, sockets: map[netip.AddrPort]*socket{}}
