@@ -216,11 +216,25 @@ func gcd(a, b uint64) uint64 {
 	return a
 }
 
-// Pick answers whose turn the given one is, or who comes next that may; -1 if none may.
+// substitutes is how many others Rotation.Pick draws for one who may not, before it takes the next who may.
+const substitutes = 16
+
+// Pick answers whose turn the given one is; if that one may not, another takes its place, each as often as its weight says;
+// -1 if none may.
 func (r *Rotation) Pick(turn uint64, may func(i int) bool) int {
 	n := uint64(len(r.order))
+	if n == 0 {
+		return -1
+	}
+	at, chance := turn%n, turn
+	for range substitutes {
+		if i := int(r.order[at]); may(i) {
+			return i
+		}
+		at = mix(&chance) % n
+	}
 	for k := range n {
-		if i := int(r.order[(turn+k)%n]); may(i) {
+		if i := int(r.order[(at+k)%n]); may(i) {
 			return i
 		}
 	}

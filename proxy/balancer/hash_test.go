@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/tulle-mesh/tulle/proxy/balancer"
@@ -156,5 +157,32 @@ func TestPicksAllocateNothing(t *testing.T) {
 		_ = ring.Pick(n, all) + table.Pick(n, all) + turns.Pick(n, all)
 	}); a > 0 {
 		t.Errorf("%v allocations", a)
+	}
+}
+
+// TestRotationShares: the turns of who may not be picked are shared by all others.
+func TestRotationShares(t *testing.T) {
+	weights := []uint32{1, 1, 1, 2, 1, 1}
+	r := balancer.NewRotation(weights)
+	for _, out := range [][]int{{1}, {1, 2}, {0, 1, 2}, {3, 4}} {
+		count, sum := make([]int, len(weights)), 0
+		for i, w := range weights {
+			if !slices.Contains(out, i) {
+				sum += int(w)
+			}
+		}
+		const turns = 70_000
+		for turn := range uint64(turns) {
+			count[r.Pick(turn, func(i int) bool { return !slices.Contains(out, i) })]++
+		}
+		for i, w := range weights {
+			want := turns * int(w) / sum
+			if slices.Contains(out, i) {
+				want = 0
+			}
+			if count[i] < want*95/100 || count[i] > want*105/100 {
+				t.Errorf("without %v: candidate %d has %d turns, want %d", out, i, count[i], want)
+			}
+		}
 	}
 }
