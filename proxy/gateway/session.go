@@ -186,8 +186,9 @@ const handshakeTimeout = 15 * time.Second
 
 // secured: the handshake is done.
 func (s *session) secured() {
-	state := s.conn.(*mtls.Conn).State()
-	s.about.TLS, s.about.ServerName = state, state.ServerName
+	conn := s.conn.(*mtls.Conn)
+	state := conn.State()
+	s.about.TLS, s.about.ServerName, s.about.Certificate = state, state.ServerName, s.chain.tls.Shown(conn)
 	if s.chain.model.HTTP != nil {
 		s.serve(state.NegotiatedProtocol)
 		return

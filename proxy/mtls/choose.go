@@ -8,6 +8,30 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/secret"
 )
 
+// show chooses what a client is shown, and notes it.
+func (c *ServerContext) show(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert, err := c.certificate(hello)
+	if w, ok := hello.Conn.(*wire); ok && err == nil {
+		w.shown = cert.Leaf
+	}
+	return cert, err
+}
+
+// Shown answers our certificate on a connection whose handshake with this context is over; nil: there is none. Of a session
+// that was resumed, which shows none, it is the one that would be shown for that name now.
+func (c *ServerContext) Shown(on *Conn) *x509.Certificate {
+	if on.wire.shown != nil {
+		return on.wire.shown
+	}
+	if cert := c.named(on.ServerName(), nil); cert != nil {
+		return cert.Leaf
+	}
+	if cert, err := first(c.certs); err == nil {
+		return cert.Leaf
+	}
+	return nil
+}
+
 // certificate chooses what a client is shown: a certificate for the very name that it asked for, else one with a
 // wildcard for it, else any, each time the first that its algorithms fit; else the first there is.
 func (c *ServerContext) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -16,8 +40,15 @@ func (c *ServerContext) certificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 	}
 	anyName := *hello
 	anyName.ServerName = ""
-	name := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
-	var best *tls.Certificate
+	if best := c.named(hello.ServerName, &anyName); best != nil {
+		return best, nil
+	}
+	return first(c.certs)
+}
+
+// named answers the best certificate for a name among those that hello's algorithms fit; nil: all do.
+func (c *ServerContext) named(name string, hello *tls.ClientHelloInfo) (best *tls.Certificate) {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	rank := 0
 	for _, s := range c.certs {
 		cert, err := certificateIn(s)
@@ -25,14 +56,11 @@ func (c *ServerContext) certificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 			continue
 		}
 		r := 1 + fits(cert.Leaf, name)
-		if r > rank && anyName.SupportsCertificate(cert) == nil {
+		if r > rank && (hello == nil || hello.SupportsCertificate(cert) == nil) {
 			best, rank = cert, r
 		}
 	}
-	if best == nil {
-		return first(c.certs)
-	}
-	return best, nil
+	return best
 }
 
 // first answers the first certificate that there is.

@@ -51,7 +51,7 @@ func NewServerContext(m *model.ServerTLS, s Secrets) (*ServerContext, error) {
 	cfg.Time = func() time.Time { return c.now() }
 	cfg.NextProtos = slices.Clone(m.ALPN)
 	cfg.SessionTicketsDisabled = m.NoTickets
-	cfg.GetCertificate = c.certificate
+	cfg.GetCertificate = c.show
 	switch {
 	case m.RequireClient:
 		cfg.ClientAuth = tls.RequireAnyClientCert // verified below, on resumed handshakes too

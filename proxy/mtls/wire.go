@@ -1,6 +1,7 @@
 package mtls
 
 import (
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +22,8 @@ type wire struct {
 	ended bool      // the peer has ended
 	dead  bool      // the connection below is gone, or the handshake was given up
 	place bool      // the gate lets the handshake compute
+
+	shown *x509.Certificate // ours, by a ServerContext; belongs to the handshake, then to the loop
 
 	open    bool   // the handshake is over
 	records []byte // what Read gives then, where the tls.Conn's own buffer cannot be reached
