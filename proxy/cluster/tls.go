@@ -6,8 +6,9 @@ import "github.com/tulle-mesh/tulle/proxy/loop"
 // that what it is part of stays comparable.
 type TLS interface {
 	// Dial starts a connection on l; h.Opened is called after the handshake. header is sent before it, in the clear. host is
-	// the request's, "" unless PerHost; h2 says which protocol is offered where the model names none.
-	Dial(l loop.Loop, d loop.Dial, header []byte, host string, h2 bool, h loop.Handler) loop.Conn
+	// the request's, "" unless PerHost; protocols are offered by ALPN where the model names none. The connection says by
+	// Protocol() string which one was agreed on.
+	Dial(l loop.Loop, d loop.Dial, header []byte, host string, protocols []string, h loop.Handler) loop.Conn
 	// PerHost reports whether host matters.
 	PerHost() bool
 }

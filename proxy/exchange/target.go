@@ -21,6 +21,8 @@ func (x *Exchange) targetOf(ep *cluster.Endpoint) pool.Target {
 	switch v := c.Upstream.Version; {
 	case v == model.UpstreamHTTP2, v == model.UpstreamDownstream && x.version == message.HTTP2:
 		t.Kind = pool.H2C
+	case v == model.UpstreamAuto:
+		t.Kind = pool.Auto
 	}
 	if c.SendProxy != 0 {
 		t.Header = proxyproto.Out(c.SendProxy, x.origin.Remote, x.origin.Wanted)

@@ -150,6 +150,14 @@ func TestBreakerRequests(t *testing.T) {
 			if r.StatusCode != 503 || r.Header.Get("x-envoy-overloaded") != "true" || r.Header.Get("tulle-reason") != "overflow" {
 				t.Errorf("the third of two: %s %v", r.Status, r.Header)
 			}
+			for range 20 {
+				if got := <-statusOf(c, "http://a/"); got != 503 {
+					t.Errorf("more of two: %d", got)
+				}
+			}
+			if n := h.most.Load(); n > 4 {
+				t.Errorf("%d connections: what is refused has to leave its connection to the next", n)
+			}
 			if got := get(t, c, "http://a/x-high"); got != "ok" {
 				t.Errorf("high priority: %q", got)
 			}

@@ -17,12 +17,8 @@ type secure struct {
 }
 
 // Dial implements cluster.TLS.
-func (s *secure) Dial(l loop.Loop, d loop.Dial, header []byte, host string, h2 bool, h loop.Handler) loop.Conn {
-	protocol := "http/1.1"
-	if h2 {
-		protocol = "h2"
-	}
-	return s.shake.DialWith(l, d, s.Config(host, protocol), h, mtls.Options{Timeout: d.Timeout, Header: header})
+func (s *secure) Dial(l loop.Loop, d loop.Dial, header []byte, host string, protocols []string, h loop.Handler) loop.Conn {
+	return s.shake.DialWith(l, d, s.Config(host, protocols...), h, mtls.Options{Timeout: d.Timeout, Header: header})
 }
 
 // secureCluster gives a cluster the TLS of its model. What has not changed stays, and so do its connections.

@@ -124,7 +124,7 @@ func (b blanks) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.C
 		header = []byte(proxyproto.Out(c.SendProxy, b.s.seen.Source, b.s.seen.Destination))
 	}
 	if d := (loop.Dial{Address: t.Address, Timeout: timeout}); t.TLS != nil {
-		f.c = t.TLS.Dial(l, d, header, "", false, f)
+		f.c = t.TLS.Dial(l, d, header, "", nil, f)
 	} else {
 		f.c = l.Dial(d, f)
 		f.c.Write(header)

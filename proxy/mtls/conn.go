@@ -77,6 +77,9 @@ func (c *Conn) State() *tls.ConnectionState {
 	return &cs
 }
 
+// Protocol answers what was agreed on by ALPN, "" if nothing was. Valid after Opened.
+func (c *Conn) Protocol() string { return c.tls.ConnectionState().NegotiatedProtocol }
+
 // PeerID answers the SPIFFE ID in the peer's certificate; zero if it has none. It is proven if the configuration is
 // the mesh's (ServerConfig, ClientConfig), or a context's whose validation asks for it. Valid after Opened.
 func (c *Conn) PeerID() spiffe.ID { return c.peer }

@@ -18,6 +18,7 @@ type host struct {
 	shared  []upstream.Conn        // HTTP/2 connections that stand, oldest first
 	idle    []upstream.Conn        // HTTP/1.1 connections without a request, last used last
 	dialing int
+	single  bool          // Auto: the last handshake said HTTP/1.1
 	timeout time.Duration // of the latest Get
 	spare   *blank
 	blanks  int
@@ -27,22 +28,26 @@ type host struct {
 	sweep      loop.Timer
 }
 
-func (h *host) multiplexed() bool { return h.target.Kind != HTTP1 }
+// multiplexed reports whether one more connection is for many requests, as far as that is known.
+func (h *host) multiplexed() bool { return h.target.Kind != HTTP1 && !h.single }
+
+// single reports whether c takes one request at a time.
+func single(c upstream.Conn) bool {
+	_, yes := c.(*upstream.HTTP1)
+	return yes
+}
 
 // take answers a connection that is Free, nil if there is none.
 func (h *host) take() upstream.Conn {
-	if h.multiplexed() {
-		for i := 0; i < len(h.shared); {
-			switch c := h.shared[i]; {
-			case h.spent(c):
-				c.Retire() // which takes it out
-			case c.Free():
-				return c
-			default:
-				i++
-			}
+	for i := 0; i < len(h.shared); {
+		switch c := h.shared[i]; {
+		case h.spent(c):
+			c.Retire() // which takes it out
+		case c.Free():
+			return c
+		default:
+			i++
 		}
-		return nil
 	}
 	for n := len(h.idle); n > 0; n = len(h.idle) {
 		c := h.idle[n-1]
@@ -126,10 +131,16 @@ func (h *host) dial() {
 	if !h.sweep.Armed() {
 		cfg.Loop.Arm(&h.sweep, h.sweepEvery())
 	}
-	if h.target.Kind == HTTP1 {
+	switch h.target.Kind {
+	case HTTP1:
 		u := upstream.NewHTTP1(&cfg.Shared, h)
 		h.conns[u] = h.born()
 		u.Attach(h.open(u))
+		return
+	case Auto:
+		o := &offer{host: h}
+		h.conns[o] = h.born()
+		o.c = h.open(o)
 		return
 	}
 	u := upstream.NewHTTP2With(&cfg.Shared, h, h.options())
@@ -151,7 +162,7 @@ func (h *host) dial() {
 func (h *host) open(u loop.Handler) loop.Conn {
 	t := &h.target
 	if t.TLS != nil {
-		return t.TLS.Dial(h.pool.cfg.Loop, h.dialTo(), []byte(t.Header), t.Host, t.Kind == H2C, u)
+		return t.TLS.Dial(h.pool.cfg.Loop, h.dialTo(), []byte(t.Header), t.Host, t.Kind.protocols(), u)
 	}
 	c := h.pool.cfg.Loop.Dial(h.dialTo(), u)
 	if t.Header != "" {
@@ -175,7 +186,7 @@ func (h *host) serve() {
 		w := h.head
 		h.leave(w)
 		w.Owner.Connected(c)
-		if !h.multiplexed() && c.Free() { // it was not wanted after all
+		if single(c) && c.Free() { // it was not wanted after all
 			h.keep(c)
 		}
 	}
@@ -193,10 +204,10 @@ func (h *host) keep(c upstream.Conn) {
 // Up implements upstream.Owner.
 func (h *host) Up(c upstream.Conn) {
 	h.dialing--
-	if h.multiplexed() {
-		h.shared = append(h.shared, c)
-	} else {
+	if single(c) {
 		h.idle = append(h.idle, c)
+	} else {
+		h.shared = append(h.shared, c)
 	}
 	h.serve()
 	h.connect()
@@ -207,7 +218,7 @@ func (h *host) Up(c upstream.Conn) {
 
 // Freed implements upstream.Owner.
 func (h *host) Freed(c upstream.Conn) {
-	if !h.multiplexed() {
+	if single(c) {
 		h.keep(c)
 	}
 	if h.head != nil {
@@ -242,7 +253,7 @@ func (h *host) Down(c upstream.Conn, f *failure.Failure) {
 		h.dialing--
 		h.refuse(f)
 	}
-	if f == nil || !h.multiplexed() { // who still waits for HTTP/2 is served by what stands
+	if f == nil || len(h.shared) == 0 { // else who still waits is served by what stands
 		h.connect()
 	}
 	h.pool.forget(h)

@@ -1,7 +1,7 @@
 // Package pool keeps the upstream connections of one loop and one source identity: HTTP/2 over mTLS to the
-// proxies of other workloads, HTTP/1.1 keep-alive and h2c to programs. It promises that a request waits for a
-// connection only while one is being made, that the number of waiters, connections and idle connections is
-// bounded, and that two identities never share a connection (each has its own Pool). It never chooses an
+// proxies of other workloads, HTTP/1.1 keep-alive and HTTP/2 to programs, either as configured or as the server's
+// ALPN says (auto.go). It promises that a request waits for a connection only while one is being made or all that its
+// cluster may have are busy, that the number of waiters, connections and idle connections is bounded, and that two identities never share a connection (each has its own Pool). It never chooses an
 // endpoint and never retries.
 //
 // A Pool belongs to its loop; nothing is safe for concurrent use. Start reading at Pool.Get.
@@ -28,6 +28,7 @@ const (
 	Mesh  Kind = iota // HTTP/2 over mTLS to the proxy in front of a workload
 	HTTP1             // HTTP/1.1
 	H2C               // HTTP/2, by prior knowledge in the clear
+	Auto              // HTTP/2 or HTTP/1.1, as the server's ALPN says for each connection; with TLS
 )
 
 // Target is where a connection goes. It is comparable: targets that are equal share connections.
@@ -39,7 +40,7 @@ type Target struct {
 	Namespace string
 	Port      uint16 // Mesh: the workload's own port
 	Identity  string // Mesh: SPIFFE ID the peer must prove
-	TLS       TLS    // HTTP1 and H2C: makes the connection; nil: plain
+	TLS       TLS    // HTTP1, H2C and Auto: makes the connection; nil: plain
 	Host      string // what TLS is told of the request
 	Header    string // PROXY header that a connection begins with; "": none
 	// Cluster has the options of connections outside the mesh; nil: the pool's own.
@@ -51,7 +52,7 @@ type Target struct {
 
 // TLS is cluster.TLS.
 type TLS interface {
-	Dial(l loop.Loop, d loop.Dial, header []byte, host string, h2 bool, h loop.Handler) loop.Conn
+	Dial(l loop.Loop, d loop.Dial, header []byte, host string, protocols []string, h loop.Handler) loop.Conn
 	PerHost() bool
 }
 
@@ -166,7 +167,7 @@ func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, 
 // Unused takes back a connection to t that Get has answered and on which no request was opened.
 func (p *Pool) Unused(t *Target, c upstream.Conn) {
 	h := p.host(t)
-	if !h.multiplexed() && c.Free() {
+	if single(c) && c.Free() {
 		h.keep(c)
 	}
 }

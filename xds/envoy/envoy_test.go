@@ -93,6 +93,10 @@ func TestRefused(t *testing.T) {
 		{"cluster", `{"name": "x", "lb_policy": "CLUSTER_PROVIDED"}`, "lb_policy: CLUSTER_PROVIDED does not fit"},
 		{"cluster", `{"name": "x", "cluster_type": {"name": "y"}}`, "cluster_type: is not run by Tulle"},
 		{"cluster", `{"name": "x", "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 3}}}`, "upstream_connection_options.tcp_keepalive.keepalive_time: is not run"},
+		{"cluster", `{"name": "x", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "auto_config": {}}}}`,
+			`typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.auto_config: needs a TLS transport_socket`},
+		{"cluster", `{"name": "x", "circuit_breakers": {"thresholds": [{"retry_budget": {}}]}}`, "circuit_breakers.thresholds[0].retry_budget: is not run"},
+		{"cluster", `{"name": "x", "circuit_breakers": {"per_host_thresholds": [{}]}}`, "circuit_breakers.per_host_thresholds: is not run"},
 		{"cluster", `{"name": "x", "circuit_breakers": {"thresholds": [{}, {"max_requests": 0}]}}`, "circuit_breakers.thresholds[1].max_requests: of 0"},
 		{"cluster", `{"name": "x", "outlier_detection": {"enforcing_success_rate": 101}}`, "outlier_detection.enforcing_success_rate: 101"},
 		{"cluster", `{"name": "x", "health_checks": [{"timeout": "1s", "interval": "1s", "alt_port": 65536, "tcp_health_check": {}}]}`, "health_checks[0].alt_port: 65536 is not a port"},
@@ -151,6 +155,19 @@ func TestRefused(t *testing.T) {
 		if !errors.As(err, &refused) || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, expected %s…", c.text, err, c.want)
 		}
+	}
+}
+
+// TestThresholds: by priority, the first of each counts; of retries there is a bound only where it is given.
+func TestThresholds(t *testing.T) {
+	v, err := read(t, "cluster", `{"name": "x", "circuit_breakers": {"thresholds": [{"max_requests": 1, "max_retries": 2}, {"max_requests": 9},
+		{"priority": "HIGH", "max_connections": 3, "max_pending_requests": 4}]}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [2]model.Breakers{{Connections: 1024, Pending: 1024, Requests: 1, Retries: 2}, {Connections: 3, Pending: 4, Requests: 1024}}
+	if got := v.(*model.Cluster).Breakers; got != want {
+		t.Errorf("%+v", got)
 	}
 }
 

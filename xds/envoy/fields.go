@@ -165,7 +165,7 @@ var fields = map[protoreflect.FullName]table{
 	core + "HealthCheck.HttpHealthCheck":                                                  {run: "host path method expected_statuses request_headers_to_add codec_client_type"},
 	core + "HealthCheck.TcpHealthCheck":                                                   {run: "send receive"},
 	core + "HealthCheck.GrpcHealthCheck":                                                  {run: "service_name authority"},
-	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                              {run: "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config", later: "auto_config"},
+	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                              {run: "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":           {run: "http_protocol_options http2_protocol_options"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig":      {run: "http_protocol_options http2_protocol_options"},
 	"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig":               {run: "http_protocol_options http2_protocol_options"},
