@@ -50,10 +50,16 @@ func fixed(t *testing.T, answer []byte) netip.AddrPort {
 var endOfHead = []byte("\r\n\r\n")
 
 // TestNoAllocationPerRequest: a request through real sockets, with virtual hosts, metrics and an access log, allocates
-// nothing in the steady state.
+// nothing in the steady state; nor where outliers are looked for.
 func TestNoAllocationPerRequest(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { allocations(t, nil) })
+	t.Run("outliers", func(t *testing.T) { allocations(t, strict()) })
+}
+
+func allocations(t *testing.T, outlier *model.Outlier) {
 	b := &model.Bootstrap{}
-	static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Y: z\r\n\r\nok")))
+	one := static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Y: z\r\n\r\nok")))
+	one.Outlier = outlier
 	l := listener("l", httpChain("one"))
 	l.Chains[0].HTTP.UseRemoteAddress = true
 	l.Chains[0].HTTP.Routes.Hosts[0].Domains = []string{"*.test", "other"}
