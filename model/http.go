@@ -62,7 +62,7 @@ type HTTP1Options struct {
 	DefaultHost   string // for HTTP/1.0 requests without Host
 	AllowTrailers bool   // enable_trailers; otherwise trailers are dropped
 	AbsoluteURL   bool   // allow_absolute_url (Envoy's default): absolute-form is accepted from clients
-	PreserveCase  bool   // preserve_case formatter: header case survives an HTTP/1.1 hop
+	PreserveCase  bool   // preserve_case formatter: header case survives an HTTP/1.1 hop, as it does without
 }
 
 // HTTP2Options of either side; 0 is the engine's default.

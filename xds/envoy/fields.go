@@ -192,6 +192,6 @@ var limits = []string{
 	"A secret with a validation context has `trusted_ca` and `crl` only; names and pins stand in `default_validation_context`.",
 	"`ORIGINAL_DST` needs the listener filter `original_dst` (or `proxy_protocol`, whose headers are believed), or `use_http_header`, which lets whoever sends requests choose where they go: take the header out, or let nobody reach the listener, where that must not be. A header that is not one IP address with its port, once, is 503; Envoy falls back to the connection's address. A connection that nobody has turned to the listener goes nowhere. At most 16384 addresses are known at a time.",
 	"A cluster has one health check at most. Checks name themselves `Tulle/HC`. What servers say in `x-envoy-degraded` and `x-envoy-immediate-health-check-fail` is not read. A connection that a server ends while it is idle is no failure for outlier detection.",
-	"In `http_protocol_options` of a cluster, `enable_trailers` and `header_key_format` are always in force, and the rest has no meaning and is refused.",
+	"`header_key_format` is always in force: from one HTTP/1.1 hop to the next header names keep their case, which Envoy makes lower without it. In `http_protocol_options` of a cluster, so is `enable_trailers`, and the rest has no meaning and is refused.",
 	"Bounds of 0 in `circuit_breakers` are refused; of retries there is a bound only where one is given, and it is of the attempts that are made by themselves after a connection failed. `hpack_table_size` of 0 is refused.",
 }
