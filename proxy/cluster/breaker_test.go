@@ -16,8 +16,10 @@ func bounded(b model.Breakers) *model.Cluster {
 func TestBreaker(t *testing.T) {
 	c := cluster.New(bounded(model.Breakers{Requests: 2}))
 	b := c.Breaker(model.PriorityDefault)
-	if !b.Take(cluster.Requests) || !b.Take(cluster.Requests) || b.Take(cluster.Requests) {
-		t.Fatal("two, and no third")
+	for i, want := range []bool{true, true, false} {
+		if b.Take(cluster.Requests) != want {
+			t.Fatalf("request %d of two: %v", i+1, !want)
+		}
 	}
 	if h := c.Breaker(model.PriorityHigh); !h.Take(cluster.Requests) || h.Take(cluster.Requests) {
 		t.Error("the other priority has a bound of its own")
