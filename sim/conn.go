@@ -18,6 +18,7 @@ const (
 // conn is the simulator's loop.Conn: the same states as Epoll's, with a pipe in place of the kernel.
 type conn struct {
 	loop       *Loop
+	id         int
 	h          loop.Handler
 	rx, tx     *pipe
 	in         []byte // received and not consumed
@@ -46,7 +47,8 @@ type conn struct {
 }
 
 func (l *Loop) newConn(h loop.Handler) *conn {
-	c := &conn{loop: l, h: h}
+	l.world.born++
+	c := &conn{loop: l, id: l.world.born, h: h}
 	c.timer.Expired = c.expire
 	l.conns = append(l.conns, c)
 	return c
@@ -101,6 +103,7 @@ func (w *World) connect(c *conn, wanted netip.AddrPort) {
 	there := &pipe{world: w, from: c}
 	back := &pipe{world: w, to: c}
 	c.rx, c.tx = back, there
+	w.join(there, back)
 	in := &incoming{world: w, from: ln.loop, rx: there, tx: back, local: addr, remote: c.local, wanted: wanted}
 	w.after(w.delay(), func() { c.arrived(c.connected) })
 	ln.loop.Post(func() {

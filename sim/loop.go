@@ -3,6 +3,7 @@ package sim
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/buffer"
@@ -28,13 +29,14 @@ type Loop struct {
 	pending bool          // a turn is planned
 	running bool
 	over    bool
+	scratch [loop.ScratchSize]byte
 }
 
 // Now answers the time of this turn.
 func (l *Loop) Now() time.Duration { return l.now }
 
 // Wall answers the same on a calendar.
-func (l *Loop) Wall() time.Time { return epoch.Add(l.now) }
+func (l *Loop) Wall() time.Time { return epoch.Add(l.now + l.world.wall) }
 
 // Post runs f in a later turn.
 func (l *Loop) Post(f func()) bool {
@@ -117,11 +119,11 @@ func (l *Loop) planTurn(at time.Duration) {
 
 // turn is what Epoll's turn is, with the connections in random order.
 func (l *Loop) turn() {
-	l.pending, l.running = false, true
+	l.pending, l.running, l.world.ran = false, true, l
 	l.now = l.world.now
 	l.runPosts()
 	l.wheel.Advance(l.now)
-	list := l.ready
+	list := ordered(l.ready)
 	l.ready = nil
 	l.world.rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	for _, c := range list {
@@ -143,6 +145,12 @@ func (l *Loop) runPosts() {
 	}
 }
 
+// ordered sorts connections by age: what walks over a map has no order, and a run must be the same every time.
+func ordered(list []*conn) []*conn {
+	slices.SortFunc(list, func(a, b *conn) int { return a.id - b.id })
+	return list
+}
+
 func (l *Loop) finish() {
 	for range 2 {
 		enders := l.enders
@@ -150,12 +158,12 @@ func (l *Loop) finish() {
 		for _, f := range enders {
 			f.Flush()
 		}
-		dirty := l.dirty
+		dirty := ordered(l.dirty)
 		l.dirty = nil
 		for _, c := range dirty {
 			c.flush()
 		}
-		gone := l.gone
+		gone := ordered(l.gone)
 		l.gone = nil
 		for _, c := range gone {
 			l.load--

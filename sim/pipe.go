@@ -15,20 +15,40 @@ type pipe struct {
 	rst     bool          // arrived
 	cut     bool          // nobody reads any more
 	starved bool          // the writer found no room
+
+	most    int           // bytes of a segment, 0: any; see World.Slow
+	every   time.Duration // least time between two segments
+	sent    int           // bytes that were put into it
+	cutting bool          // it breaks when left more bytes have been
+	left    int
 }
 
 // send takes what fits of p and answers how much that was.
 func (p *pipe) send(b []byte) int {
-	if p.cut {
+	if p.cut || p.cutting && p.left < 0 {
 		return len(b)
 	}
-	room := p.world.cfg.Window - p.flying - len(p.buf)
-	n := min(room, len(b))
+	window := p.world.cfg.Window
+	if p.most > 0 {
+		window = min(window, 16*p.most)
+	}
+	n := min(window-p.flying-len(p.buf), len(b))
 	if n <= 0 {
 		p.starved = true
 		return 0
 	}
-	n = p.world.some(n)
+	if n = p.world.some(n); p.most > 0 {
+		n = min(n, p.most)
+	}
+	if p.cutting {
+		if p.left == 0 {
+			p.sever()
+			return len(b)
+		}
+		n = min(n, p.left)
+		p.left -= n
+	}
+	p.sent += n
 	segment := append([]byte(nil), b[:n]...)
 	p.flying += n
 	lost := p.world.rng.Float64() < p.world.cfg.Resets
@@ -49,6 +69,15 @@ func (p *pipe) send(b []byte) int {
 	return n
 }
 
+// sever breaks the connection behind what was sent.
+func (p *pipe) sever() {
+	p.left = -1
+	p.arrive(func() {
+		p.reset()
+		p.from.arrived(func() { p.from.broken() })
+	})
+}
+
 // end sends FIN.
 func (p *pipe) end() { p.arrive(func() { p.fin = true }) }
 
@@ -61,7 +90,7 @@ func (p *pipe) reset() {
 
 // arrive has f done after a random delay and in order, then tells the reader.
 func (p *pipe) arrive(f func()) {
-	at := max(p.world.now+p.world.delay(), p.last)
+	at := max(p.world.now+p.world.delay(), p.last+p.every)
 	p.last = at
 	p.world.after(at-p.world.now, func() {
 		f()

@@ -50,12 +50,16 @@ func (c *conn) receive() {
 			c.wake()
 			return
 		}
-		b := make([]byte, loop.ScratchSize)
-		have := copy(b, c.in)
-		n := c.rx.read(b[have:])
+		have := min(len(c.in), loop.ScratchSize)
+		n := 0
+		if room := min(loop.ScratchSize-have, len(c.rx.buf)); room > 0 {
+			b := c.loop.scratch[:have+room]
+			copy(b, c.in)
+			n = c.rx.read(b[have:])
+			c.deliver(b[:have+n])
+		}
 		switch {
 		case n > 0:
-			c.deliver(b[:have+n])
 		case c.rx.rst:
 			c.drop(syscall.ECONNRESET)
 		case c.rx.fin && len(c.rx.buf) == 0:
@@ -151,8 +155,7 @@ func (c *conn) closeFlushed() {
 }
 
 func (c *conn) drain() {
-	b := make([]byte, loop.ScratchSize)
-	for c.rx.read(b) > 0 {
+	for c.rx.read(c.loop.scratch[:]) > 0 {
 	}
 	if c.rx.rst || c.rx.fin {
 		c.drop(nil)

@@ -21,6 +21,7 @@ type Config struct {
 	Window   int           // bytes in flight and unread per direction; 0: 64 KiB
 	Resets   float64       // chance that a segment resets its connection instead of arriving; 0: none
 	Whole    bool          // reads and writes are not cut short
+	Cut      *Cut          // breaks one connection; nil: none
 }
 
 // World holds virtual time and the network.
@@ -35,6 +36,10 @@ type World struct {
 	turned    map[netip.AddrPort]netip.AddrPort
 	holes     map[netip.AddrPort]bool
 	port      uint16 // last one given
+	links     []link
+	born      int           // ends of connections
+	wall      time.Duration // what the calendar is ahead of the loops' time
+	ran       *Loop         // in the latest step
 }
 
 // epoch is the wall-clock time at virtual time 0.
@@ -93,7 +98,7 @@ func (w *World) Step() bool {
 		return false
 	}
 	e := heap.Pop(&w.queue).(event)
-	w.now = max(w.now, e.at)
+	w.now, w.ran = max(w.now, e.at), nil
 	e.do()
 	return true
 }

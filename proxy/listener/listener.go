@@ -152,7 +152,7 @@ func (w *Worker) Pending() int { return len(w.pending) }
 // Drain ends what is still blank; other proxies then open new connections elsewhere. Undecided connections go on.
 func (w *Worker) Drain() {
 	for b := range w.blanks {
-		b.conn.Close()
+		b.end()
 	}
 }
 

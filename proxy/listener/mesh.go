@@ -78,7 +78,7 @@ func (m *Mesh) Accept(in loop.Incoming) {
 	}
 	in.Adopt(w.cfg.Loop, func(raw loop.Conn) loop.Handler {
 		i := &inbound{mesh: m, w: w}
-		i.timer.Expired = func() { i.conn.Close() }
+		i.timer.Expired = i.end
 		i.conn = m.Handshake(raw, i)
 		return nil
 	})
@@ -168,6 +168,10 @@ func (i *inbound) refuse(why failure.Reason) {
 	i.w.cfg.Observer.Refused(why)
 	i.conn.Reset()
 }
+
+// end gives up a connection that is blank. Its peer may just have sent the first bytes of a client on it: a reset tells it
+// that nobody has read them, an end in order would look like the answer.
+func (i *inbound) end() { i.conn.Reset() }
 
 func (i *inbound) leave() {
 	i.over = true

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -21,6 +22,8 @@ type client struct {
 	list []*request
 	two  bool
 	over bool // the connection is gone
+	to   netip.AddrPort
+	slow bool
 
 	abandon loop.Timer
 
@@ -43,8 +46,10 @@ func (c *client) start() {
 	if c.run.faults.Clients && c.rnd.IntN(3) == 0 {
 		c.run.clients.Arm(&c.abandon, time.Duration(c.rnd.Int64N(int64(300*time.Millisecond))))
 	}
-	c.c = c.run.clients.Dial(loop.Dial{Address: c.run.vip}, c)
+	c.c = c.run.clients.Dial(loop.Dial{Address: c.to}, c)
 }
+
+func (c *client) finished() bool { return c.over }
 
 // breakOff ends the connection, or a stream, in the middle of something.
 func (c *client) breakOff() {
@@ -71,6 +76,9 @@ func (c *client) breakOff() {
 
 // Opened implements loop.Handler.
 func (c *client) Opened() {
+	if c.slow {
+		c.run.slowDown(c.rnd, c.c, 1, 4)
+	}
 	if c.two {
 		c.peer = newPeer2(c.rnd, c.c, false, c)
 		return // settled2 goes on
@@ -83,7 +91,9 @@ func (c *client) Data(p []byte) int {
 	var n int
 	var err error
 	if c.two {
-		n, err = c.peer.feed(p)
+		if n, err = c.peer.feed(p); err == nil {
+			c.finish()
+		}
 	} else {
 		n, err = c.m.feed(p, c)
 	}
@@ -95,6 +105,10 @@ func (c *client) Data(p []byte) int {
 }
 
 func (c *client) EOF() {
+	if !c.two && c.m.state == inTunnel {
+		c.tunnelEnd()
+		return
+	}
 	if !c.two && c.m.state != 0 && c.head0 < len(c.list) {
 		c.list[c.head0].outcome = cut
 	}
@@ -124,6 +138,14 @@ func (c *client) finish() {
 			return
 		}
 	}
+	if c.two {
+		for _, s := range c.peer.streams {
+			if s.value.(*asked).r.kind == tunnel { // the program hears us out
+				return
+			}
+		}
+		c.peer.flush()
+	}
 	c.c.Close()
 }
 
@@ -133,7 +155,14 @@ func (c *client) finish() {
 func (c *client) more() {
 	for c.next < len(c.list) && c.wait == nil && (c.next == c.head0 || c.rnd.IntN(3) == 0) {
 		r := c.list[c.next]
+		if r.halves && c.next > c.head0 {
+			break // it ends our direction, so nothing else may be under way
+		}
 		c.next++
+		if r.kind == tunnel {
+			c.offer(r)
+			return
+		}
 		out := fmt.Appendf(nil, "%s /%d HTTP/1.1\r\nHost: sim\r\nx-sim-id: %d\r\n", r.method, r.id, r.id)
 		switch {
 		case r.chunked:
@@ -149,6 +178,9 @@ func (c *client) more() {
 		c.c.Write(append(out, "\r\n"...))
 		if c.wait == nil {
 			c.writeBody(r)
+		}
+		if r.halves && c.wait == nil {
+			c.c.CloseWrite()
 		}
 	}
 }
@@ -171,12 +203,15 @@ func (c *client) sendBody() {
 	if c.wait = nil; r != nil && !c.over {
 		c.run.clients.Disarm(&c.expect)
 		c.writeBody(r)
+		if r.halves {
+			c.c.CloseWrite()
+		}
 		c.more()
 	}
 }
 
 func (c *client) head(m *message1) error {
-	if m.status < 200 {
+	if m.status < 200 && m.status != 101 {
 		if m.status == 100 {
 			c.sendBody()
 		}
@@ -188,6 +223,9 @@ func (c *client) head(m *message1) error {
 	r := c.list[c.head0]
 	m.headOnly = r.method == "HEAD"
 	c.got = 0
+	if m.status == 101 {
+		return c.switched(r, m)
+	}
 	c.mine, c.why = false, m.fields["tulle-reason"]
 	if c.wait == r { // answered without asking for the body, which has to follow all the same: the framing says so
 		c.sendBody()
@@ -253,6 +291,8 @@ func (c *client) whole(r *request, mine bool, got int, trailers map[string]strin
 	r.outcome = answered
 	switch {
 	case r.bodiless():
+	case r.kind == tunnel && got != r.answer:
+		return fmt.Errorf("a tunnel ended in order behind %d bytes: %s", got, r)
 	case r.breaks >= 0:
 		return fmt.Errorf("a broken answer looks whole: %d bytes, %s", got, r)
 	case got != r.answer:
@@ -269,6 +309,7 @@ func (c *client) whole(r *request, mine bool, got int, trailers map[string]strin
 type asked struct {
 	r        *request
 	got      int
+	answered int // call: bytes of messages whose answers are complete
 	mine     bool
 	headed   bool
 	why      string
@@ -281,9 +322,18 @@ func (c *client) settled2() { c.more2() }
 func (c *client) more2() {
 	for c.next < len(c.list) && len(c.peer.streams) < int(c.peer.most) && !c.peer.goaway && (len(c.peer.streams) == 0 || c.rnd.IntN(4) > 0) {
 		r := c.list[c.next]
-		s := c.peer.open(uint32(2*c.next + 1))
+		if r.kind == tunnel && !c.peer.connects {
+			c.next++
+			r.outcome, r.abandoned = cut, true // never sent
+			continue
+		}
+		s := c.peer.open(c.peer.number())
 		c.next++
 		s.value = &asked{r: r}
+		if r.kind != plain {
+			c.begin2(s, r)
+			continue
+		}
 		fields := []string{":method", r.method, ":scheme", "http", ":authority", "sim", ":path", fmt.Sprintf("/%d", r.id), "x-sim-id", strconv.Itoa(r.id)}
 		if !r.chunked && r.body > 0 {
 			fields = append(fields, "content-length", strconv.Itoa(r.body))
@@ -322,6 +372,9 @@ func (c *client) head2(s *stream2, fields map[string]string, end bool) error {
 		if err := c.check(a.r, fields["x-sim-id"], status, &a.mine, a.why); err != nil {
 			return err
 		}
+		if a.mine && a.r.kind == tunnel && !end {
+			c.open2(s, a.r)
+		}
 	}
 	if end {
 		return c.end2(s, a)
@@ -339,10 +392,16 @@ func (c *client) piece2(s *stream2, p []byte, end bool) error {
 	if a.got += len(p); end {
 		return c.end2(s, a)
 	}
+	if a.mine && a.r.kind == call {
+		c.next2(s, a)
+	}
 	return nil
 }
 
 func (c *client) end2(s *stream2, a *asked) error {
+	if a.r.kind == tunnel && a.mine && !s.end {
+		c.peer.write(s, nil, true)
+	}
 	if err := c.whole(a.r, a.mine, a.got, a.trailers, a.why); err != nil {
 		return err
 	}

@@ -21,7 +21,9 @@ type program struct {
 
 // serve takes over a connection of the program's.
 func (g *program) serve(c loop.Conn) loop.Handler {
-	return &caller{g: g, c: c, rnd: rand.New(rand.NewPCG(g.rnd.Uint64(), 3))}
+	s := &caller{g: g, c: c, rnd: rand.New(rand.NewPCG(g.rnd.Uint64(), 3))}
+	g.run.slowDown(s.rnd, c, 4, 200)
+	return s
 }
 
 // caller is one connection of a program.
@@ -37,6 +39,7 @@ type caller struct {
 	sent bool     // its response has gone
 	quit bool     // nothing is read any more
 	end1 bool     // close when the response is out
+	told bool     // our direction of a tunnel has ended
 }
 
 func (s *caller) Opened() {}
@@ -93,13 +96,18 @@ func (s *caller) goodbye() {
 }
 
 func (s *caller) EOF() {
+	if s.one != nil && s.one.state == inTunnel {
+		s.tunnelEnd()
+		return
+	}
 	if s.one != nil && s.now == nil || s.two != nil && len(s.two.streams) == 0 {
 		s.quit = true
 		s.c.Close()
 	}
 }
 func (s *caller) Writable() {}
-func (s *caller) Closed(error) {
+func (s *caller) Closed(err error) {
+	s.g.run.trace("program %s: a connection is closed: %v", s.g.name, err)
 	s.quit = true
 	if s.two != nil {
 		s.c.Loop().Disarm(&s.two.credit)
@@ -113,7 +121,7 @@ func (s *caller) arrived(id string, method string) (*request, error) {
 		return nil, fmt.Errorf("a request with the number %q", id)
 	}
 	r := s.g.run.requests[n]
-	if r.method != method {
+	if r.method != method && r.kind != tunnel {
 		return nil, fmt.Errorf("request %d came as %s", n, method)
 	}
 	r.delivered++
@@ -149,6 +157,15 @@ func (s *caller) head(m *message1) (err error) {
 		return err
 	}
 	s.got, s.sent = 0, false
+	switch s.now.kind {
+	case tunnel:
+		s.switchTo(m)
+		return nil
+	case call:
+		s.sent, s.end1 = true, false
+		s.c.Write(fmt.Appendf(nil, "HTTP/1.1 200 Simulated\r\nx-sim-id: %d\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n", s.now.id))
+		return nil
+	}
 	if s.now.hints {
 		s.c.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"))
 	}
@@ -163,7 +180,10 @@ func (s *caller) head(m *message1) (err error) {
 
 func (s *caller) piece(p []byte) error {
 	err := s.read(s.now, s.got, p)
-	s.got += len(p)
+	was := s.got
+	if s.got += len(p); s.now.kind == call && err == nil {
+		s.echo1(was)
+	}
 	return err
 }
 
@@ -176,6 +196,9 @@ func (s *caller) end(m *message1) error {
 		return fmt.Errorf("trailers %v of %s", m.trailers, r)
 	}
 	r.complete++
+	if r.kind == call {
+		s.c.Write(fmt.Appendf(nil, "0\r\nx-sim-end: %d\r\ngrpc-status: 0\r\n\r\n", r.id))
+	}
 	if !s.sent {
 		s.respond()
 	}
@@ -250,10 +273,13 @@ func (s *caller) head2(st *stream2, fields map[string]string, end bool) error {
 		}
 		v = &served2{r: r}
 		st.value = v
+		if r.kind != plain {
+			s.accept2(st, v)
+		}
 		if r.hints {
 			s.two.writeHead(st, false, ":status", "103", "link", "</x>")
 		}
-		if r.early && !end {
+		if r.kind == plain && r.early && !end {
 			s.respond2(st, v)
 		}
 	} else if fields["x-sim-end"] != strconv.Itoa(v.r.id) {
@@ -270,7 +296,11 @@ func (s *caller) piece2(st *stream2, p []byte, end bool) error {
 	if err := s.read(v.r, v.got, p); err != nil {
 		return err
 	}
-	if v.got += len(p); end {
+	was := v.got
+	if v.got += len(p); v.r.kind == call {
+		s.echo2(st, v, was)
+	}
+	if end {
 		return s.end2(st, v)
 	}
 	return nil
@@ -281,6 +311,7 @@ func (s *caller) end2(st *stream2, v *served2) error {
 		return fmt.Errorf("%d bytes of %s", v.got, v.r)
 	}
 	v.r.complete++
+	s.last2(st, v)
 	if !v.sent {
 		s.respond2(st, v)
 	}
@@ -309,6 +340,8 @@ func (s *caller) respond2(st *stream2, v *served2) {
 	}
 }
 
-func (s *caller) reset2(*stream2, http2.ErrCode) {}
-func (s *caller) settled2()                      {}
-func (s *caller) bye2(uint32)                    {}
+func (s *caller) reset2(st *stream2, code http2.ErrCode) {
+	s.g.run.trace("program %s: stream %d reset: %s", s.g.name, st.id, code)
+}
+func (s *caller) settled2()   {}
+func (s *caller) bye2(uint32) {}

@@ -9,41 +9,68 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
-	"github.com/tulle-mesh/tulle/proxy/downstream"
-	"github.com/tulle-mesh/tulle/proxy/exchange"
-	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/loop"
-	"github.com/tulle-mesh/tulle/proxy/observe"
-	"github.com/tulle-mesh/tulle/proxy/pool"
-	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/router"
 	"github.com/tulle-mesh/tulle/sim"
 )
 
 // run is one seed.
 type run struct {
+	seed     uint64
 	world    *sim.World
-	rnd      *rand.Rand
 	faults   Faults
+	calm     bool // nothing may go wrong
+	severed  bool // one connection is cut
 	requests []*request
 	clients  *sim.Loop
-	callers  []*client
-	vip      netip.AddrPort
+	callers  []oracle
+	vip, tcp netip.AddrPort // what clients in the mesh call
 	out      *proxy
 	in       []*proxy
-	routes   *router.Table
-	cluster  *cluster.Cluster
-	places   []model.Endpoint
+	gateway  *proxy
+	front    map[*sim.Loop]*proxy // all of them
+
+	routes, foreign *router.Table
+	clusters        map[model.PortName]*cluster.Cluster
+	places          map[model.PortName][]model.Endpoint
+	here            []bool // of places
+	spoken          model.Protocol
+	banner          bool // the TCP program speaks first
+	generation      int  // of what was replaced
+	doors           []*door
+	jumps           []jump
+	most            time.Duration
 
 	err    error
 	events []string // the last ones
 	tell   func(format string, args ...any)
 }
 
-var echo = model.PortName{Service: model.ServiceName{Namespace: "default", Name: "echo"}, Port: 80}
+// oracle is a client.
+type oracle interface {
+	start()
+	finished() bool
+}
+
+func port(service string, n uint16) model.PortName {
+	return model.PortName{Service: model.ServiceName{Namespace: "default", Name: service}, Port: n}
+}
+
+// Services: in the mesh, and the gateway's clusters.
+var (
+	echo  = port("echo", 80)
+	db    = port("db", 3306)
+	site  = port("site", 80)
+	store = port("store", 3306)
+)
+
+// Ports of programs.
+const (
+	webPort = 8080
+	dbPort  = 3306
+)
 
 const kept = 60 // events of a trace
 
@@ -52,39 +79,46 @@ type Result struct {
 	Requests, Answered, Refused, Cut int
 	Virtual                          time.Duration
 	Steps                            int
+	Faults                           Faults
+	Sent                             [][2]int // bytes of every connection, there and back
+	Sum                              uint64   // of all that was traced: two runs of one seed have the same
 }
 
 // Error is a run that went wrong.
 type Error struct {
-	Seed  uint64
-	Err   error
-	Trace []string
+	Seed   uint64
+	Faults Faults
+	Err    error
+	Trace  []string
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("seed %d: %v\nlast events:\n  %s", e.Seed, e.Err, strings.Join(e.Trace, "\n  "))
+	return fmt.Sprintf("seed %d (faults %s): %v\nlast events:\n  %s", e.Seed, e.Faults, e.Err, strings.Join(e.Trace, "\n  "))
 }
 
 func (e *Error) Unwrap() error { return e.Err }
 
 // Run runs one seed and answers what came of it; the error, if there is one, is an *Error.
 func Run(o Options) (Result, error) {
-	rnd := rand.New(rand.NewPCG(o.Seed, 0x656e67696e65))
-	f := Faults{Resets: rnd.IntN(3) == 0, Programs: rnd.IntN(3) == 0, Clients: rnd.IntN(3) == 0, Changes: rnd.IntN(3) == 0}
+	f := FaultsOf(o.Seed)
+	if o.Scenario != "" {
+		f = Faults{}
+	}
 	if o.Faults != nil {
 		f = *o.Faults
 	}
-	cfg := sim.Config{Seed: o.Seed, Window: []int{64 << 10, 64 << 10, 8 << 10, 1 << 10}[rnd.IntN(3)]}
-	if f.Resets {
-		cfg.Resets = []float64{0.001, 0.01}[rnd.IntN(2)]
+	rnd := chance(o.Seed, 2)
+	cfg := sim.Config{Seed: o.Seed, Window: []int{64 << 10, 64 << 10, 8 << 10, 1 << 10}[rnd.IntN(4)], Cut: o.Cut}
+	if resets := []float64{0.001, 0.01}[rnd.IntN(2)]; f.Resets {
+		cfg.Resets = resets
 	}
-	r := &run{world: sim.New(cfg), rnd: rnd, faults: f, tell: o.Trace}
-	r.build(o.Requests)
+	r := &run{seed: o.Seed, world: sim.New(cfg), faults: f, calm: f == Faults{} && o.Cut == nil, severed: o.Cut != nil, most: most, tell: o.Trace}
+	r.build(o)
 	steps, err := r.play()
 	if err == nil {
 		err = r.settled()
 	}
-	res := Result{Requests: len(r.requests), Virtual: r.world.Now(), Steps: steps}
+	res := Result{Requests: len(r.requests), Virtual: r.world.Now(), Steps: steps, Faults: f, Sent: r.world.Sent()}
 	for _, q := range r.requests {
 		switch q.outcome {
 		case answered:
@@ -96,7 +130,7 @@ func Run(o Options) (Result, error) {
 		}
 	}
 	if err != nil {
-		return res, &Error{Seed: o.Seed, Err: err, Trace: r.events}
+		return res, &Error{Seed: o.Seed, Faults: f, Err: err, Trace: r.events}
 	}
 	return res, nil
 }
@@ -123,111 +157,186 @@ func (r *run) fail(format string, args ...any) {
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // build makes the world and plans what happens in it.
-func (r *run) build(most int) {
-	w := r.world
-	r.vip = at("198.18.0.7:80")
-	table := &model.RouteTable{Name: echo, Routes: []model.Route{{Name: "Service/default/echo", Match: model.Match{Path: "/"},
-		Backends: []model.Backend{{Cluster: echo, Weight: 1}}}}}
-	var err error
-	if r.routes, err = router.Compile(table); err != nil {
-		panic(err) // written above
+func (r *run) build(o Options) {
+	rnd, w := chance(r.seed, 3), r.world
+	r.vip, r.tcp = at("198.18.0.7:80"), at("198.18.0.8:3306")
+	r.front = map[*sim.Loop]*proxy{}
+	r.clusters, r.places = map[model.PortName]*cluster.Cluster{}, map[model.PortName][]model.Endpoint{}
+	r.spoken, r.banner = []model.Protocol{model.ProtocolTCP, model.ProtocolUnknown, model.LearnedServerFirst}[rnd.IntN(3)], rnd.IntN(2) == 0
+	r.routes, r.foreign = r.table(), r.compile(site)
+	for _, name := range []model.PortName{echo, db, site, store} {
+		r.makeCluster(name)
 	}
-	r.cluster = cluster.New(&model.Cluster{Name: echo, ConnectTimeout: 2 * time.Second})
-	for i := range 1 + r.rnd.IntN(3) {
-		host := fmt.Sprintf("10.0.1.%d", i+1)
-		p := newProxy(r, fmt.Sprintf("in%d", i), host, at(host+":8080"))
-		r.in = append(r.in, p)
-		mesh := &listener.Mesh{Workload: fmt.Sprintf("echo-%d", i), Namespace: "default", Workers: []*listener.Worker{p.listener},
-			Handshake: func(raw loop.Conn, h loop.Handler) listener.Secure {
-				raw.SetHandler(h)
-				return proven{raw, listener.ServerName(8080, fmt.Sprintf("echo-%d", i), "default")}
-			}}
-		w.Listen(p.loop, at(host+":15006"), mesh.Accept)
-		g := &program{run: r, rnd: rand.New(rand.NewPCG(r.rnd.Uint64(), 4)), name: fmt.Sprint(i)}
-		l := w.NewLoop(at(host + ":0").Addr())
-		w.Listen(l, at(host+":8080"), func(in loop.Incoming) { in.Adopt(l, g.serve) })
-		r.places = append(r.places, model.Endpoint{Workload: fmt.Sprintf("echo-%d", i), Namespace: "default", Address: at(host + ":15006"),
-			Port: 8080, Identity: server.String(), Weight: 1})
+	programs := 1 + rnd.IntN(3)
+	if o.Scenario != "" {
+		programs = 1
 	}
-	r.announce(r.places)
-	r.out = newProxy(r, "out", "10.0.0.1", netip.AddrPort{})
+	for i := range programs {
+		r.settle(i, rnd)
+	}
+	r.out = newProxy(r, "out", "10.0.0.1", false, rnd)
+	r.front[r.out.loop] = r.out
 	w.Listen(r.out.loop, at("10.0.0.1:15001"), r.out.listener.Outbound)
 	w.Turn(r.vip, at("10.0.0.1:15001"))
+	w.Turn(r.tcp, at("10.0.0.1:15001"))
+	r.gateway = newProxy(r, "gateway", "10.0.0.2", false, rnd)
+	r.front[r.gateway.loop] = r.gateway
+	w.Listen(r.gateway.loop, at("10.0.0.2:80"), r.gateway.accept(chain(rnd)))
+	w.Listen(r.gateway.loop, at("10.0.0.2:3306"), r.gateway.pass)
 	r.clients = w.NewLoop(at("10.0.0.9:0").Addr())
-	r.ask(most)
+	here := make([]bool, programs)
+	for i := range here {
+		here[i] = true
+	}
+	r.announce(here)
+	if o.Scenario != "" {
+		scenarios[o.Scenario](r)
+		return
+	}
+	r.ask(o.Requests)
 	if r.faults.Changes {
 		r.change()
 	}
+	if r.faults.Connects {
+		r.unreachable()
+	}
+	if r.faults.Clock {
+		r.planJumps()
+	}
+}
+
+// settle makes a machine with a proxy of the mesh and two programs, one for HTTP and one for TCP.
+func (r *run) settle(i int, rnd *rand.Rand) {
+	host, workload := fmt.Sprintf("10.0.1.%d", i+1), fmt.Sprintf("echo-%d", i)
+	p := newProxy(r, fmt.Sprintf("in%d", i), host, true, rnd)
+	r.in = append(r.in, p)
+	r.front[p.loop] = p
+	mesh := &listener.Mesh{Workload: workload, Namespace: "default", Workers: []*listener.Worker{p.listener},
+		Handshake: func(raw loop.Conn, h loop.Handler) listener.Secure {
+			raw.SetHandler(h)
+			return proven{raw, listener.ServerName(r.portOf(raw.Local()), workload, "default")}
+		}}
+	r.listen(p.loop, at(host+":15006"), mesh.Accept)
+	r.listen(p.loop, at(host+":15007"), mesh.Accept)
+	g := &program{run: r, rnd: rand.New(rand.NewPCG(rnd.Uint64(), 4)), name: fmt.Sprint(i)}
+	l := r.world.NewLoop(at(host + ":0").Addr())
+	r.listen(l, at(host+":8080"), func(in loop.Incoming) { in.Adopt(l, g.serve) })
+	r.listen(l, at(host+":3306"), func(in loop.Incoming) { in.Adopt(l, g.talk) })
+	end := func(name model.PortName, m model.Endpoint, addr string) {
+		m.Workload, m.Namespace, m.Address, m.Weight = workload, "default", at(host+addr), 1
+		r.places[name] = append(r.places[name], m)
+	}
+	end(echo, model.Endpoint{Port: webPort, Identity: server.String()}, ":15006")
+	end(db, model.Endpoint{Port: dbPort, Identity: server.String()}, ":15007")
+	end(site, model.Endpoint{}, ":8080")
+	end(store, model.Endpoint{}, ":3306")
+}
+
+// portOf answers which port a proxy of the mesh is asked for: here two addresses stand for what TLS tells otherwise.
+func (r *run) portOf(local netip.AddrPort) uint16 {
+	if local.Port() == 15007 {
+		return dbPort
+	}
+	return webPort
+}
+
+// makeCluster makes a cluster, or a new one in place of the old.
+func (r *run) makeCluster(name model.PortName) {
+	rnd := chance(r.seed, 4)
+	m := &model.Cluster{Name: name, ConnectTimeout: 2 * time.Second}
+	if name == site {
+		m.Upstream.Version = []model.UpstreamVersion{model.UpstreamHTTP1, model.UpstreamHTTP2, model.UpstreamDownstream}[rnd.IntN(3)]
+		m.Upstream.HTTP1.AllowTrailers = true
+		m.Upstream.HTTP2 = model.HTTP2Options{AllowConnect: true, Window: 65535, ConnectionWindow: []uint32{0, 65535, 200_000}[rnd.IntN(3)]}
+	}
+	r.clusters[name] = cluster.New(m)
+}
+
+// table answers the routes of the mesh; every generation has other timeouts, which nothing here reaches.
+func (r *run) table() *router.Table { return r.compile(echo) }
+
+func (r *run) compile(to model.PortName) *router.Table {
+	hours := time.Duration(200+r.generation) * time.Hour
+	t, err := router.Compile(&model.RouteTable{Name: to, Routes: []model.Route{{Name: "Service/default/echo", Match: model.Match{Path: "/"},
+		Backends: []model.Backend{{Cluster: to, Weight: 1}}, Timeouts: model.Timeouts{Request: hours, Attempt: hours}}}})
+	if err != nil {
+		panic(err) // written above
+	}
+	return t
 }
 
 // ask plans clients and their requests.
-func (r *run) ask(most int) {
-	n := 1 + r.rnd.IntN(5)
-	for i := range n {
-		c := &client{run: r, name: fmt.Sprint(i), rnd: rand.New(rand.NewPCG(r.rnd.Uint64(), 5)), two: r.rnd.IntN(2) == 0}
-		// Some connections carry more than their window, in bodies that nobody waits for: what is lost of it is missed.
-		many, heavy := 1+r.rnd.IntN(12), c.two && r.rnd.IntN(10) == 0
-		if heavy {
-			many = 40
-		}
-		for range many {
-			q := plan(r.rnd, len(r.requests), r.faults)
-			if heavy {
-				q.method, q.body, q.early, q.trailers = "PUT", 70000, true, false
-			}
-			if c.two {
-				q.expects = false
-			}
-			if most > 0 && len(r.requests) >= most {
-				continue
-			}
-			q.behind = !c.two && len(c.list) > 0 && (c.list[len(c.list)-1].early || c.list[len(c.list)-1].behind)
-			r.requests = append(r.requests, q)
-			c.list = append(c.list, q)
-		}
-		if len(c.list) == 0 {
+func (r *run) ask(limit int) {
+	rnd := chance(r.seed, 5)
+	for i := range 1 + rnd.IntN(6) {
+		own := rand.New(rand.NewPCG(rnd.Uint64(), 5))
+		gateway, two := own.IntN(2) == 0, own.IntN(2) == 0
+		if own.IntN(6) == 0 {
+			r.add(r.newTalker(fmt.Sprint(i), own, gateway), limit, own)
 			continue
 		}
-		r.callers = append(r.callers, c)
-		t := &loop.Timer{Expired: c.start}
-		wait := time.Duration(r.rnd.Int64N(int64(100 * time.Millisecond)))
-		r.clients.Post(func() { r.clients.Arm(t, wait) })
-	}
-}
-
-func (r *run) announce(list []model.Endpoint) {
-	r.cluster.SetEndpoints(&model.Endpoints{Cluster: echo, Endpoints: append([]model.Endpoint(nil), list...)})
-}
-
-// change has endpoints go and come back, and one proxy say goodbye for good when there is another.
-func (r *run) change() {
-	drained := -1
-	if len(r.in) > 1 && r.rnd.IntN(2) == 0 {
-		drained = r.rnd.IntN(len(r.in))
-	}
-	for range 1 + r.rnd.IntN(4) {
-		var list []model.Endpoint
-		for i, p := range r.places {
-			if i != drained && (r.rnd.IntN(2) == 0 || i == (drained+1)%len(r.places)) {
-				list = append(list, p)
-			}
+		c := &client{run: r, name: fmt.Sprint(i), rnd: own, two: two, to: r.vip}
+		if gateway {
+			c.to = at("10.0.0.2:80")
 		}
-		t := &loop.Timer{Expired: func() { r.trace("%d endpoints", len(list)); r.announce(list) }}
-		wait := time.Duration(r.rnd.Int64N(int64(300 * time.Millisecond)))
-		r.clients.Post(func() { r.clients.Arm(t, wait) })
+		r.fill(c, limit)
+		if len(c.list) > 0 {
+			r.add(c, limit, own)
+		}
 	}
-	if drained < 0 {
-		return
+}
+
+// fill plans the requests of a client.
+func (r *run) fill(c *client, limit int) {
+	// Some connections carry more than their window, in bodies that nobody waits for: what is lost of it is missed.
+	many, heavy, slow := 1+c.rnd.IntN(12), c.two && c.rnd.IntN(10) == 0, r.faults.Slow && c.rnd.IntN(3) == 0
+	if heavy {
+		many = 40
 	}
-	p := r.in[drained]
-	t := &loop.Timer{Expired: func() { r.trace("%s drains", p.name); p.drain() }}
-	wait := time.Duration(r.rnd.Int64N(int64(300 * time.Millisecond)))
-	p.loop.Post(func() { p.loop.Arm(t, wait) })
+	for i := range many {
+		q := plan(c.rnd, len(r.requests), r.faults)
+		switch n := c.rnd.IntN(12); {
+		case heavy:
+			q.method, q.body, q.early, q.trailers = "PUT", 70000, true, false
+		case n == 0 && (c.two || i == many-1):
+			q.turn(c.rnd, tunnel)
+		case n < 3 && c.two:
+			q.turn(c.rnd, call)
+		case !c.two && i == many-1:
+			q.halves = n < 6
+		}
+		if c.two {
+			q.expects = false
+		}
+		if limit > 0 && len(r.requests) >= limit {
+			return
+		}
+		if slow && q.kind != call {
+			q.body, q.answer = min(q.body, 700), min(q.answer, 700)
+			q.breaks = min(q.breaks, q.answer-1)
+		}
+		q.behind = !c.two && len(c.list) > 0 && (c.list[len(c.list)-1].early || c.list[len(c.list)-1].behind)
+		r.requests = append(r.requests, q)
+		c.list = append(c.list, q)
+	}
+	c.slow = slow
+}
+
+// add has a client begin some time from now.
+func (r *run) add(o oracle, limit int, rnd *rand.Rand) {
+	if t, ok := o.(*talker); ok {
+		if limit > 0 && len(r.requests) >= limit {
+			return
+		}
+		r.requests = append(r.requests, t.r)
+	}
+	r.callers = append(r.callers, o)
+	r.later(rnd, 100*time.Millisecond, o.start)
 }
 
 // play steps until everything is over.
 func (r *run) play() (steps int, err error) {
-	for r.world.Now() < most {
+	for r.world.Now() < r.most {
 		if r.err != nil {
 			return steps, r.err
 		}
@@ -237,9 +346,9 @@ func (r *run) play() (steps int, err error) {
 		if !r.world.Step() {
 			break
 		}
-		if steps++; steps%16 == 0 {
-			r.bounds()
-		}
+		steps++
+		r.look()
+		r.jump(steps)
 	}
 	if r.over() {
 		return steps, nil
@@ -250,37 +359,22 @@ func (r *run) play() (steps int, err error) {
 			open = append(open, q.String())
 		}
 	}
-	return steps, fmt.Errorf("not over after %s: %s; exchanges %d out", r.world.Now(), strings.Join(open, "; "), r.out.exchange.Open())
+	return steps, fmt.Errorf("not over after %s: %s; exchanges %d out, %d gateway", r.world.Now(), strings.Join(open, "; "), r.out.exchange.Open(), r.gateway.exchange.Open())
 }
 
 // over reports whether every client is gone and nothing is under way.
 func (r *run) over() bool {
 	for _, c := range r.callers {
-		if !c.over {
+		if !c.finished() {
 			return false
 		}
 	}
-	if r.out.exchange.Open() > 0 || r.out.serving > 0 {
-		return false
-	}
-	for _, p := range r.in {
-		if p.exchange.Open() > 0 {
+	for _, p := range r.front {
+		if p.exchange.Open() > 0 || p.relays.Len() > 0 || p.listener.Pending() > 0 || p.searches > 0 {
 			return false
 		}
 	}
-	return true
-}
-
-// bounds looks at what must hold after every step.
-func (r *run) bounds() {
-	for _, p := range append(r.in, r.out) {
-		if n := p.loop.Held(); n > p.loop.Conns()*(loop.HighWater+2*loop.ScratchSize) {
-			r.fail("proxy %s holds %d bytes for %d connections", p.name, n, p.loop.Conns())
-		}
-		if n := p.exchange.Open(); n > len(r.requests) {
-			r.fail("proxy %s has %d exchanges for %d requests", p.name, n, len(r.requests))
-		}
-	}
+	return len(r.out.served)+len(r.gateway.served) == 0
 }
 
 // proven plays a connection between two proxies whose handshake is done.
@@ -296,73 +390,3 @@ var (
 
 func (proven) PeerID() spiffe.ID    { return web }
 func (p proven) ServerName() string { return p.name }
-
-// proxy is one data plane: what package proxy puts together, on a loop of the simulator.
-type proxy struct {
-	run      *run
-	name     string
-	loop     *sim.Loop
-	pool     *pool.Pool
-	relays   *relay.Relays
-	exchange *exchange.Worker
-	listener *listener.Worker
-	drainers map[downstream.Drainer]struct{}
-	serving  int
-	records  []record.Record
-	program  netip.AddrPort
-}
-
-func newProxy(r *run, name, host string, program netip.AddrPort) *proxy {
-	l := r.world.NewLoop(at(host + ":0").Addr())
-	p := &proxy{run: r, name: name, loop: l, drainers: map[downstream.Drainer]struct{}{}, program: program}
-	p.pool = pool.New(pool.Config{Loop: l, Mesh: func(t *pool.Target, d time.Duration, h loop.Handler) loop.Conn {
-		return l.Dial(loop.Dial{Address: t.Address, Timeout: d}, h)
-	}})
-	recorder := observe.New(observe.Config{}).Recorder()
-	p.relays = relay.New(relay.Config{Loop: l, Observer: recorder})
-	p.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: p.pool, Observer: p, Seed: r.rnd.Uint64()})
-	p.listener = listener.New(listener.Config{Loop: l, Observer: recorder, Directory: r, Blanks: p.pool, HTTP: p, Relays: p.relays, Seed: r.rnd.Uint64(),
-		Ports:       func(port uint16) (listener.OwnPort, bool) { return listener.OwnPort{Port: port, Service: echo}, true },
-		Program:     func(uint16, netip.Addr) (loop.Dial, bool) { return loop.Dial{Address: program}, true },
-		Passthrough: listener.Passthrough{VIPs: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/15")}}})
-	return p
-}
-
-// Done implements exchange.Observer.
-func (p *proxy) Done(r *record.Record) { p.records = append(p.records, *r) }
-
-// Serve implements listener.HTTP.
-func (p *proxy) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
-	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol, Service: echo}
-	if ctx.Direction == record.Outbound {
-		o.Destination = p.run
-	} else {
-		o.MTLS, o.Mesh, o.Program, o.From = ctx.MTLS, ctx.MTLS, p.program, ctx.Remote.Addr()
-	}
-	p.serving++
-	var d downstream.Drainer
-	h := downstream.Serve(c, downstream.Context{Worker: p.exchange, Origin: o, HTTP2: ctx.HTTP2, Ended: func() { p.serving--; delete(p.drainers, d) }})
-	if drainer, ok := h.(downstream.Drainer); ok {
-		d = drainer
-		p.drainers[d] = struct{}{}
-	}
-	return h
-}
-
-func (p *proxy) drain() {
-	p.listener.Drain()
-	p.pool.Drain()
-	for d := range p.drainers {
-		d.Drain()
-	}
-}
-
-// run is the directory and the destination of the callers' proxy.
-
-func (r *run) Port(a netip.AddrPort) (listener.Port, bool) { return r, true }
-func (r *run) ByAddress(loop.Loop, netip.AddrPort, func(listener.Port, failure.Reason)) {
-}
-func (r *run) Name() model.PortName                    { return echo }
-func (r *run) Protocol() model.Protocol                { return r.cluster.Protocol() }
-func (r *run) Cluster(model.PortName) *cluster.Cluster { return r.cluster }
-func (r *run) Routes() *router.Table                   { return r.routes }

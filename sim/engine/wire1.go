@@ -16,10 +16,14 @@ type message1 struct {
 	start    string // the first line of the head under way
 	fields   map[string]string
 	status   int
-	state    int // reading: 0 head, 1 body with a length, 2 chunk size, 3 chunk, 4 chunk end, 5 trailers, 6 until the end
+	state    int  // reading: 0 head, 1 body with a length, 2 chunk size, 3 chunk, 4 chunk end, 5 trailers, 6 until the end, 7 tunnel
+	switches bool // set by head: a tunnel follows
 	left     int
 	trailers map[string]string
 }
+
+// inTunnel: what comes is no HTTP any more.
+const inTunnel = 7
 
 // events of message1: a head, a piece of body, the end of the message.
 type events1 interface {
@@ -47,9 +51,9 @@ func (m *message1) step(p []byte, e events1) (int, error) {
 			return 0, nil
 		}
 		return i + 4, m.readHead(string(p[:i]), e)
-	case 1, 3, 6:
+	case 1, 3, 6, inTunnel:
 		n := len(p)
-		if m.state != 6 {
+		if m.state < 6 {
 			n = min(n, m.left)
 		}
 		if n == 0 {
@@ -57,6 +61,9 @@ func (m *message1) step(p []byte, e events1) (int, error) {
 		}
 		if err := e.piece(p[:n]); err != nil {
 			return n, err
+		}
+		if m.state >= 6 {
+			return n, nil
 		}
 		if m.left -= n; m.left == 0 && m.state == 1 {
 			m.state = 0
@@ -127,6 +134,10 @@ func (m *message1) readHead(text string, e events1) error {
 	}
 	if err := e.head(m); err != nil {
 		return err
+	}
+	if m.switches {
+		m.state = inTunnel
+		return nil
 	}
 	length, sized := m.fields["content-length"]
 	chunked := m.fields["transfer-encoding"] == "chunked"

@@ -46,6 +46,10 @@ type peer2 struct {
 	last     uint32
 	finished bool
 	highest  uint32 // stream that the other end has opened
+	numbers  uint32 // of the streams that we have opened
+	connects bool   // the other end takes extended CONNECT
+	promised int64  // the connection's window, ours to use, when nothing has been sent: it never grows above
+	frames   int    // that have come
 }
 
 // stream2 is one stream.
@@ -75,7 +79,7 @@ const ownWindow = 1 << 20
 
 // newPeer2 makes an end of a connection that stands; streams give the other end a window of ours bytes.
 func newPeer2(rnd *rand.Rand, c loop.Conn, server bool, o owner2) *peer2 {
-	p := &peer2{rnd: rnd, c: c, server: server, owner: o, streams: map[uint32]*stream2{}, window: 65535, initial: 65535, most: 100, given: 65535}
+	p := &peer2{rnd: rnd, c: c, server: server, owner: o, streams: map[uint32]*stream2{}, window: 65535, initial: 65535, most: 100, given: 65535, promised: 65535}
 	p.ours = []int64{1000, 5000, 65535, 1 << 20}[rnd.IntN(4)]
 	p.f = http2.NewFramer(&p.out, &p.in)
 	p.f.SetMaxReadFrameSize(1 << 24)
@@ -87,6 +91,7 @@ func newPeer2(rnd *rand.Rand, c loop.Conn, server bool, o owner2) *peer2 {
 	}
 	settings := []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: uint32(p.ours)}}
 	if server {
+		settings = append(settings, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
 		settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(1 + rnd.IntN(100))})
 	} else {
 		settings = append(settings, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
@@ -139,6 +144,7 @@ func (p *peer2) feed(b []byte) (used int, err error) {
 }
 
 func (p *peer2) frame(f http2.Frame) error {
+	p.frames++
 	id := f.Header().StreamID
 	s := p.streams[id]
 	switch f := f.(type) {
@@ -151,11 +157,19 @@ func (p *peer2) frame(f http2.Frame) error {
 	case *http2.WindowUpdateFrame:
 		if id == 0 {
 			p.window += int64(f.Increment)
+			if p.frames == 2 { // behind SETTINGS: the window is larger than every connection's is at first
+				p.promised += int64(f.Increment)
+			}
+			if p.window > p.promised {
+				return fmt.Errorf("a window of %d bytes was given, %d more than was taken", p.promised, p.window-p.promised)
+			}
 			for _, s := range p.sorted() {
 				p.send(s)
 			}
 		} else if s != nil {
-			s.window += int64(f.Increment)
+			if s.window += int64(f.Increment); s.window > p.initial {
+				return fmt.Errorf("stream %d: a window of %d bytes was given, %d more than was taken", id, p.initial, s.window-p.initial)
+			}
 			p.send(s)
 		}
 	case *http2.HeadersFrame:
@@ -192,6 +206,8 @@ func (p *peer2) settings(f *http2.SettingsFrame) error {
 			p.initial = int64(s.Val)
 		case http2.SettingMaxConcurrentStreams:
 			p.most = s.Val
+		case http2.SettingEnableConnectProtocol:
+			p.connects = s.Val == 1
 		case http2.SettingHeaderTableSize:
 			p.enc.SetMaxDynamicTableSizeLimit(s.Val)
 		}
@@ -234,6 +250,12 @@ func (p *peer2) head(id uint32, s *stream2, f *http2.HeadersFrame) error {
 
 // goaway2 reports whether we have said goodbye to streams like this one.
 func (p *peer2) goaway2(id uint32) bool { return p.finished && id > p.last }
+
+// number answers the number of our next stream.
+func (p *peer2) number() uint32 {
+	p.numbers += 2
+	return p.numbers - 1
+}
 
 func (p *peer2) open(id uint32) *stream2 {
 	s := &stream2{id: id, window: p.initial, given: p.ours}

@@ -33,7 +33,7 @@ func main() {
 		{"staticcheck", func() error { return command("go", "tool", "staticcheck", "./...") }},
 		{"build", build},
 		{"test", func() error { return command("go", "test", "-timeout", "10m", packages()) }},
-		{"sim", func() error { return command("go", "run", "./tools/sim", "-seeds", "2500") }},
+		{"sim", func() error { return command("go", "run", "./tools/sim", "-seeds", "2500", "-cuts") }},
 		{"fuzz", func() error { return fuzzAll(*fuzz) }},
 		{"conformance", conformance},
 		{"e2e", endToEnd},

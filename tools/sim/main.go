@@ -1,9 +1,9 @@
-// Command sim runs seeds of the whole-engine simulator (package sim/engine): go run ./tools/sim -seeds 2000. A seed that
-// fails is made smaller as far as it still fails, and the command that runs it again is printed.
+// Command sim runs seeds of the whole-engine simulator (package sim/engine): go run ./tools/sim -seeds 2000. With -cuts it
+// then runs small fixed scenarios once for every byte that any of their connections carries, and breaks the connection
+// there. A run that fails is made smaller as far as it still fails, and the command that runs it again is printed.
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -12,85 +12,153 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tulle-mesh/tulle/sim"
 	"github.com/tulle-mesh/tulle/sim/engine"
 )
 
 func main() {
 	seeds := flag.Uint64("seeds", 2000, "how many seeds")
 	from := flag.Uint64("from", 0, "the first one")
+	seed := flag.Int64("seed", -1, "this seed only")
 	trace := flag.Bool("trace", false, "tell every event")
 	requests := flag.Int("requests", 0, "requests at most; 0: as the seed decides")
-	workers := flag.Int("workers", runtime.NumCPU(), "seeds at a time")
+	faults := flag.String("faults", "", "what goes wrong, with commas, or none; empty: as the seed decides")
+	scenario := flag.String("scenario", "", "this small scenario instead of what the seed decides")
+	cut := flag.String("cut", "", "break one connection: its number, there or back, and behind which byte, as in 2:back:117")
+	cuts := flag.Bool("cuts", false, "then break the connections of all scenarios at every byte")
+	workers := flag.Int("workers", runtime.NumCPU(), "runs at a time")
 	flag.Parse()
-	o := engine.Options{Requests: *requests}
+	o := engine.Options{Requests: *requests, Scenario: *scenario}
+	if *seed >= 0 {
+		*from, *seeds = uint64(*seed), 1
+	}
+	err := options(&o, *faults, *cut)
 	if *trace {
 		*workers = 1
 		o.Trace = func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 	}
-	if err := run(o, *from, *seeds, *workers); err != nil {
+	if err == nil && *seeds > 0 {
+		err = runSeeds(o, *from, *seeds, *workers)
+	}
+	if err == nil && *cuts {
+		err = runCuts(*workers)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "sim:", err)
 		os.Exit(1)
 	}
 }
 
-// run runs the seeds and answers the failure of the lowest that failed.
-func run(o engine.Options, from, n uint64, workers int) error {
+// options reads what is given as text.
+func options(o *engine.Options, faults, cut string) error {
+	if faults != "" {
+		f, err := engine.ParseFaults(faults)
+		if err != nil {
+			return err
+		}
+		o.Faults = &f
+	}
+	if cut != "" {
+		c, err := sim.ParseCut(cut)
+		if err != nil {
+			return err
+		}
+		o.Cut = &c
+	}
+	return nil
+}
+
+// runSeeds runs the seeds and answers the failure of the lowest that failed.
+func runSeeds(o engine.Options, from, n uint64, workers int) error {
 	begin := time.Now()
+	sum, failed := runAll(n, workers, func(i uint64) engine.Options {
+		mine := o
+		mine.Seed = from + i
+		return mine
+	})
+	if failed != nil {
+		return failed
+	}
+	fmt.Printf("%d seeds from %d: %s, %s\n", n, from, sum, time.Since(begin).Round(time.Second))
+	return nil
+}
+
+// runCuts breaks the connections of every scenario at every byte.
+func runCuts(workers int) error {
+	for _, name := range engine.Scenarios() {
+		begin := time.Now()
+		whole := engine.Options{Scenario: name}
+		r, err := engine.Run(whole)
+		if err != nil {
+			return smaller(whole, err)
+		}
+		var cuts []sim.Cut
+		for conn, sent := range r.Sent {
+			for way, bytes := range sent {
+				for k := range bytes {
+					cuts = append(cuts, sim.Cut{Conn: conn, Back: way == 1, Byte: k})
+				}
+			}
+		}
+		sum, failed := runAll(uint64(len(cuts)), workers, func(i uint64) engine.Options {
+			return engine.Options{Scenario: name, Cut: &cuts[i]}
+		})
+		if failed != nil {
+			return failed
+		}
+		fmt.Printf("%s, %d connections broken at each of %d bytes: %s, %s\n", name, len(r.Sent), len(cuts), sum, time.Since(begin).Round(time.Second))
+	}
+	return nil
+}
+
+// sum adds up results.
+type sum struct {
+	mu sync.Mutex
+	engine.Result
+}
+
+func (s *sum) add(r engine.Result) {
+	s.Requests, s.Answered, s.Refused, s.Cut = s.Requests+r.Requests, s.Answered+r.Answered, s.Refused+r.Refused, s.Cut+r.Cut
+	s.Virtual, s.Steps = s.Virtual+r.Virtual, s.Steps+r.Steps
+}
+
+func (s *sum) String() string {
+	return fmt.Sprintf("%d requests (%d answered, %d refused, %d cut off), %d steps, %s of virtual time", s.Requests, s.Answered, s.Refused, s.Cut, s.Steps, s.Virtual.Round(time.Second))
+}
+
+// runAll makes n runs and answers the failure of the first of them that failed, made smaller.
+func runAll(n uint64, workers int, options func(i uint64) engine.Options) (*sum, error) {
 	var next, done atomic.Uint64
-	next.Store(from)
-	var mu sync.Mutex
-	var sum engine.Result
+	total, lowest := &sum{}, n
 	var failed error
-	lowest := from + n
 	var all sync.WaitGroup
+	begin := time.Now()
 	for range workers {
 		all.Go(func() {
 			for {
-				seed := next.Add(1) - 1
-				mu.Lock()
-				stop := seed >= lowest
-				mu.Unlock()
+				i := next.Add(1) - 1
+				total.mu.Lock()
+				stop := i >= lowest
+				total.mu.Unlock()
 				if stop {
 					return
 				}
-				mine := o
-				mine.Seed = seed
-				r, err := engine.Run(mine)
-				mu.Lock()
-				sum.Requests, sum.Answered, sum.Refused, sum.Cut = sum.Requests+r.Requests, sum.Answered+r.Answered, sum.Refused+r.Refused, sum.Cut+r.Cut
-				sum.Virtual, sum.Steps = sum.Virtual+r.Virtual, sum.Steps+r.Steps
-				if err != nil && seed < lowest {
-					lowest, failed = seed, err
+				r, err := engine.Run(options(i))
+				total.mu.Lock()
+				total.add(r)
+				if err != nil && i < lowest {
+					lowest, failed = i, err
 				}
-				mu.Unlock()
+				total.mu.Unlock()
 				if d := done.Add(1); d%1000 == 0 {
-					fmt.Printf("%d seeds, %s\n", d, time.Since(begin).Round(time.Second))
+					fmt.Printf("%d runs, %s\n", d, time.Since(begin).Round(time.Second))
 				}
 			}
 		})
 	}
 	all.Wait()
 	if failed != nil {
-		return smaller(o, failed)
+		return total, smaller(options(lowest), failed)
 	}
-	fmt.Printf("%d seeds from %d: %d requests (%d answered, %d refused, %d cut off), %d steps, %s of virtual time, %s\n", n, from,
-		sum.Requests, sum.Answered, sum.Refused, sum.Cut, sum.Steps, sum.Virtual.Round(time.Second), time.Since(begin).Round(time.Second))
-	return nil
-}
-
-// smaller looks for the fewest requests with which a seed still fails, and says how to run that again.
-func smaller(o engine.Options, failed error) error {
-	var e *engine.Error
-	if !errors.As(failed, &e) {
-		return failed
-	}
-	o.Seed = e.Seed
-	for n := 1; n < 60 && (o.Requests == 0 || n < o.Requests); n++ {
-		with := o
-		with.Requests = n
-		if _, err := engine.Run(with); err != nil {
-			return fmt.Errorf("%w\nagain: go run ./tools/sim -from %d -seeds 1 -requests %d -trace", err, e.Seed, n)
-		}
-	}
-	return fmt.Errorf("%w\nagain: go run ./tools/sim -from %d -seeds 1 -trace", failed, e.Seed)
+	return total, nil
 }
