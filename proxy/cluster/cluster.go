@@ -5,6 +5,7 @@
 package cluster
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ type Cluster struct {
 	name  model.PortName
 	model atomic.Pointer[model.Cluster]
 	set   atomic.Pointer[set]
+	mu    sync.Mutex           // for who makes a plan: the last one made has seen every change
 	plan  atomic.Pointer[plan] // of set; see plan.go
 	turns atomic.Uint64        // of RoundRobin
 	tls   atomic.Pointer[TLS]

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,6 +161,25 @@ func TestChooseAllocatesNothing(t *testing.T) {
 			c.Choose(&choice)
 		}); a > 0 {
 			t.Errorf("policy %d: %v allocations", p, a)
+		}
+	}
+}
+
+// TestPlansOvertake: of plans that are made at the same time the last one knows everything.
+func TestPlansOvertake(t *testing.T) {
+	const n = 8
+	c := spread(model.Balancing{}, n, 1)
+	e := c.Endpoints()
+	for round := range 5000 {
+		for _, v := range []bool{true, false} {
+			var all sync.WaitGroup
+			for i := range n {
+				all.Go(func() { e[i].SetUnhealthy(v) })
+			}
+			all.Wait()
+			if got, _, _ := c.Pick(0, uint64(round)<<51, nil); (got == e[n]) != v {
+				t.Fatalf("round %d, all of the first priority unhealthy: %v; picked of priority %d", round, v, got.Model().Priority)
+			}
 		}
 	}
 }

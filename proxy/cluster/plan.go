@@ -42,9 +42,10 @@ func (p *plan) draw(rnd uint64) share {
 
 func (p *plan) panics(level int) bool { return level < len(p.panic) && p.panic[level] }
 
-// Replan makes the plan anew; it is called when the health of an endpoint has changed. From any goroutine: a plan that
-// is overtaken by another is as good as that one but for a moment.
+// Replan makes the plan anew; it is called when the health of an endpoint has changed. From any goroutine.
 func (c *Cluster) Replan() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	s, b := c.set.Load(), &c.model.Load().Balancing
 	over := uint64(defaultOverprovision)
 	if b.Overprovision > 0 {
