@@ -467,3 +467,32 @@ func TestOutlierLocal(t *testing.T) {
 		waitStates(t, g, name, "healthy", "/failed_outlier_check")
 	}
 }
+
+// TestOutlierRates: who answers every second request with 500 never fails twice in a row, and is ejected all the same; and
+// what is not run any more is undone.
+func TestOutlierRates(t *testing.T) {
+	a, b, c := newPatient(t, "a"), newPatient(t, "b"), newPatient(t, "c")
+	g := start(t, dynamic(time.Minute))
+	cl := eds("one")
+	cl.Balancing.Policy = model.RoundRobin
+	cl.Outlier = strict()
+	cl.Outlier.BaseEjection, cl.Outlier.MaxEjection = time.Hour, time.Hour
+	cl.Outlier.EnforceFailurePercent, cl.Outlier.FailureThreshold, cl.Outlier.FailureMinimumHosts, cl.Outlier.FailureRequestVolume = 100, 50, 3, 4
+	l := listener("l", httpChain("one"))
+	apply(t, g, model.Updates{Clusters: []model.Cluster{cl}, Endpoints: []*model.Endpoints{endpoints("one", a.at, b.at, c.at)}, Listeners: []model.Listener{l}})
+	waitFor(t, g.Ready)
+	at := client(t, g.Listening("l")[0], nil, "1")
+	waitFor(t, func() error {
+		for i := range 40 {
+			c.status.Store(int32(200 + i%2*300))
+			spread(t, at, 3) // one for each
+		}
+		if got := states(g, "one"); !slices.Equal(got, []string{"healthy", "healthy", "/failed_outlier_check"}) {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+	cl.Outlier = nil
+	apply(t, g, model.Updates{Clusters: []model.Cluster{cl}})
+	waitStates(t, g, "one", "healthy", "healthy", "healthy")
+}
