@@ -60,13 +60,16 @@ func (c *client) http2() error {
 	if err := h.f.WriteWindowUpdate(0, 1<<30); err != nil {
 		return err
 	}
-	if c.plan.Rate > 0 {
-		go h.offer()
-	} else if err := h.fill(); err != nil {
-		return err
+	if c.plan.Rate == 0 {
+		if err := h.fill(); err != nil {
+			return err
+		}
 	}
 	if err := h.w.Flush(); err != nil {
 		return err
+	}
+	if c.plan.Rate > 0 {
+		go h.offer() // from here on only with mu
 	}
 	return h.read()
 }
