@@ -51,6 +51,11 @@ func (w *World) join(there, back *pipe) {
 		}
 		p.cutting, p.left = true, c.Byte
 	}
+	if w.cfg.Narrow {
+		for _, p := range [...]*pipe{there, back} {
+			p.window = max(w.cfg.Window>>(2*w.rng.IntN(4)), 1024)
+		}
+	}
 	w.links = append(w.links, link{there, back})
 }
 
@@ -100,4 +105,23 @@ func (l *Loop) Largest() (in, out int) {
 		in, out = max(in, len(c.in)), max(out, len(c.out))
 	}
 	return in, out
+}
+
+// Describe answers what the loop's connections are, for a failure.
+func (l *Loop) Describe() []string {
+	var all []string
+	for _, c := range l.conns {
+		s := fmt.Sprintf("%v to %v: %d received, %d to be sent", c.local, c.remote, len(c.in), len(c.out))
+		for _, f := range [...]struct {
+			is   bool
+			name string
+		}{{c.connecting, "connecting"}, {c.paused, "paused"}, {c.eof, "eof"}, {c.shut, "shut"}, {c.closing, "closing"}, {c.draining, "draining"},
+			{c.rx != nil && c.rx.rst, "reset"}, {c.rx != nil && c.rx.fin, "fin"}, {c.rx != nil && c.rx.cut, "cut"}} {
+			if f.is {
+				s += ", " + f.name
+			}
+		}
+		all = append(all, s)
+	}
+	return all
 }

@@ -16,6 +16,7 @@ type pipe struct {
 	cut     bool          // nobody reads any more
 	starved bool          // the writer found no room
 
+	window  int           // 0: the world's
 	most    int           // bytes of a segment, 0: any; see World.Slow
 	every   time.Duration // least time between two segments
 	sent    int           // bytes that were put into it
@@ -29,6 +30,9 @@ func (p *pipe) send(b []byte) int {
 		return len(b)
 	}
 	window := p.world.cfg.Window
+	if p.window > 0 {
+		window = p.window
+	}
 	if p.most > 0 {
 		window = min(window, 16*p.most)
 	}

@@ -19,6 +19,7 @@ type Config struct {
 	Seed     uint64
 	MaxDelay time.Duration // of one segment, and of the time from an event to the turn that sees it; 0: 5 ms
 	Window   int           // bytes in flight and unread per direction; 0: 64 KiB
+	Narrow   bool          // some directions of some connections have down to a 64th of Window
 	Resets   float64       // chance that a segment resets its connection instead of arriving; 0: none
 	Whole    bool          // reads and writes are not cut short
 	Cut      *Cut          // breaks one connection; nil: none

@@ -93,7 +93,8 @@ func (r *run) settled() error {
 	}
 	for _, p := range r.all() {
 		if n := p.loop.Conns(); n > 0 || p.exchange.Open() > 0 || p.relays.Len() > 0 || p.listener.Pending() > 0 || len(p.served) > 0 || p.pool.Conns() > 0 {
-			return fmt.Errorf("left over at %s: %d connections, %d exchanges, %d relays, %d undecided, %d served, %d pooled", p.name, n, p.exchange.Open(), p.relays.Len(), p.listener.Pending(), len(p.served), p.pool.Conns())
+			return fmt.Errorf("left over at %s: %d connections, %d exchanges, %d relays, %d undecided, %d served, %d pooled: %q",
+				p.name, n, p.exchange.Open(), p.relays.Len(), p.listener.Pending(), len(p.served), p.pool.Conns(), p.loop.Describe())
 		}
 		if !p.loop.Quiet() || p.loop.Armed() > 0 || p.exchange.Lent() != 0 {
 			return fmt.Errorf("left over at %s: %d timers, %d buffers", p.name, p.loop.Armed(), p.exchange.Lent())

@@ -15,15 +15,16 @@ import (
 
 // client is one connection of a program that calls. It knows what it has to get.
 type client struct {
-	run  *run
-	name string
-	rnd  *rand.Rand
-	c    loop.Conn
-	list []*request
-	two  bool
-	over bool // the connection is gone
-	to   netip.AddrPort
-	slow bool
+	run    *run
+	name   string
+	rnd    *rand.Rand
+	c      loop.Conn
+	list   []*request
+	two    bool
+	over   bool // the connection is gone
+	to     netip.AddrPort
+	slow   bool
+	greedy bool // asks for all at once
 
 	abandon loop.Timer
 
@@ -320,7 +321,7 @@ func (c *client) settled2() { c.more2() }
 
 // more2 opens as many streams as are allowed and chance wants.
 func (c *client) more2() {
-	for c.next < len(c.list) && len(c.peer.streams) < int(c.peer.most) && !c.peer.goaway && (len(c.peer.streams) == 0 || c.rnd.IntN(4) > 0) {
+	for c.next < len(c.list) && len(c.peer.streams) < int(c.peer.most) && !c.peer.goaway && (len(c.peer.streams) == 0 || c.greedy || c.rnd.IntN(4) > 0) {
 		r := c.list[c.next]
 		if r.kind == tunnel && !c.peer.connects {
 			c.next++

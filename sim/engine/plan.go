@@ -99,8 +99,13 @@ var sizes = []int{0, 0, 0, 1, 10, 100, 500, 3000, 5000, 20000, 70000}
 
 // plan makes a request.
 func plan(rnd *rand.Rand, id int, f Faults) *request {
-	size := func() int { return sizes[rnd.IntN(len(sizes))] + rnd.IntN(3) }
 	one := func(n int) bool { return rnd.IntN(n) == 0 }
+	size := func() int {
+		if one(250) {
+			return 200_000 + rnd.IntN(200_000) // more than every watermark
+		}
+		return sizes[rnd.IntN(len(sizes))] + rnd.IntN(3)
+	}
 	r := &request{id: id, method: []string{"GET", "GET", "PUT", "POST", "POST", "DELETE", "HEAD", "PATCH"}[rnd.IntN(8)], status: 200, breaks: -1}
 	switch r.method {
 	case "PUT", "POST", "PATCH":
@@ -128,6 +133,9 @@ func (r *request) turn(rnd *rand.Rand, k kind) {
 	*r = request{id: r.id, kind: k, method: "GET", body: r.body, answer: r.answer, early: rnd.IntN(2) == 0, status: 200, breaks: r.breaks}
 	if k == tunnel || k == stream {
 		r.body = max(r.body, rnd.IntN(70000)>>rnd.IntN(16))
+		if rnd.IntN(10) == 0 {
+			r.body = 200_000 + rnd.IntN(200_000)
+		}
 		return
 	}
 	r.method, r.chunked, r.streamed, r.answerTrails, r.early = "POST", true, true, true, false

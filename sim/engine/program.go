@@ -100,10 +100,8 @@ func (s *caller) EOF() {
 		s.tunnelEnd()
 		return
 	}
-	if s.one != nil && s.now == nil || s.two != nil && len(s.two.streams) == 0 {
-		s.quit = true
-		s.c.Close()
-	}
+	s.quit = true // what is incomplete stays so
+	s.c.Close()
 }
 func (s *caller) Writable() {}
 func (s *caller) Closed(err error) {

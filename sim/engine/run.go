@@ -108,7 +108,7 @@ func Run(o Options) (Result, error) {
 		f = *o.Faults
 	}
 	rnd := chance(o.Seed, 2)
-	cfg := sim.Config{Seed: o.Seed, Window: []int{64 << 10, 64 << 10, 8 << 10, 1 << 10}[rnd.IntN(4)], Cut: o.Cut}
+	cfg := sim.Config{Seed: o.Seed, Window: []int{64 << 10, 64 << 10, 8 << 10, 1 << 10}[rnd.IntN(4)], Narrow: rnd.IntN(2) == 0, Cut: o.Cut}
 	if resets := []float64{0.001, 0.01}[rnd.IntN(2)]; f.Resets {
 		cfg.Resets = resets
 	}
@@ -290,12 +290,15 @@ func (r *run) ask(limit int) {
 func (r *run) fill(c *client, limit int) {
 	// Some connections carry more than their window, in bodies that nobody waits for: what is lost of it is missed.
 	many, heavy, slow := 1+c.rnd.IntN(12), c.two && c.rnd.IntN(10) == 0, r.faults.Slow && c.rnd.IntN(3) == 0
+	down := heavy && c.rnd.IntN(2) == 0 // or many answers at once, which have to wait for windows
 	if heavy {
 		many = 40
 	}
 	for i := range many {
 		q := plan(c.rnd, len(r.requests), r.faults)
 		switch n := c.rnd.IntN(12); {
+		case down:
+			q.method, q.body, q.chunked, q.trailers, q.answer, q.status = "GET", 0, false, false, 70000, 200
 		case heavy:
 			q.method, q.body, q.early, q.trailers = "PUT", 70000, true, false
 		case n == 0 && (c.two || i == many-1):
@@ -319,7 +322,7 @@ func (r *run) fill(c *client, limit int) {
 		r.requests = append(r.requests, q)
 		c.list = append(c.list, q)
 	}
-	c.slow = slow
+	c.slow, c.greedy = slow, down
 }
 
 // add has a client begin some time from now.
