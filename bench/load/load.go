@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind is what is measured.
@@ -133,8 +135,21 @@ func (c *client) wait() (time.Time, bool) {
 	if due.After(c.end) {
 		return due, false
 	}
-	time.Sleep(due.Sub(now))
-	return due, true
+	return due, c.sleepUntil(due) == nil
+}
+
+// sleepUntil sleeps in the kernel: the runtime's timers are late by up to a millisecond, which is more than a proxy adds.
+func (c *client) sleepUntil(due time.Time) error {
+	for {
+		left := time.Until(due)
+		if left <= 0 {
+			return nil
+		}
+		ts := unix.NsecToTimespec(int64(left))
+		if err := unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil); err != nil && err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func (c *client) count(since time.Time) {
