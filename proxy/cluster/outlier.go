@@ -65,12 +65,10 @@ func (t *tally) answered(e *Endpoint, status int) {
 	}
 	if status < 502 || status > 504 {
 		zero(&t.gateway)
-	} else if t.gateway.Add(1) == o.ConsecutiveGateway {
-		t.trip(e, health.ConsecutiveGateway)
+	} else {
+		t.more(e, &t.gateway, o.ConsecutiveGateway, health.ConsecutiveGateway)
 	}
-	if t.fives.Add(1) == o.Consecutive5xx {
-		t.trip(e, health.Consecutive5xx)
-	}
+	t.more(e, &t.fives, o.Consecutive5xx, health.Consecutive5xx)
 }
 
 func (t *tally) reached(e *Endpoint, final bool) {
@@ -92,9 +90,7 @@ func (t *tally) missed(e *Endpoint, late bool) {
 	case o == nil:
 	case o.SplitLocal:
 		t.rates[health.Local].total.Add(1)
-		if t.local.Add(1) == o.ConsecutiveLocal {
-			t.trip(e, health.ConsecutiveLocal)
-		}
+		t.more(e, &t.local, o.ConsecutiveLocal, health.ConsecutiveLocal)
 	case late:
 		t.answered(e, 504)
 	default:
@@ -109,20 +105,23 @@ func zero(n *atomic.Uint32) {
 	}
 }
 
-// trip tells whoever watches.
-func (t *tally) trip(e *Endpoint, why health.Why) {
-	t.tripped.Or(1 << why)
-	e.cluster.nudge()
+// more counts one more failure in a row and tells whoever watches, once, when they are too many. A threshold may have been
+// lowered below what was counted.
+func (t *tally) more(e *Endpoint, row *atomic.Uint32, most uint32, why health.Why) {
+	if n := row.Add(1); most > 0 && n >= most && t.tripped.Or(1<<why)>>why&1 == 0 {
+		e.cluster.nudge()
+	}
 }
 
 // Tripped answers whether the endpoint has failed so often in a row, since the last call, that why holds. It then begins
 // to count anew. For who watches.
 func (e *Endpoint) Tripped(why health.Why) bool {
 	t := e.tally.Load()
-	if t == nil || t.tripped.And(^(uint32(1)<<why))>>why&1 == 0 {
+	if t == nil || t.tripped.Load()>>why&1 == 0 {
 		return false
 	}
-	t.row(why).Store(0)
+	t.row(why).Store(0) // first: more failures may come between
+	t.tripped.And(^(uint32(1) << why))
 	return true
 }
 

@@ -136,3 +136,19 @@ func TestBornUnhealthy(t *testing.T) {
 		t.Errorf("unhealthy: %v %v", e[0].Unhealthy(), e[1].Unhealthy())
 	}
 }
+
+// TestLoweredThreshold: a threshold that is lowered below what was counted holds at once.
+func TestLoweredThreshold(t *testing.T) {
+	c, e := outlying(&model.Outlier{Consecutive5xx: 20})
+	for range 10 {
+		e.Answered(500)
+	}
+	c.Set(&model.Cluster{Outlier: &model.Outlier{Consecutive5xx: 5}})
+	e.Answered(500)
+	if !e.Tripped(health.Consecutive5xx) {
+		t.Error("11 responses of 500 in a row are not too many by a threshold of 5")
+	}
+	if e.Answered(500); e.Tripped(health.Consecutive5xx) {
+		t.Error("one more is too many again")
+	}
+}

@@ -461,8 +461,8 @@ func (t *client1) Head(h *message.Head, end bool) {
 		s.unread = 0
 		s.resume()
 	case h.Status < 200:
-		if s.old {
-			return // HTTP/1.0 knows no interim responses
+		if s.old || s.c.Buffered() > unread {
+			return // HTTP/1.0 knows no interim responses; who reads none is sent no more of them
 		}
 		s.expects = s.expects && h.Status != 100
 	default:
@@ -479,6 +479,9 @@ func (t *client1) Head(h *message.Head, end bool) {
 	s.out = http1.AppendResponse(s.out[:0], h, f)
 	s.c.Write(s.out)
 	s.wrote = true
+	if s.state == inTunnel && s.eof && s.x != nil {
+		s.x.Data(nil, true) // it had ended before there was a tunnel
+	}
 }
 
 // frame chooses how the client finds the end of the response.

@@ -327,11 +327,12 @@ func (e *events2) HeadTooLarge(s *http2.Stream) {
 
 // Head implements exchange.Client.
 func (t *stream2) Head(h *message.Head, end bool) {
-	if t.broken {
-		return
+	u := t.conn
+	if t.broken || h.Status < 200 && h.Status != 101 && u.c.Buffered()+len(u.h2.Output()) > unread {
+		return // who reads no interim responses is sent no more of them
 	}
-	t.conn.h2.Head(t.s, h, end)
-	t.conn.flush()
+	u.h2.Head(t.s, h, end)
+	u.flush()
 }
 
 // Data implements exchange.Client. A client may open windows wider than we want to hold, so the connection's

@@ -144,7 +144,11 @@ func (x *Exchange) requestTimeout() {
 	case x.tunnel && x.until != 0 && x.w.cfg.Loop.Now() >= x.until:
 		x.fail(failure.StreamDuration)
 	case x.tunnel:
-		x.fail(failure.IdleTimeout)
+		if left := x.stirred + tunnelLinger - x.w.cfg.Loop.Now(); left > 0 {
+			x.w.cfg.Loop.Arm(&x.requestTimer, left)
+		} else {
+			x.fail(failure.IdleTimeout)
+		}
 	default:
 		x.fail(x.late)
 	}

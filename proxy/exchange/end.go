@@ -70,7 +70,11 @@ func (x *Exchange) answer(reason failure.Reason) {
 	if x.origin.HTTP != nil && x.rec.Method != "HEAD" {
 		x.rec.ResponseBytes = int64(len(r.text))
 	}
-	x.rec.Status = r.send(x.client, x.rec.Method == "HEAD")
+	x.rec.Status = r.head.Status
+	if rest := r.send(x.client, x.rec.Method == "HEAD"); len(rest) > 0 && !x.finished {
+		x.hold(rest, true) // its length has been stated; settle ends the exchange
+		return
+	}
 	x.finish()
 }
 
@@ -112,15 +116,14 @@ func (r *reply) make(reason failure.Reason, id []byte, grpc bool) {
 	h.ContentLength = int64(len(r.text))
 }
 
-// send sends the answer and tells its HTTP status.
-func (r *reply) send(c Client, head bool) (status int) {
-	status = r.head.Status
+// send sends the answer and tells what of its body the client does not take now.
+func (r *reply) send(c Client, head bool) (rest []byte) {
 	head = head || len(r.text) == 0
 	c.Head(&r.head, head)
-	if !head {
-		c.Data(r.text, true)
+	if head {
+		return nil
 	}
-	return status
+	return r.text[c.Data(r.text, true):]
 }
 
 // finish ends the exchange: what it held is given back and the record handed on.
@@ -153,5 +156,6 @@ func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason) {
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Protocol, x.rec.RequestID = model.ProtocolHTTP, x.newID()
 	x.answer(reason)
+	x.finish() // whatever the client has taken: its connection, or stream, ends
 	x.leave()
 }

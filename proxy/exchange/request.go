@@ -245,5 +245,5 @@ func (x *Exchange) leave() *Exchange {
 	return nil
 }
 
-// tunnelLinger is how long one direction of a tunnel may stay open after the other has ended.
+// tunnelLinger is how long one direction of a tunnel may stay open, without a byte, after the other has ended.
 const tunnelLinger = 5 * time.Minute

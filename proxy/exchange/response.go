@@ -231,13 +231,15 @@ func (x *Exchange) Writable() {
 // settle ends what is complete: the attempt, once its response is here and its request has gone out, so that its connection
 // can serve another; the exchange, once the client has the response. A tunnel needs both directions.
 func (x *Exchange) settle() {
-	if x.finished || !x.begun || !x.over {
+	switch {
+	case x.finished || !x.begun:
 		return
-	}
-	if x.tunnel && !x.endSent {
+	case x.tunnel && x.over != x.endSent:
 		if !x.requestTimer.Armed() {
 			x.w.cfg.Loop.Arm(&x.requestTimer, tunnelLinger)
 		}
+		return
+	case !x.over:
 		return
 	}
 	if x.endSent && x.stream != nil {

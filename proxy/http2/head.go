@@ -113,8 +113,8 @@ func (c *Conn) newRequest(id uint32, code ErrCode) {
 	case c.streams.n >= int(c.cfg.MaxConcurrent):
 		c.refuseID(id, RefusedStream)
 		return
-	case code != NoError || c.pending.broken || end && h.ContentLength > 0:
-		c.refuseID(id, ProtocolError)
+	case code != NoError || c.pending.broken || h.ContentLength > 0 && (end || h.Upgrade != nil || string(h.Method) == "CONNECT"):
+		c.refuseID(id, ProtocolError) // CONNECT has no content (RFC 9110 section 9.3.6); what follows goes through a tunnel
 		return
 	}
 	s := c.take(id)

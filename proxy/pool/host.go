@@ -144,6 +144,7 @@ func (h *host) dial() {
 		return
 	}
 	u := upstream.NewHTTP2With(&cfg.Shared, h, h.options())
+	u.Within(h.timeout)
 	h.conns[u] = h.born()
 	switch {
 	case h.target.Kind == H2C:
@@ -209,7 +210,13 @@ func (h *host) Up(c upstream.Conn) {
 	} else {
 		h.shared = append(h.shared, c)
 	}
+	l := h.conns[c]
+	l.up = true
+	h.conns[c] = l
 	h.serve()
+	if l.old {
+		c.Retire()
+	}
 	h.connect()
 	if h.pool.draining {
 		h.retireIdle()
@@ -287,9 +294,15 @@ func (h *host) retireIdle() {
 	}
 }
 
-// retire ends all connections, those with requests when these are done.
+// retire ends all connections, those with requests when these are done. Those that are being made serve who waits for
+// them first: that a target is given up is no failure to connect to it.
 func (h *host) retire() {
-	for c := range h.conns {
+	for c, l := range h.conns {
+		if !l.up && h.waiting > 0 {
+			l.old = true
+			h.conns[c] = l
+			continue
+		}
 		c.Retire()
 	}
 	if h.spare != nil {

@@ -11,6 +11,8 @@ import (
 type life struct {
 	served uint64        // what Served answered at the last sweep
 	born   time.Duration // loop time at which it was started
+	up     bool
+	old    bool // it ends as soon as who waits for it is served
 }
 
 func (h *host) born() life { return life{born: h.pool.cfg.Loop.Now()} }

@@ -297,3 +297,36 @@ func TestBlank(t *testing.T) {
 		t.Error("ready was called after cancel")
 	}
 }
+
+// A target that is given up while a connection to it is being made still serves who waits for that.
+func TestRetireWhileDialing(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	defer srv.Close()
+	b := newBench(t, pool.Config{})
+	target := pool.Target{Kind: pool.HTTP1, Address: address(t, srv.Listener.Addr().String())}
+	u := newUser()
+	b.do(func() {
+		u.get(b.pool, &target)
+		b.pool.Retire(func(*pool.Target) bool { return true })
+	})
+	b.until("an answer", func() bool { return u.ended || u.failed != failure.None })
+	if u.status != 200 {
+		t.Errorf("%+v", u)
+	}
+	b.until("nothing left", func() bool { return b.pool.Conns() == 0 })
+}
+
+// A kernel accepts connections for a program that hangs: who waits for HTTP/2 with it is told in time.
+func TestSilentH2C(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	b := newBench(t, pool.Config{ConnectTimeout: 100 * time.Millisecond})
+	target := pool.Target{Kind: pool.H2C, Address: address(t, ln.Addr().String())}
+	u := newUser()
+	b.do(func() { u.get(b.pool, &target) })
+	b.until("a failure", func() bool { return u.failed == failure.ConnectTimeout })
+	b.until("nothing left", func() bool { return b.pool.Conns() == 0 })
+}

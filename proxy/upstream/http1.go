@@ -345,7 +345,7 @@ func (t *stream1) Data(p []byte, end bool) int {
 	}
 	if end {
 		u.sent = true
-		if u.offer {
+		if u.offer && u.state != inBody { // declined: many programs take our end for our going away
 			u.c.CloseWrite()
 		}
 	}

@@ -31,6 +31,7 @@ type HTTP2 struct {
 	every, patience time.Duration // of PINGs, 0: none; and of what has to come within
 	ping            loop.Timer
 	told            bool // since the last PING the peer has said something
+	within          time.Duration
 }
 
 // stream2 is one request on an HTTP2. It is recycled by its connection.
@@ -70,6 +71,9 @@ const boundless = 1 << 30
 
 // resets is how many frames the peer may send in vain: a program that breaks off many responses does no harm to others.
 const resets = 100_000
+
+// Within says in how long after Opened the peer's settings have to come; 0: there is no bound. Call it before.
+func (u *HTTP2) Within(d time.Duration) { u.within = d }
 
 // Attach says which connection carries u.
 func (u *HTTP2) Attach(c loop.Conn) { u.c = c }
@@ -182,7 +186,20 @@ func (u *HTTP2) flush() {
 }
 
 // Opened implements loop.Handler.
-func (u *HTTP2) Opened() { u.flush() }
+func (u *HTTP2) Opened() {
+	if u.within > 0 {
+		u.ping.Expired = u.mute
+		u.c.Loop().Arm(&u.ping, u.within)
+	}
+	u.flush()
+}
+
+// mute gives up a peer that has not sent its settings: a kernel accepts connections for a program that hangs.
+func (u *HTTP2) mute() {
+	u.cause = loop.ErrConnectTimeout
+	u.stop()
+	u.c.Reset()
+}
 
 // Data implements loop.Handler.
 func (u *HTTP2) Data(p []byte) int {
@@ -335,6 +352,9 @@ func (e *events2) Settings() {
 	case u.ending || u.down:
 	case !u.up:
 		u.up = true
+		if u.ping.Armed() {
+			u.c.Loop().Disarm(&u.ping)
+		}
 		u.keepAlive()
 		u.owner.Up(u)
 	default:
