@@ -114,6 +114,16 @@ func TestChainFields(t *testing.T) {
 			"GET / HTTP/1.1\r\nHost: a\r\n\r\n", nil, []string{"x-forwarded-for"}},
 		{"edge request id", with(func(m *model.HTTP) { m.UseRemoteAddress = true }),
 			"GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 192.0.2.1\r\nx-request-id: mine\r\n\r\n", []string{"x-request-id: "}, []string{"mine"}},
+		{"edge request id, private network", with(func(m *model.HTTP) { m.UseRemoteAddress = true }),
+			"GET / HTTP/1.1\r\nHost: a\r\nx-request-id: mine\r\n\r\n", []string{"x-request-id: "}, []string{"mine"}},
+		{"what no client says", usual,
+			"GET / HTTP/1.1\r\nHost: a\r\nX-Envoy-Internal: true\r\nx-envoy-max-retries: 9\r\nx-envoy-original-path: /o\r\nx-envoy-mine: 1\r\nx-envoy-internal: true\r\nx-last: 1\r\n\r\n",
+			[]string{"x-envoy-original-path: /o\r\n", "x-envoy-mine: 1\r\n", "x-last: 1\r\n"}, []string{"nternal", "retries"}},
+		{"what no client of an edge says", with(func(m *model.HTTP) { m.UseRemoteAddress = true }),
+			"GET / HTTP/1.1\r\nHost: a\r\nx-envoy-external-address: 192.0.2.9\r\nx-envoy-original-path: /o\r\nx-envoy-internal: true\r\nx-envoy-original-dst-host: 192.0.2.8:1\r\n\r\n",
+			[]string{"x-envoy-external-address: 127.0.0.1\r\n", "x-envoy-original-dst-host: "}, []string{"192.0.2.9", "original-path", "internal"}},
+		{"external address by trusted hop", with(func(m *model.HTTP) { m.UseRemoteAddress, m.XFFTrustedHops = true, 1 }),
+			"GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 192.0.2.1\r\n\r\n", []string{"x-envoy-external-address: 192.0.2.1\r\n"}, nil},
 		{"kept request id", with(func(m *model.HTTP) { m.UseRemoteAddress, m.KeepRequestID = true, true }),
 			"GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-for: 192.0.2.1\r\nx-request-id: mine\r\n\r\n", []string{"x-request-id: mine\r\n"}, nil},
 		{"no request id", with(func(m *model.HTTP) { m.RequestID = false }), "GET / HTTP/1.1\r\nHost: a\r\n\r\n", nil, []string{"x-request-id"}},
@@ -184,6 +194,25 @@ func TestChainRefuses(t *testing.T) {
 				t.Errorf("got %d %v %q", res.StatusCode, res.Header, body)
 			}
 		})
+	}
+}
+
+// TestChainDate: a response without a date gets one, made here or not; one that has a date keeps it (RFC 9110 section 6.6.1).
+func TestChainDate(t *testing.T) {
+	m := model.HTTP{ServerName: "envoy", HTTP1: model.HTTP1Options{AbsoluteURL: true}}
+	for request, status := range map[string]int{"GET / HTTP/1.1\r\nHost: a\r\n\r\n": 200, "GET / HTTP/1.0\r\n\r\n": 426} {
+		res, _ := seen(t, chain(t, m, mirror(t)), request)
+		when, err := http.ParseTime(res.Header.Get("Date"))
+		if res.StatusCode != status || err != nil || time.Since(when).Abs() > time.Minute {
+			t.Errorf("%d, date %q", res.StatusCode, res.Header["Date"])
+		}
+	}
+	const own = "Thu, 01 Jan 2026 00:00:00 GMT"
+	dated := script(t, func([]byte) []byte {
+		return []byte("HTTP/1.1 200 OK\r\ndate: " + own + "\r\nContent-Length: 0\r\n\r\n")
+	})
+	if res, _ := seen(t, chain(t, m, dated), "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); len(res.Header["Date"]) != 1 || res.Header.Get("Date") != own {
+		t.Errorf("dates %q", res.Header["Date"])
 	}
 }
 

@@ -14,10 +14,9 @@ import (
 
 // extra is what only an exchange with Origin.HTTP has.
 type extra struct {
-	caller   netip.AddrPort // who the request is from, as trusted proxies say
-	internal bool           // the caller is in a private network and no proxy stands between
-	secure   bool           // the client's connection is TLS, as the nearest trusted proxy says
-	moved    bool           // the path was unescaped and the client is to ask for that
+	caller netip.AddrPort // who the request is from, as trusted proxies say
+	secure bool           // the client's connection is TLS, as the nearest trusted proxy says
+	moved  bool           // the path was unescaped and the client is to ask for that
 }
 
 // receive does what comes before the route. It answers None, or why the request is refused; x.moved: a redirect.
@@ -57,12 +56,7 @@ func (x *Exchange) keepString(s string) []byte {
 func (x *Exchange) identify(c *model.HTTP) {
 	conn := x.origin.Conn
 	x.caller, x.secure = conn.Remote, conn.TLS != nil
-	said := 0
-	for i := range x.head.Fields {
-		if message.EqualFold(x.head.Fields[i].Name, fieldForwarded) {
-			said++
-		}
-	}
+	x.distrust(c.UseRemoteAddress)
 	skip := int(c.XFFTrustedHops)
 	if c.UseRemoteAddress {
 		skip--
@@ -72,7 +66,9 @@ func (x *Exchange) identify(c *model.HTTP) {
 			x.caller = netip.AddrPortFrom(a, 0)
 		}
 	}
-	x.internal = said == 0 && private(x.caller.Addr())
+	if c.UseRemoteAddress {
+		x.tellExternal(x.caller.Addr().Unmap())
+	}
 	if c.UseRemoteAddress && !c.SkipXFFAppend {
 		x.appendForwarded(conn.Remote.Addr().Unmap())
 	}
@@ -109,12 +105,6 @@ func address(b []byte) (netip.Addr, bool) {
 	n := copy(text[:], b)
 	a, err := netip.ParseAddr(string(text[:n]))
 	return a.Unmap(), err == nil && a.Zone() == ""
-}
-
-// private reports whether a is an address of a private network or of this machine.
-func private(a netip.Addr) bool {
-	a = a.Unmap()
-	return a.IsPrivate() || a.IsLoopback()
 }
 
 // appendForwarded puts the peer's address behind what proxies before us have said.
@@ -163,7 +153,7 @@ func (x *Exchange) forwardedProto(anew bool) {
 // number gives the request its identifier. An edge client's own is replaced unless it is to be kept.
 func (x *Exchange) number(c *model.HTTP) {
 	id := x.rec.RequestID
-	if len(id) > 0 && c.UseRemoteAddress && !x.internal && !c.KeepRequestID {
+	if len(id) > 0 && c.UseRemoteAddress && !c.KeepRequestID {
 		x.head.Remove(fieldRequest)
 		id = nil
 	}
@@ -222,6 +212,11 @@ func (x *Exchange) dress(h *message.Head, own bool) {
 	case !h.Has("server"):
 		h.Add(nameServer, x.keepString(c.ServerName))
 	}
+	if h.Status >= 200 && !h.Has("date") {
+		n := len(x.notes)
+		x.notes = append(x.notes, x.w.date()...)
+		h.Add(nameDate, x.notes[n:len(x.notes):len(x.notes)])
+	}
 	if c.Via != "" && !own {
 		h.Add(nameVia, x.keepString(c.Via))
 	}
@@ -234,6 +229,7 @@ func (x *Exchange) dress(h *message.Head, own bool) {
 var (
 	nameVia     = []byte("via")
 	nameServer  = []byte("server")
+	nameDate    = []byte("date")
 	nameConnect = []byte("connect")
 	schemeHTTP  = []byte("http")
 	schemeHTTPS = []byte("https")

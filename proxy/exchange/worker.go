@@ -23,6 +23,8 @@ type Worker struct {
 	said    saidAddress    // likewise an address
 	entry   observe.Entry  // of the access log, reused
 	served  int            // of them, those that other proxies sent
+	dated   int64          // second that today is of
+	today   []byte
 }
 
 // NewWorker makes the worker of one loop.
@@ -42,6 +44,16 @@ func (w *Worker) Open() int { return w.open }
 
 // Served answers how many of them another proxy of the mesh has sent: they are the program's to answer.
 func (w *Worker) Served() int { return w.served }
+
+// date answers the time as RFC 9110 section 5.6.7 writes it, until the next call. Whoever has a clock puts it into
+// a response without one (section 6.6.1).
+func (w *Worker) date() []byte {
+	if t := w.cfg.Loop.Wall(); w.today == nil || t.Unix() != w.dated {
+		w.dated = t.Unix()
+		w.today = t.UTC().AppendFormat(w.today[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
+	}
+	return w.today
+}
 
 // get answers an exchange in its first state.
 func (w *Worker) get() *Exchange {
