@@ -39,7 +39,8 @@ type conn1 struct {
 	eof      bool // the client has ended its direction
 	paused   bool
 	stalled  bool // Data took nothing
-	draining bool
+	leaving  bool // the next response that can says that it is the last
+	draining bool // nothing comes after the exchange under way
 	closed   bool
 	spoke    bool // a request was read: the client does speak HTTP
 
@@ -154,7 +155,7 @@ func (s *conn1) readHead(p []byte) int {
 	s.old, s.isHead = h.Version == message.HTTP10, string(h.Method) == "HEAD"
 	s.connect, s.expects = string(h.Method) == "CONNECT", h.Continue
 	s.served++
-	s.last = h.Close || s.draining || s.served == s.cfg.MaxRequests
+	s.last = h.Close || s.draining || s.leaving || s.served == s.cfg.MaxRequests
 	if why := s.unwanted(h, p); why != failure.None {
 		s.refuse(why)
 		return len(p)
@@ -394,11 +395,14 @@ func (s *conn1) expired() {
 }
 
 // Leave implements Drainer.
-func (s *conn1) Leave() { s.draining, s.last = true, true }
+func (s *conn1) Leave() {
+	s.leaving = true
+	s.last = s.last || s.answer == answerNone // else the client has been told that it may go on
+}
 
 // Drain implements Drainer.
 func (s *conn1) Drain() {
-	s.Leave()
+	s.draining, s.last = true, true
 	if s.state == inHead && s.x == nil && !s.partial && !s.closed {
 		s.closeNow()
 	}

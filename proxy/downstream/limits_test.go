@@ -143,6 +143,41 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// Leaving while a response is under way whose head has gone out already, and so could not say that it is the last, answers the next
+// request as well.
+func TestLeaveInResponse(t *testing.T) {
+	release := make(chan struct{})
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "do")
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/slow" {
+			<-release
+		}
+		fmt.Fprint(w, "ne")
+	})
+	var served downstream.Drainer
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), wrap: func(c loop.Conn, serve func(c loop.Conn) loop.Handler) loop.Handler {
+		h := serve(c)
+		served = h.(downstream.Drainer)
+		return h
+	}})
+	c := raw(t, p)
+	c.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, err := c.r.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	p.do(func() { served.Leave() })
+	close(release)
+	for _, last := range []bool{false, true} {
+		if res, body := c.response("GET"); body != "done" || res.Close != last {
+			t.Fatalf("%v %q", res.Header, body)
+		}
+		if !last {
+			c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		}
+	}
+}
+
 // A program behind a published port learns its caller's address.
 func TestForwarded(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
