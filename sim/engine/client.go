@@ -27,6 +27,7 @@ type client struct {
 	greedy bool // asks for all at once
 
 	abandon loop.Timer
+	nap     *nap
 
 	// HTTP/1.
 	m      message1
@@ -77,6 +78,7 @@ func (c *client) breakOff() {
 
 // Opened implements loop.Handler.
 func (c *client) Opened() {
+	c.nap = c.run.napping(c.rnd, c.c)
 	if c.slow {
 		c.run.slowDown(c.rnd, c.c, 1, 4)
 	}
@@ -89,6 +91,7 @@ func (c *client) Opened() {
 }
 
 func (c *client) Data(p []byte) int {
+	c.nap.tired()
 	var n int
 	var err error
 	if c.two {
@@ -120,6 +123,9 @@ func (c *client) Writable() {}
 // Closed implements loop.Handler: what has no answer now never gets one.
 func (c *client) Closed(err error) {
 	c.over = true
+	if c.nap != nil {
+		c.nap.end()
+	}
 	c.run.clients.Disarm(&c.abandon)
 	c.run.clients.Disarm(&c.expect)
 	if c.peer != nil {

@@ -101,7 +101,7 @@ var sizes = []int{0, 0, 0, 1, 10, 100, 500, 3000, 5000, 20000, 70000}
 func plan(rnd *rand.Rand, id int, f Faults) *request {
 	one := func(n int) bool { return rnd.IntN(n) == 0 }
 	size := func() int {
-		if one(250) {
+		if one(150) {
 			return 200_000 + rnd.IntN(200_000) // more than every watermark
 		}
 		return sizes[rnd.IntN(len(sizes))] + rnd.IntN(3)

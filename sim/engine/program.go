@@ -22,6 +22,7 @@ type program struct {
 // serve takes over a connection of the program's.
 func (g *program) serve(c loop.Conn) loop.Handler {
 	s := &caller{g: g, c: c, rnd: rand.New(rand.NewPCG(g.rnd.Uint64(), 3))}
+	s.nap = g.run.napping(s.rnd, c)
 	g.run.slowDown(s.rnd, c, 4, 200)
 	return s
 }
@@ -39,7 +40,7 @@ type caller struct {
 	sent bool     // its response has gone
 	quit bool     // nothing is read any more
 	end1 bool     // close when the response is out
-	told bool     // our direction of a tunnel has ended
+	nap  *nap
 }
 
 func (s *caller) Opened() {}
@@ -48,6 +49,7 @@ func (s *caller) Data(p []byte) int {
 	if s.quit {
 		return len(p)
 	}
+	s.nap.tired()
 	if s.one == nil && s.two == nil {
 		if p[0] != 'P' {
 			s.one = &message1{}
@@ -105,6 +107,7 @@ func (s *caller) EOF() {
 }
 func (s *caller) Writable() {}
 func (s *caller) Closed(err error) {
+	s.nap.end()
 	s.g.run.trace("program %s: a connection is closed: %v", s.g.name, err)
 	s.quit = true
 	if s.two != nil {

@@ -23,6 +23,7 @@ type run struct {
 	faults   Faults
 	calm     bool // nothing may go wrong
 	severed  bool // one connection is cut
+	naps     bool // ends read nothing now and then
 	requests []*request
 	clients  *sim.Loop
 	callers  []oracle
@@ -81,7 +82,6 @@ type Result struct {
 	Steps                            int
 	Faults                           Faults
 	Sent                             [][2]int // bytes of every connection, there and back
-	Sum                              uint64   // of all that was traced: two runs of one seed have the same
 }
 
 // Error is a run that went wrong.
@@ -113,6 +113,7 @@ func Run(o Options) (Result, error) {
 		cfg.Resets = resets
 	}
 	r := &run{seed: o.Seed, world: sim.New(cfg), faults: f, calm: f == Faults{} && o.Cut == nil, severed: o.Cut != nil, most: most, tell: o.Trace}
+	r.naps = rnd.IntN(2) == 0 && o.Scenario == ""
 	r.build(o)
 	steps, err := r.play()
 	if err == nil {

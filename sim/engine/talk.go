@@ -64,6 +64,7 @@ type talker struct {
 	to      netip.AddrPort
 	slow    bool
 	greeted int // bytes of the banner that have come
+	nap     *nap
 	s       speech
 	abandon loop.Timer
 }
@@ -87,6 +88,7 @@ func (t *talker) start() {
 
 // Opened implements loop.Handler.
 func (t *talker) Opened() {
+	t.nap = t.run.napping(t.s.rnd, t.s.c)
 	if t.slow {
 		t.run.slowDown(t.s.rnd, t.s.c, 1, 4)
 	}
@@ -97,6 +99,7 @@ func (t *talker) Opened() {
 
 func (t *talker) Data(p []byte) int {
 	n := len(p)
+	t.nap.tired()
 	if t.run.banner && t.greeted < len(banner) {
 		k := min(len(p), len(banner)-t.greeted)
 		if string(p[:k]) != string(banner[t.greeted:t.greeted+k]) {
@@ -124,6 +127,9 @@ func (t *talker) EOF() {
 func (t *talker) Writable() { t.s.speak() }
 func (t *talker) Closed(error) {
 	t.s.over = true
+	if t.nap != nil {
+		t.nap.end()
+	}
 	t.run.clients.Disarm(&t.s.timer)
 	t.run.clients.Disarm(&t.abandon)
 	if t.r.outcome == "" {
@@ -182,6 +188,7 @@ func (g *program) talk(c loop.Conn) loop.Handler {
 	s := &listening{g: g}
 	s.s = speech{c: c, rnd: rand.New(rand.NewPCG(g.rnd.Uint64(), 7)), brk: -1}
 	s.s.timer.Expired = s.s.speak
+	s.nap = g.run.napping(s.s.rnd, c)
 	g.run.slowDown(s.s.rnd, c, 4, 200)
 	return s
 }
@@ -191,6 +198,8 @@ type listening struct {
 	g *program
 	r *request
 	s speech
+
+	nap *nap
 }
 
 // Opened implements loop.Handler.
@@ -202,6 +211,7 @@ func (s *listening) Opened() {
 
 func (s *listening) Data(p []byte) int {
 	n := 0
+	s.nap.tired()
 	if s.r == nil {
 		if len(p) < opening {
 			return 0
@@ -244,6 +254,7 @@ func (s *listening) EOF() {
 }
 func (s *listening) Writable() { s.s.speak() }
 func (s *listening) Closed(error) {
+	s.nap.end()
 	s.s.over = true
 	s.s.c.Loop().Disarm(&s.s.timer)
 }

@@ -49,7 +49,7 @@ func (c *client) tunnelEnd() {
 	if err := c.whole(r, true, c.got, nil, ""); err != nil {
 		c.run.fail("client %s: %v", c.name, err)
 	}
-	c.c.Close()
+	c.c.CloseWrite() // the program hears us out
 }
 
 // switchTo agrees to switch.
