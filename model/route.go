@@ -12,6 +12,8 @@ type RouteTable struct {
 	Hosts  []VirtualHost
 	// IgnorePort of the authority when it is compared with the hosts' domains.
 	IgnorePort bool
+	// AnyCluster: in a file, a route may name a cluster that is not there, and answers 503.
+	AnyCluster bool
 }
 
 // VirtualHost is the routes of some domains. Exact domains win over "*.suffix", those over "prefix.*", and "*" is

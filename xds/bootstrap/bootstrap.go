@@ -4,8 +4,10 @@
 package bootstrap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -59,6 +61,9 @@ func Decode(name string, text []byte) (*model.Bootstrap, error) {
 	if err := yaml.Unmarshal(text, &root); err != nil {
 		return nil, syntax(name, err)
 	}
+	if err := alone(name, text); err != nil {
+		return nil, err
+	}
 	if len(root.Content) == 0 || root.Content[0].Kind != yaml.MappingNode {
 		return nil, &Error{File: name, Line: max(root.Line, 1), Why: "is no Envoy bootstrap: an object with static_resources or dynamic_resources"}
 	}
@@ -76,6 +81,21 @@ func Decode(name string, text []byte) (*model.Bootstrap, error) {
 		return nil, &Error{File: name, Line: lineOf(root.Content[0], refused.Field), Why: refused.Error()}
 	}
 	return b, err
+}
+
+// alone refuses a second document: the parser reads the first one only, and says nothing.
+func alone(name string, text []byte) error {
+	for i, all := 0, yaml.NewDecoder(bytes.NewReader(text)); ; i++ {
+		var n yaml.Node
+		switch err := all.Decode(&n); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return syntax(name, err)
+		case i > 0 && len(n.Content) > 0 && n.Content[0].Tag != "!!null":
+			return &Error{File: name, Line: n.Content[0].Line, Why: "begins a second document; a bootstrap is one"}
+		}
+	}
 }
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:unmarshal errors:\s*)?line (\d+): (.*)`)
@@ -99,6 +119,9 @@ func located(name string, err error) error {
 	if m := protoLine.FindStringSubmatch(text); m != nil {
 		line, _ = strconv.Atoi(m[1]) // digits
 		text = strings.Replace(text, m[0], "", 1)
+	}
+	if strings.Contains(text, "unexpected token") {
+		text += "; a value of another kind belongs here (a duration is a text: 1.5s)"
 	}
 	if strings.Contains(text, "unable to resolve") {
 		text += "; Tulle runs no such extension (docs/reference/xds.md)"

@@ -62,6 +62,9 @@ func TestErrors(t *testing.T) {
 		{"name: back\n", "name: back\n    name: again\n", `f.yaml:24: "name" is there already, on line 23`},
 		{"timeout: 0s", "timeout: 0s, retry_policy: {}", "f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.retry_policy: is not run"},
 		{"  clusters:", "   clusters:", "f.yaml:"},
+		{"cluster: back, timeout", "cluster: bck, timeout", `f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route: "bck" is not one of static_resources.clusters`},
+		{"timeout: 0s", "timeout: 3", "f.yaml:17: syntax error unexpected token 3; a value of another kind belongs here"},
+		{"port_value: 8080}}}\n", "port_value: 8080}}}\n---\nadmin: {}\n", "f.yaml:30: begins a second document"},
 		{"http_connection_manager.v3.HttpConnectionManager", "no.such.Thing", "f.yaml:9: "},
 		{"envoy.extensions.filters.http.router.v3.Router", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "f.yaml:20: "},
 	} {
@@ -118,6 +121,15 @@ func TestExamples(t *testing.T) {
 		if _, err := bootstrap.Read(f); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestAlone: an empty document behind the first one is none, and whoever says so may name clusters that are not there.
+func TestAlone(t *testing.T) {
+	text := strings.Replace(front, "virtual_hosts:", "validate_clusters: false\n            virtual_hosts:", 1)
+	text = strings.Replace(text, "cluster: back", "cluster: bck", 1)
+	if _, err := bootstrap.Decode("f.yaml", []byte("---\n"+text+"---\n...\n")); err != nil {
+		t.Error(err)
 	}
 }
 

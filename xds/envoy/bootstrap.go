@@ -83,8 +83,27 @@ func whole(b *model.Bootstrap) error {
 			if c.HTTP != nil && c.HTTP.Routes == nil {
 				return refuse(p+".filters[0].typed_config.rds", needs)
 			}
+			if c.HTTP != nil && c.HTTP.Routes != nil && !c.HTTP.Routes.AnyCluster {
+				if err := namesClusters(p+".filters[0].typed_config.route_config", b, c.HTTP.Routes); err != nil {
+					return err
+				}
+			}
 			if c.TLS != nil && !told(b, c.TLS.Certificates, c.TLS.Validation) {
 				return refuse(p+".transport_socket", "names a secret that is not one of static_resources.secrets and "+needs)
+			}
+		}
+	}
+	return nil
+}
+
+// namesClusters refuses a route to a cluster that nobody will ever tell of.
+func namesClusters(path string, b *model.Bootstrap, t *model.RouteTable) error {
+	for i, h := range t.Hosts {
+		for k, r := range h.Routes {
+			for _, to := range r.Backends {
+				if !slices.ContainsFunc(b.Clusters, func(c model.Cluster) bool { return c.Name == to.Cluster }) {
+					return refuse(at(at(path+".virtual_hosts", i)+".routes", k)+".route", "%q is not one of static_resources.clusters", clip(to.Cluster.String()))
+				}
 			}
 		}
 	}

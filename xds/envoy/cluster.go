@@ -5,6 +5,7 @@ package envoy
 import (
 	"encoding/hex"
 	"maps"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
+)
+
+// Bounds of hash tables, Envoy's.
+const (
+	maxRing  = 8 << 20
+	maxTable = 5000011
 )
 
 const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -113,6 +120,9 @@ func clusterDNS(path string, m *clusterv3.Cluster, c *model.Cluster) (err error)
 	c.DNS.Family = map[clusterv3.Cluster_DnsLookupFamily]model.DNSFamily{clusterv3.Cluster_V4_ONLY: model.DNSV4Only, clusterv3.Cluster_V6_ONLY: model.DNSV6Only,
 		clusterv3.Cluster_V4_PREFERRED: model.DNSV4Preferred, clusterv3.Cluster_ALL: model.DNSAll}[m.GetDnsLookupFamily()]
 	c.DNS.Refresh, err = duration(join(path, "dns_refresh_rate"), m.GetDnsRefreshRate(), 5*time.Second)
+	if err == nil && c.DNS.Refresh <= time.Millisecond {
+		err = refuse(join(path, "dns_refresh_rate"), "is not more than 1ms")
+	}
 	return err
 }
 
@@ -130,9 +140,23 @@ func clusterBalancing(path string, m *clusterv3.Cluster, c *model.Cluster) error
 		b.Policy = model.RingHash
 		r := m.GetRingHashLbConfig()
 		b.MinRing, b.MaxRing = r.GetMinimumRingSize().GetValue(), r.GetMaximumRingSize().GetValue()
+		least, most := uint64(1024), uint64(maxRing)
+		if r.GetMinimumRingSize() != nil {
+			least = b.MinRing
+		}
+		if r.GetMaximumRingSize() != nil {
+			most = b.MaxRing
+		}
+		if least > most || most == 0 || most > maxRing {
+			return refuse(join(path, "ring_hash_lb_config"), "a ring has from %d to %d places, which is no range within 0 to %d", least, most, uint64(maxRing))
+		}
 	case clusterv3.Cluster_MAGLEV:
 		b.Policy = model.Maglev
-		b.TableSize = m.GetMaglevLbConfig().GetTableSize().GetValue()
+		if t := m.GetMaglevLbConfig().GetTableSize(); t != nil {
+			if b.TableSize = t.GetValue(); b.TableSize > maxTable || !big.NewInt(int64(b.TableSize)).ProbablyPrime(0) { // exact up to 2^64
+				return refuse(join(path, "maglev_lb_config.table_size"), "%d is not a prime number of at most %d", b.TableSize, maxTable)
+			}
+		}
 	case clusterv3.Cluster_CLUSTER_PROVIDED:
 	default:
 		return refuse(join(path, "lb_policy"), "%s %s", m.GetLbPolicy(), notRun)

@@ -21,6 +21,9 @@ func decodeHTTP(path string, m *hcmv3.HttpConnectionManager) (*model.HTTP, error
 		RequestID: boolOr(m.GetGenerateRequestId(), true), KeepRequestID: m.GetPreserveExternalRequestId(), RequestIDResponse: m.GetAlwaysSetRequestIdInResponse(),
 		NormalizePath: m.GetNormalizePath().GetValue(), MergeSlashes: m.GetMergeSlashes(), StripAnyHostPort: m.GetStripAnyHostPort(),
 		MaxHead: int(numberOr(m.GetMaxRequestHeadersKb(), 60)) << 10, MaxFields: 100}
+	if n := m.GetMaxRequestHeadersKb(); n != nil && (n.GetValue() == 0 || n.GetValue() > 8192) {
+		return nil, refuse(join(path, "max_request_headers_kb"), "%d is not from 1 to 8192", n.GetValue())
+	}
 	if err := httpEnums(path, m, h); err != nil {
 		return nil, err
 	}
@@ -90,6 +93,9 @@ func httpEnums(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) error
 func httpCommon(path string, m *corev3.HttpProtocolOptions, h *model.HTTP) error {
 	if m.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		return refuse(join(path, "headers_with_underscores_action"), "%s %s", m.GetHeadersWithUnderscoresAction(), notRun)
+	}
+	if n := m.GetMaxHeadersCount(); n != nil && n.GetValue() == 0 {
+		return refuse(join(path, "max_headers_count"), "is 0")
 	}
 	h.MaxFields = int(numberOr(m.GetMaxHeadersCount(), 100))
 	h.MaxRequests = m.GetMaxRequestsPerConnection().GetValue()

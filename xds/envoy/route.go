@@ -25,7 +25,7 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 	if err := known(path, m); err != nil {
 		return nil, err
 	}
-	t := &model.RouteTable{Name: model.Free(m.GetName()), IgnorePort: m.GetIgnorePortInHostMatching()}
+	t := &model.RouteTable{Name: model.Free(m.GetName()), IgnorePort: m.GetIgnorePortInHostMatching(), AnyCluster: !boolOr(m.GetValidateClusters(), true)}
 	common, err := headerFilters(path, m)
 	if err != nil {
 		return nil, err
@@ -34,6 +34,9 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 	for i, vh := range m.GetVirtualHosts() {
 		p := at(join(path, "virtual_hosts"), i)
 		h := model.VirtualHost{Name: vh.GetName(), Domains: lowerAll(vh.GetDomains())}
+		if h.Name == "" {
+			return nil, refuse(join(p, "name"), "is missing")
+		}
 		for k, d := range h.Domains {
 			if other, ok := taken[d]; ok {
 				return nil, refuse(at(join(p, "domains"), k), "%q is a domain of %s already", clip(d), other)
@@ -97,6 +100,9 @@ func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error)
 		}
 	case *routev3.RouteMatch_PathSeparatedPrefix:
 		out.PathKind, out.Path = model.PathPrefix, s.PathSeparatedPrefix
+		if p := out.Path; len(p) < 2 || p[0] != '/' || p[len(p)-1] == '/' || strings.ContainsAny(p, "?#") {
+			return out, refuse(join(path, "path_separated_prefix"), "%q does not begin with a slash and end without one", clip(p))
+		}
 	case *routev3.RouteMatch_Path:
 		out.PathKind, out.Path = model.PathExact, s.Path
 	case *routev3.RouteMatch_SafeRegex:
@@ -191,6 +197,9 @@ func fieldMatch(path string, s *matcherv3.StringMatcher, f *model.FieldMatch) er
 }
 
 func regex(path string, m *matcherv3.RegexMatcher) error {
+	if m.GetRegex() == "" {
+		return refuse(join(path, "regex"), "is missing")
+	}
 	if _, err := regexp.Compile(m.GetRegex()); err != nil {
 		return refuse(join(path, "regex"), "is not RE2: %s", clip(err.Error()))
 	}
@@ -221,9 +230,14 @@ func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
 	}
 	switch c := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
+		if c.Cluster == "" {
+			return refuse(join(path, "cluster"), "is empty")
+		}
 		r.Backends = []model.Backend{{Cluster: model.Free(c.Cluster), Weight: 1}}
 	case *routev3.RouteAction_ClusterHeader:
-		r.FromField = strings.ToLower(c.ClusterHeader)
+		if r.FromField = strings.ToLower(c.ClusterHeader); !token(r.FromField) {
+			return refuse(join(path, "cluster_header"), "%q is not the name of a header", clip(c.ClusterHeader))
+		}
 	case *routev3.RouteAction_WeightedClusters:
 		return weightedClusters(join(path, "weighted_clusters"), c.WeightedClusters, r)
 	default:
@@ -239,6 +253,9 @@ func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) e
 		f, err := headerFilters(p, c)
 		if err != nil {
 			return err
+		}
+		if c.GetName() == "" {
+			return refuse(join(p, "name"), "is missing")
 		}
 		sum += uint64(c.GetWeight().GetValue())
 		r.Backends = append(r.Backends, model.Backend{Cluster: model.Free(c.GetName()), Weight: c.GetWeight().GetValue(), Filters: f})
@@ -317,7 +334,7 @@ func headerFilters(path string, m mutates) ([]model.Filter, error) {
 		{model.FilterResponseHeaders, "response_headers_to_add", m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()}} {
 		f := model.Filter{Kind: side.kind, Headers: model.HeaderChange{Remove: side.remove}}
 		for i, n := range side.remove {
-			if !token(n) || strings.EqualFold(n, "host") {
+			if !token(n) || strings.EqualFold(n, "host") || frames(n) {
 				return nil, refuse(at(join(path, strings.Replace(side.name, "_add", "_remove", 1)), i), "%q cannot be removed", clip(n))
 			}
 		}
@@ -350,13 +367,22 @@ func addedHeader(path string, a *corev3.HeaderValueOption) (model.Header, error)
 		return h, refuse(join(path, "header.value"), "command operators in header values are not run by Tulle")
 	}
 	h.Value = strings.ReplaceAll(h.Value, "%%", "%")
-	if !token(h.Name) || strings.EqualFold(h.Name, "host") {
+	if !token(h.Name) || strings.EqualFold(h.Name, "host") || frames(h.Name) {
 		return h, refuse(join(path, "header.key"), "%q cannot be changed by a header field", clip(h.Name))
 	}
 	if h.Value == "" {
 		return h, refuse(join(path, "header.value"), "is empty: it would not be added")
 	}
 	return h, nil
+}
+
+// frames reports whether the field belongs to a connection or its framing, which is the proxy's to say.
+func frames(name string) bool {
+	switch strings.ToLower(name) {
+	case "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade":
+		return true
+	}
+	return false
 }
 
 // token reports whether s is a field name of RFC 9110 section 5.6.2.
