@@ -240,3 +240,28 @@ func TestConnectWithLength(t *testing.T) {
 		f.until("RST_STREAM", func(fr http2.Frame) bool { _, ok := fr.(*http2.RSTStreamFrame); return ok })
 	}
 }
+
+// A client that ends its HTTP/2 connection is gone, or will be soon: the programs that it had asked are told.
+func TestClientEnds2(t *testing.T) {
+	for name, end := range map[string]bool{"body under way": false, "long response": true} {
+		t.Run(name, func(t *testing.T) {
+			started, gone := make(chan struct{}), make(chan struct{})
+			program := h2cServer(t, func(w http.ResponseWriter, r *http.Request) {
+				close(started)
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+				close(gone)
+			})
+			p := chain(t, model.HTTP{}, program)
+			f := newFrames(t, p)
+			f.request(1, end, ":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a")
+			<-started
+			_ = f.c.(*net.TCPConn).CloseWrite()
+			select {
+			case <-gone:
+			case <-time.After(8 * time.Second):
+				t.Error("the program does not know that its client is gone")
+			}
+		})
+	}
+}

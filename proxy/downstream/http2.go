@@ -29,6 +29,7 @@ type conn2 struct {
 	active  time.Duration // when the last stream ended
 	feeding bool          // Output is written once, at the end of Feed
 	eof     bool
+	wrote   bool // something has gone out since then
 	closed  bool
 }
 
@@ -103,6 +104,7 @@ func (u *conn2) flush() {
 		return
 	}
 	if out := u.h2.Output(); len(out) > 0 {
+		u.wrote = true
 		u.c.Write(out)
 		u.h2.Flushed()
 	}
@@ -202,6 +204,10 @@ func (u *conn2) expired() {
 	if u.closed {
 		return
 	}
+	if u.eof {
+		u.halfOver()
+		return
+	}
 	if u.h2.Streams() > 0 {
 		u.active = l.Now()
 		u.h2.Each(func(s *http2.Stream) {
@@ -219,10 +225,32 @@ func (u *conn2) expired() {
 	u.close()
 }
 
-// EOF implements loop.Handler. Requests that are complete are still answered.
+// EOF implements loop.Handler. Requests that are complete are still answered, if that does not take long: most clients that end
+// are gone, and so are those of the other requests.
 func (u *conn2) EOF() {
 	u.eof = true
+	u.h2.Each(func(s *http2.Stream) {
+		if t, _ := s.User.(*stream2); t != nil && t.x != nil && !s.RecvEnded() {
+			t.broken = true
+			t.x.Gone()
+		}
+	})
 	u.closeIfDrained()
+	if !u.closed {
+		u.wrote = false
+		u.c.Loop().Arm(&u.timer, halfClosed)
+	}
+}
+
+// halfOver ends a connection whose client has ended its direction and was sent nothing for a while.
+func (u *conn2) halfOver() {
+	if u.wrote {
+		u.wrote = false
+		u.c.Loop().Arm(&u.timer, halfClosed)
+		return
+	}
+	u.close()
+	u.h2.End(http2.Cancel)
 }
 
 // Writable implements loop.Handler.
