@@ -443,7 +443,7 @@ func (s *conn1) Closed(err error) {
 	s.closed = true
 	s.c.Loop().Disarm(&s.timer)
 	s.c.Loop().Disarm(&s.life)
-	if s.x != nil {
+	if s.x != nil && !(err == nil && s.state == inTunnel && s.eof) { // else the upstream has to hear out what the client has said
 		s.x.Gone()
 	}
 	if s.ctx.Ended != nil {
