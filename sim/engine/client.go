@@ -109,6 +109,7 @@ func (c *client) Data(p []byte) int {
 }
 
 func (c *client) EOF() {
+	c.run.trace("client %s: the end", c.name)
 	if !c.two && c.m.state == inTunnel {
 		c.tunnelEnd()
 		return
@@ -123,6 +124,7 @@ func (c *client) Writable() {}
 // Closed implements loop.Handler: what has no answer now never gets one.
 func (c *client) Closed(err error) {
 	c.over = true
+	c.run.trace("client %s: the connection is closed: %v", c.name, err)
 	if c.nap != nil {
 		c.nap.end()
 	}
@@ -147,11 +149,17 @@ func (c *client) finish() {
 	}
 	if c.two {
 		for _, s := range c.peer.streams {
-			if s.value.(*asked).r.kind == tunnel { // the program hears us out
+			if s.value.(*asked).r.kind == tunnel { // not all of it is said
 				return
 			}
 		}
 		c.peer.flush()
+		for _, r := range c.list {
+			if r.kind == tunnel { // the program hears us out
+				c.c.CloseWrite()
+				return
+			}
+		}
 	}
 	c.c.Close()
 }
