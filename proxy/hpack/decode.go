@@ -13,6 +13,7 @@ type Decoder struct {
 	block  []byte // not yet decoded
 	arena  []byte // strings of this block that were in Huffman code
 	left   int64  // bytes of the list that may still come
+	work   int64  // likewise, dropped ones included
 	start  bool   // no field yet: size updates are permitted
 	large  bool
 	shrink uint8 // blocks in a row that used little of a large arena
@@ -36,6 +37,9 @@ func (d *Decoder) Init(maxTable, maxList uint32, classify Classify) {
 // until the last Next. What the last block's fields pointed to is no longer valid.
 func (d *Decoder) Begin(block []byte) {
 	d.block, d.left, d.start, d.large = block, d.maxList, true, false
+	if d.work = d.maxList; d.maxList < math.MaxInt64 {
+		d.work = 4*d.maxList + bombSlack
+	}
 	d.table.compact()
 	if cap(d.arena) > 8<<10 && len(d.arena) < cap(d.arena)/4 {
 		if d.shrink++; d.shrink == 64 {
@@ -51,6 +55,10 @@ func (d *Decoder) Begin(block []byte) {
 // is right all the same, so the connection can go on.
 func (d *Decoder) TooLarge() bool { return d.large }
 
+// bombSlack is how much more than four times its bound a list may have before its block is given up. Two bytes can stand for
+// a whole entry of the table, and have it copied into the table once more.
+const bombSlack = 256 << 10
+
 // Next decodes the next field into f; false at the end of the block.
 func (d *Decoder) Next(f *Field) (bool, error) {
 	for len(d.block) > 0 {
@@ -63,7 +71,12 @@ func (d *Decoder) Next(f *Field) (bool, error) {
 			continue
 		}
 		d.start = false
-		if d.left -= int64(len(f.Name)) + int64(len(f.Value)) + overhead; d.left >= 0 {
+		size := int64(len(f.Name)) + int64(len(f.Value)) + overhead
+		if d.work -= size; d.work < 0 {
+			d.block = nil
+			return false, ErrBomb
+		}
+		if d.left -= size; d.left >= 0 {
 			return true, nil
 		}
 		d.large, d.left = true, -1

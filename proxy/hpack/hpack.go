@@ -21,6 +21,7 @@ var (
 	ErrIndex     = errors.New("hpack: index outside both tables")
 	ErrHuffman   = errors.New("hpack: invalid Huffman code")
 	ErrUpdate    = errors.New("hpack: table size update too large or not at the start of a block")
+	ErrBomb      = errors.New("hpack: block that decodes to far more than it may")
 )
 
 // Field is a decoded field. Its bytes point into the block that was given or into the Decoder, and are valid

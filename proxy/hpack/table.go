@@ -41,7 +41,11 @@ func (t *table) compact() {
 	if dead < 1024 || dead < t.end-live {
 		return
 	}
-	t.buf = t.buf[:copy(t.buf, t.buf[dead:])]
+	if cap(t.buf) > 64<<10+4*int(t.max) {
+		t.buf = append([]byte(nil), t.buf[dead:]...)
+	} else {
+		t.buf = t.buf[:copy(t.buf, t.buf[dead:])]
+	}
 	t.base = live
 }
 
