@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"net/netip"
 	"strings"
@@ -84,9 +86,9 @@ func (c *Connection) about(t text) string {
 func describe(cert *x509.Certificate, t text) string {
 	switch t {
 	case textSubject, textLocalSubject:
-		return cert.Subject.String()
+		return distinguished(cert.RawSubject, cert.Subject)
 	case textIssuer:
-		return cert.Issuer.String()
+		return distinguished(cert.RawIssuer, cert.Issuer)
 	case textSerial:
 		return hex.EncodeToString(cert.SerialNumber.Bytes())
 	case textHash:
@@ -100,6 +102,15 @@ func describe(cert *x509.Certificate, t text) string {
 		return strings.Join(all, ",")
 	}
 	return strings.Join(cert.DNSNames, ",")
+}
+
+// distinguished writes a name as RFC 2253 does, its parts in the order of the certificate: pkix.Name has forgotten that one.
+func distinguished(raw []byte, name pkix.Name) string {
+	var parts pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(raw, &parts); err != nil || len(rest) > 0 {
+		return name.String()
+	}
+	return parts.String()
 }
 
 // Entry is what one line of an access log is made of: an exchange, or a connection that was relayed or refused

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net/netip"
 	"strconv"
@@ -119,9 +120,9 @@ func (w *writer) value(o *logformat.Op) bool {
 	case logformat.ResponseCodeDetails:
 		return w.string(e.details())
 	case logformat.ResponseFlags:
-		return w.string(flagOf(r.Reason).short)
+		return w.string(cmp.Or(flagOf(r.Reason).short, "-")) // a value, also in JSON and where what is empty is left out
 	case logformat.ResponseFlagsLong:
-		return w.string(flagOf(r.Reason).long)
+		return w.string(cmp.Or(flagOf(r.Reason).long, "-"))
 	case logformat.BytesReceived:
 		return w.number(r.RequestBytes)
 	case logformat.BytesSent:

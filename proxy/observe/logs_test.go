@@ -3,6 +3,9 @@ package observe_test
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
 	"io"
 	"net/netip"
@@ -144,6 +147,37 @@ func TestJSONAndOmitEmpty(t *testing.T) {
 	}
 	if got := logged(t, model.AccessLog{Path: "x", Format: "<%REQ(none)%>", OmitEmpty: true}, entry()); got != "<>" {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestNoFlags: that there are none is a value.
+func TestNoFlags(t *testing.T) {
+	e := entry()
+	e.Record.Reason = ""
+	l := model.AccessLog{Path: "x", OmitEmpty: true, JSON: []model.LogField{{Name: "f", Format: "%RESPONSE_FLAGS%"}, {Name: "l", Format: "%RESPONSE_FLAGS_LONG%"}}}
+	if got, want := logged(t, l, e), `{"f":"-","l":"-"}`+"\n"; got != want {
+		t.Errorf("got %s want %s", got, want)
+	}
+}
+
+// TestSubjectOrder: the parts of a name are told in the order of the certificate, from the last to the first (RFC 2253).
+func TestSubjectOrder(t *testing.T) {
+	parts := pkix.RDNSequence{}
+	for _, p := range []struct {
+		id   int
+		text string
+	}{{6, "CZ"}, {8, "Bohemia"}, {7, "Prague"}, {10, "O"}, {3, "name"}} { // as openssl req asks for them
+		parts = append(parts, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, p.id}, Value: p.text}})
+	}
+	raw, err := asn1.Marshal(parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry()
+	e.Conn.TLS.PeerCertificates = []*x509.Certificate{{RawSubject: raw, RawIssuer: raw}}
+	const name = "CN=name,O=O,L=Prague,ST=Bohemia,C=CZ"
+	if got := logged(t, model.AccessLog{Path: "x", Format: "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER%"}, e); got != name+" "+name {
+		t.Error(got)
 	}
 }
 

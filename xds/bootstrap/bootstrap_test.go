@@ -62,6 +62,8 @@ func TestErrors(t *testing.T) {
 		{"name: back\n", "name: back\n    name: again\n", `f.yaml:24: "name" is there already, on line 23`},
 		{"timeout: 0s", "timeout: 0s, retry_policy: {}", "f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.retry_policy: is not run"},
 		{"  clusters:", "   clusters:", "f.yaml:"},
+		{"  listeners:\n", "  listeners:\n  - {name: first, address: {socket_address: {address: 127.0.0.1, port_value: 10000}}, filter_chains: [{filters: [{name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: back}}]}]}\n",
+			"f.yaml:5: static_resources.listeners[1].address: 127.0.0.1:10000 is an address of listener first"},
 		{"cluster: back, timeout", "cluster: bck, timeout", `f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route: "bck" is not one of static_resources.clusters`},
 		{"timeout: 0s", "timeout: 3", "f.yaml:17: syntax error unexpected token 3; a value of another kind belongs here"},
 		{"port_value: 8080}}}\n", "port_value: 8080}}}\n---\nadmin: {}\n", "f.yaml:30: begins a second document"},

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -143,6 +144,7 @@ func static(m *bootstrapv3.Bootstrap_StaticResources, b *model.Bootstrap) error 
 		}
 	}
 	names = map[string]bool{}
+	taken := map[netip.AddrPort]string{}
 	for i, l := range m.GetListeners() {
 		p := at(path+".listeners", i)
 		listener, err := Listener(p, l)
@@ -153,6 +155,12 @@ func static(m *bootstrapv3.Bootstrap_StaticResources, b *model.Bootstrap) error 
 			return refuse(join(p, "name"), "%q is the name of another listener", clip(listener.Name))
 		}
 		names[listener.Name] = true
+		for _, a := range listener.Addresses {
+			if other, ok := taken[a]; ok && a.Port() != 0 {
+				return refuse(join(p, "address"), "%s is an address of listener %s", a, clip(other))
+			}
+			taken[a] = listener.Name
+		}
 		b.Listeners = append(b.Listeners, listener)
 	}
 	for i, s := range m.GetSecrets() {

@@ -134,6 +134,9 @@ func clusterBalancing(path string, m *clusterv3.Cluster, c *model.Cluster) error
 	case clusterv3.Cluster_LEAST_REQUEST:
 		b.Policy = model.LeastRequest
 		b.ChoiceCount = m.GetLeastRequestLbConfig().GetChoiceCount().GetValue()
+		if m.GetLeastRequestLbConfig().GetChoiceCount() != nil && b.ChoiceCount < 2 {
+			return refuse(join(path, "least_request_lb_config.choice_count"), "%d is less than 2", b.ChoiceCount)
+		}
 	case clusterv3.Cluster_RANDOM:
 		b.Policy = model.Random
 	case clusterv3.Cluster_RING_HASH:
@@ -272,6 +275,9 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 	switch v := o.GetUpstreamProtocolOptions().(type) {
 	case *httpv3.HttpProtocolOptions_ExplicitHttpConfig_:
 		p := join(path, "explicit_http_config")
+		if v.ExplicitHttpConfig.GetProtocolConfig() == nil {
+			return refuse(p, "says no protocol: http_protocol_options or http2_protocol_options")
+		}
 		up.Version = model.UpstreamHTTP1
 		if v.ExplicitHttpConfig.GetHttp2ProtocolOptions() != nil {
 			up.Version = model.UpstreamHTTP2
@@ -288,12 +294,15 @@ func upstreamHTTP(path string, o *httpv3.HttpProtocolOptions, c *model.Cluster) 
 		}
 		return options(p, v.AutoConfig.GetHttpProtocolOptions(), v.AutoConfig.GetHttp2ProtocolOptions())
 	}
-	return nil
+	return refuse(path, "says no protocol: explicit_http_config, use_downstream_protocol_config or auto_config")
 }
 
 func upstreamCommon(path string, m *corev3.HttpProtocolOptions, c *model.Cluster) error {
 	if m.GetMaxStreamDuration() != nil || m.GetMaxHeadersCount() != nil {
 		return refuse(path, "max_stream_duration and max_headers_count of a cluster are not run by Tulle; set them on the route and the listener")
+	}
+	if m.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
+		return refuse(join(path, "headers_with_underscores_action"), "is for listeners")
 	}
 	if n := m.GetMaxRequestsPerConnection(); n != nil {
 		c.MaxRequests = n.GetValue()

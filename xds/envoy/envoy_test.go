@@ -122,6 +122,11 @@ func TestRefused(t *testing.T) {
 		{"cluster", `{"name": "x", "lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5000077}}`, "maglev_lb_config.table_size: 5000077 is not"},
 		{"cluster", `{"name": "x", "lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 100, "maximum_ring_size": 10}}`, "ring_hash_lb_config: a ring has from 100 to 10"},
 		{"cluster", `{"name": "x", "dns_refresh_rate": "0s"}`, "dns_refresh_rate: is not more than 1ms"},
+		{"cluster", `{"name": "x", "lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 1}}`, "least_request_lb_config.choice_count: 1 is less"},
+		{"cluster", `{"name": "x", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"}}}`,
+			"typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions: says no protocol"},
+		{"cluster", `{"name": "x", "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {}}}}`,
+			"typed_extension_protocol_options.envoy.extensions.upstreams.http.v3.HttpProtocolOptions.explicit_http_config: says no protocol"},
 		{"endpoints", `{}`, "cluster_name: is missing"},
 		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": "/x"}}}}]}]}`, "endpoints[0].lb_endpoints[0].endpoint.address.pipe: is not run"},
 		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint_name": "x"}]}]}`, "endpoints[0].lb_endpoints[0].endpoint_name: is not run"},
@@ -171,6 +176,20 @@ func TestRefused(t *testing.T) {
 }
 
 // TestThresholds: by priority, the first of each counts; of retries there is a bound only where it is given.
+// TestCiphers: suites are known by both of their names, and equals in brackets are several.
+func TestCiphers(t *testing.T) {
+	for from, want := range map[string]string{"ECDHE-RSA-AES128-GCM-SHA256": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305": "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+		"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "AES128-GCM-SHA256": "AES128-GCM-SHA256", "ECDHE-PSK-AES128-SHA": "ECDHE-PSK-AES128-SHA"} {
+		if got := cipher(from); got != want {
+			t.Errorf("%s: %s, expected %s", from, got, want)
+		}
+	}
+	p, err := tlsParameters("", &tlsv3.TlsParameters{CipherSuites: []string{"[ECDHE-RSA-AES256-SHA|ECDHE-RSA-AES128-SHA]"}})
+	if want := []string{"TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA", "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"}; err != nil || !slices.Equal(p.Ciphers, want) {
+		t.Errorf("%v %v", p.Ciphers, err)
+	}
+}
+
 func TestThresholds(t *testing.T) {
 	v, err := read(t, "cluster", `{"name": "x", "circuit_breakers": {"thresholds": [{"max_requests": 1, "max_retries": 2}, {"max_requests": 9},
 		{"priority": "HIGH", "max_connections": 3, "max_pending_requests": 4}]}}`)

@@ -187,7 +187,7 @@ var limits = []string{
 	"Dynamic configuration comes over the one aggregated stream (`ads: {}`), `GRPC` or `DELTA_GRPC`, from one `envoy_grpc` service.",
 	"Access logs are written to files and to the standard streams, without filters.",
 	"Header values that are added are text: command operators are refused; `append_action` is `APPEND_IF_EXISTS_OR_ADD` or `OVERWRITE_IF_EXISTS_OR_ADD`.",
-	"`cipher_suites` are those of crypto/tls with ECDHE, by their IANA names; `ecdh_curves` are X25519MLKEM768, X25519, P-256, P-384 and P-521, in crypto/tls' order.",
+	"`cipher_suites` are those of crypto/tls with ECDHE, by their IANA or OpenSSL names; `ecdh_curves` are X25519MLKEM768, X25519, P-256, P-384 and P-521, in crypto/tls' order.",
 	"Fields of connections and framing (`content-length`, `transfer-encoding`, `connection`, `te` and the like) are neither added nor removed: refused.",
 	"An inline route to a cluster that is not in the file is refused, unless `validate_clusters` is false or there are `dynamic_resources`; then it answers 503.",
 	"`initial_fetch_timeout` is run in `lds_config` and `cds_config` only, for everything; the later of them counts.",

@@ -97,8 +97,27 @@ func tlsParameters(path string, m *tlsv3.TlsParameters) (model.TLSParameters, er
 	if p.Max, err = version(m.GetTlsMaximumProtocolVersion(), "tls_maximum_protocol_version"); err != nil {
 		return p, err
 	}
-	p.Ciphers, p.Curves = m.GetCipherSuites(), m.GetEcdhCurves()
+	p.Curves = m.GetEcdhCurves()
+	for _, s := range m.GetCipherSuites() {
+		for one := range strings.SplitSeq(strings.Trim(s, "[]"), "|") { // equals stand in brackets; crypto/tls orders for itself
+			p.Ciphers = append(p.Ciphers, cipher(one))
+		}
+	}
 	return p, nil
+}
+
+// cipher answers the IANA name of a suite that is called as OpenSSL does; other names stay.
+func cipher(name string) string {
+	kind, rest, ok := strings.Cut(strings.TrimPrefix(name, "ECDHE-"), "-")
+	if !ok || !strings.HasPrefix(name, "ECDHE-") || kind != "ECDSA" && kind != "RSA" {
+		return name
+	}
+	to, ok := map[string]string{"AES128-GCM-SHA256": "AES_128_GCM_SHA256", "AES256-GCM-SHA384": "AES_256_GCM_SHA384",
+		"CHACHA20-POLY1305": "CHACHA20_POLY1305_SHA256", "AES128-SHA": "AES_128_CBC_SHA", "AES256-SHA": "AES_256_CBC_SHA"}[rest]
+	if !ok {
+		return name
+	}
+	return "TLS_ECDHE_" + kind + "_WITH_" + to
 }
 
 func certificate(path string, m *tlsv3.TlsCertificate) (*model.Secret, error) {
