@@ -15,7 +15,11 @@ type section struct {
 
 	options  [4][]byte // Connection values that name further fields
 	nOptions int
+	named    int // fields that they name
 }
+
+// maxNamed bounds the fields that Connection names: for each all fields are looked through.
+const maxNamed = 32
 
 // parse reads field lines from p[i:] up to and with the empty line, and answers where the body starts; 0
 // without an error: not there yet.
@@ -162,6 +166,9 @@ func (s *section) connection(value []byte) error {
 			return ErrConnection
 		case lookup(tok) == nameOther:
 			others = true
+			if s.named++; s.named > maxNamed {
+				return ErrConnection
+			}
 		}
 	}
 	if !others {

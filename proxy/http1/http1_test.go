@@ -79,6 +79,7 @@ var refused = []struct {
 	{"leading space", " GET / HTTP/1.1\r\nHost: a\r\n\r\n", http1.ErrStartLine},
 	{"TLS", "\x16\x03\x01\x02\x00\x01\x00", http1.ErrStartLine},
 	{"two Upgrades", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n", http1.ErrConnection},
+	{"Connection names too many fields", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("a,", 33) + "\r\n\r\n", http1.ErrConnection},
 	{"Connection not token", "GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\n\r\n", http1.ErrConnection},
 }
 
