@@ -320,7 +320,7 @@ func (c *Conn) readSettings(flags byte, id uint32, p []byte) {
 		}
 		c.acked = true
 		return
-	case c.settled && !c.spend(2, "too many SETTINGS frames"):
+	case c.settled && !c.spend(2+int64(len(p)/60), "too many SETTINGS"): // a new window is put to every stream
 		return
 	}
 	if !c.settled && !c.cfg.Server {
