@@ -53,7 +53,7 @@ func runGateway(f *gatewayFlags, out io.Writer) error {
 	}
 	if f.check {
 		if err := gateway.Check(b); err != nil {
-			return fmt.Errorf("%s: %w", f.bootstrap, err)
+			return inFile(f.bootstrap, err)
 		}
 		fmt.Fprintf(out, "%s is valid\n", f.bootstrap)
 		return nil
@@ -65,11 +65,22 @@ func runGateway(f *gatewayFlags, out io.Writer) error {
 	cfg := gateway.Config{Bootstrap: b, Loops: f.concurrency, Log: log, Version: version(), Drain: f.drain, Level: &level}
 	p, err := startGateway(cfg, f.handover)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.bootstrap, err)
+		return inFile(f.bootstrap, err)
 	}
 	defer p.Close()
 	log.Info("serving", "bootstrap", f.bootstrap, "admin", p.AdminAddress())
 	return p.live(signals, log)
+}
+
+// inFile says where in the file err comes from.
+func inFile(file string, err error) error {
+	var f *gateway.FieldError
+	if errors.As(err, &f) {
+		if line := bootstrapfile.Line(file, f.Field); line > 0 {
+			return fmt.Errorf("%s:%d: %w", file, line, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", file, err)
 }
 
 func parseLevel(s string) (slog.Level, error) {

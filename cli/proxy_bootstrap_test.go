@@ -195,6 +195,7 @@ func TestProxyErrors(t *testing.T) {
 	listener := func(extra string) string {
 		return "static_resources:\n  listeners:\n  - name: l\n    address: { socket_address: { address: 127.0.0.1, port_value: 0 } }\n" + extra
 	}
+	const relay = "      - {name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}\n"
 	for _, c := range []struct {
 		name string
 		args []string
@@ -204,6 +205,9 @@ func TestProxyErrors(t *testing.T) {
 		{"no file", []string{"--bootstrap", filepath.Join(dir, "none"), "--check"}, "no such file"},
 		{"no YAML", []string{"--bootstrap", file("a", "a: ["), "--check"}, "/a:1: "},
 		{"unknown field", []string{"--bootstrap", file("b", listener("    no_such_field: 1\n")), "--check"}, "no_such_field"},
+		{"a certificate", []string{"--bootstrap", file("d", listener("    filter_chains:\n    - name: n\n      filters:\n"+relay+"    - filter_chain_match: {server_names: [x]}\n      filters:\n"+relay+
+			"      transport_socket: {name: tls, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {tls_certificates: [{certificate_chain: {filename: /nowhere/c}, private_key: {filename: /nowhere/k}}]}}}\n")), "--check"},
+			"/d:9: listener l: filter chain 1: "},
 		{"a level", []string{"--bootstrap", file("c", "{}"), "--check", "--log-level", "loud"}, "--log-level"},
 	} {
 		var out bytes.Buffer

@@ -56,22 +56,22 @@ func (g *Gateway) version(m *model.Listener, before *version) (*version, error) 
 	}
 	var err error
 	if v.table, err = chain.Compile(matches); err != nil {
-		return nil, fmt.Errorf("listener %s: %w", m.Name, err)
+		return nil, g.aboutListener(m.Name, ".filter_chains", fmt.Errorf("listener %s: %w", m.Name, err))
 	}
 	if v.logs, err = g.files.Logs(m.AccessLogs); err != nil {
-		return nil, fmt.Errorf("listener %s: %w", m.Name, err)
+		return nil, g.aboutListener(m.Name, ".access_log", fmt.Errorf("listener %s: %w", m.Name, err))
 	}
 	same := before != nil && sameFilters(m, before.model)
 	for i := range m.Chains {
 		c, err := v.chain(g, &m.Chains[i], before, same)
 		if err != nil {
-			return nil, fmt.Errorf("listener %s: filter chain %d: %w", m.Name, i, err)
+			return nil, g.aboutListener(m.Name, fmt.Sprintf(".filter_chains[%d]", i), fmt.Errorf("listener %s: filter chain %d: %w", m.Name, i, err))
 		}
 		v.all = append(v.all, c)
 	}
 	if m.Default != nil {
 		if v.rest, err = v.chain(g, m.Default, before, same); err != nil {
-			return nil, fmt.Errorf("listener %s: default filter chain: %w", m.Name, err)
+			return nil, g.aboutListener(m.Name, ".default_filter_chain", fmt.Errorf("listener %s: default filter chain: %w", m.Name, err))
 		}
 		v.all = append(v.all, v.rest)
 	}

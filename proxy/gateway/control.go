@@ -65,7 +65,7 @@ func (g *Gateway) controlTLS(m *model.Cluster) (*tls.Config, error) {
 	}
 	c, err := mtls.NewClientContext(m.TLS, g.secrets)
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", m.Name, err)
+		return nil, g.aboutCluster(m.Name, ".transport_socket", fmt.Errorf("cluster %s: %w", m.Name, err))
 	}
 	return c.Config("", "h2"), nil
 }

@@ -32,7 +32,7 @@ func (g *Gateway) secureCluster(e *entry, m *model.Cluster) error {
 	}
 	c, err := mtls.NewClientContext(m.TLS, g.secrets)
 	if err != nil {
-		return fmt.Errorf("cluster %s: %w", m.Name, err)
+		return g.aboutCluster(m.Name, ".transport_socket", fmt.Errorf("cluster %s: %w", m.Name, err))
 	}
 	e.cluster.SetTLS(&secure{c, g.shake, m.TLS})
 	return nil

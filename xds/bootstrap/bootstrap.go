@@ -54,6 +54,16 @@ func Read(path string) (*model.Bootstrap, error) {
 	return Decode(path, text)
 }
 
+// Line answers on which line of the file the field at path stands, or what it is in; 0: the file cannot be read any more.
+func Line(file, path string) int {
+	text, err := os.ReadFile(file)
+	var root yaml.Node
+	if err != nil || yaml.Unmarshal(text, &root) != nil || len(root.Content) == 0 {
+		return 0
+	}
+	return lineOf(root.Content[0], path)
+}
+
 // Decode reads text; name is what errors call the file. YAML becomes JSON with every value on its own line of the file,
 // so that what the decoder of protobuf says about a line is true of the file.
 func Decode(name string, text []byte) (*model.Bootstrap, error) {
