@@ -74,6 +74,9 @@ func (p *Pool) Append(b, data []byte) []byte {
 	if need <= cap(b) {
 		return append(b, data...)
 	}
+	if need > Largest { // else classes see to it: what grows piece by piece is not to be copied with each
+		need = max(need, 2*cap(b))
+	}
 	grown := append(p.Get(need), b...)
 	p.Put(b)
 	return append(grown, data...)

@@ -55,7 +55,7 @@ func NewHTTP2With(shared *Shared, owner Owner, o model.HTTP2Options) *HTTP2 {
 	u := &HTTP2{shared: shared, owner: owner, most: int(o.MaxStreams), every: o.KeepAlive, patience: o.KeepAliveTimeout}
 	cfg := http2.Config{InitialWindow: max(uint32(shared.window()), 64<<10-1), ConnWindow: boundless, Budget: resets, Events: (*events2)(u)}
 	if o.Window > 0 {
-		cfg.InitialWindow = o.Window
+		cfg.InitialWindow = min(o.Window, maxWindow)
 	}
 	if o.ConnectionWindow > 0 {
 		cfg.ConnWindow = o.ConnectionWindow
@@ -64,6 +64,10 @@ func NewHTTP2With(shared *Shared, owner Owner, o model.HTTP2Options) *HTTP2 {
 	u.h2 = http2.New(cfg)
 	return u
 }
+
+// maxWindow bounds the window of a stream that a cluster asks for, as downstream.ConfigOf does: so much of a response is held for
+// a client that does not read.
+const maxWindow = 1 << 20
 
 // boundless is a window of a connection that its streams' windows never fill: who reads slowly on some of them must
 // not hold up the others. What is held is bounded by the streams, which are ours.
