@@ -62,7 +62,7 @@ func accessLog(path string, a *accessv3.AccessLog) (l model.AccessLog, err error
 		}
 		l.Path, format = "/dev/stderr", m.GetLogFormat()
 	default:
-		return l, refuse(path, "%q %s", clip(c.GetTypeUrl()), notRun)
+		return l, foreign(path, c)
 	}
 	if err == nil && format != nil {
 		err = substitution(join(path, "log_format"), format, &l)

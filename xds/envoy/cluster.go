@@ -212,7 +212,7 @@ func transport(path string, t *corev3.TransportSocket, c *model.Cluster) (err er
 		}
 		return transport(join(path, "transport_socket"), u.GetTransportSocket(), c)
 	}
-	return refuse(path, "%q %s", clip(t.GetTypedConfig().GetTypeUrl()), notRun)
+	return foreign(path, t.GetTypedConfig())
 }
 
 func clusterHTTP(path string, m *clusterv3.Cluster, c *model.Cluster) (err error) {

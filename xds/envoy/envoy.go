@@ -137,6 +137,14 @@ func unpack(path string, a *anypb.Any, m proto.Message) error {
 	return known(path, m)
 }
 
+// foreign refuses an extension that is not run, or that does not say what it is.
+func foreign(path string, a *anypb.Any) error {
+	if a.GetTypeUrl() == "" {
+		return refuse(path, `is missing, or has no "@type"`)
+	}
+	return refuse(path, "%q %s", clip(a.GetTypeUrl()), notRun)
+}
+
 // is reports whether a holds an m.
 func is(a *anypb.Any, m proto.Message) bool {
 	return a.GetTypeUrl() == "type.googleapis.com/"+string(m.ProtoReflect().Descriptor().FullName())

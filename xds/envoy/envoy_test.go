@@ -159,6 +159,7 @@ func TestRefused(t *testing.T) {
 		{"listener", `{"use_original_dst": true, "address": {"socket_address": {"address": "::", "port_value": 1}}}`, "use_original_dst: is not run"},
 		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1}}, "filter_chains": [{}]}`, "filter_chains[0].filters: 0 of them"},
 		{"secret", `{"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}, "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "a"}}]}}`, "validation_context: a secret has trusted_ca and crl only"},
+		{"listener", `{"address": {"socket_address": {"address": "::", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy"}]}]}`, `filter_chains[0].filters[0].typed_config: is missing, or has no "@type"`},
 		{"secret", `{"name": "s", "tls_certificate": {"certificate_chain": {"inline_string": "x"}}}`, "tls_certificate: needs"},
 		{"bootstrap", `{"admin": {"access_log": [{"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"}}]}}`, "admin.access_log: needs admin.address"},
 		{"bootstrap", `{"layered_runtime": {}}`, "layered_runtime: is not run"},

@@ -197,5 +197,7 @@ var limits = []string{
 	"`header_key_format` is always in force: from one HTTP/1.1 hop to the next header names keep their case, which Envoy makes lower without it. In `http_protocol_options` of a cluster, so is `enable_trailers`, and the rest has no meaning and is refused.",
 	"No client is internal: fields `x-envoy-*` that Envoy takes out of other clients' requests are taken out, with `use_remote_address` also those that only a first proxy may say, and `x-envoy-external-address` is set. `x-envoy-upstream-service-time`, `x-envoy-expected-rq-timeout-ms` and `x-envoy-original-host` are not added; a request's own `x-envoy-upstream-rq-timeout-ms`, `x-envoy-retry-on` and the like have no effect.",
 	"Responses made here say why in `tulle-reason` and in a line of text; where an upstream's connection or TLS fails after it stood the status is 502, where Envoy says 503.",
+	"Field names and reason phrases stay as they are from one HTTP/1.1 hop to the next, also without `header_key_format`. Query parameters are compared with what their percent-encoding means.",
+	"A client that ends its direction, or its connection, may be waiting for the response: the request goes on until nothing was sent for three seconds. A route without a name has its virtual host's in `%ROUTE_NAME%`.",
 	"Bounds of 0 in `circuit_breakers` are refused; of retries there is a bound only where one is given, and it is of the attempts that are made by themselves after a connection failed. `hpack_table_size` of 0 is refused.",
 }

@@ -179,7 +179,7 @@ func httpFilters(path string, list []*hcmv3.HttpFilter, h *model.HTTP) error {
 			}
 			return nil
 		default:
-			return refuse(join(p, "typed_config"), "%q %s", clip(a.GetTypeUrl()), notRun)
+			return foreign(join(p, "typed_config"), a)
 		}
 	}
 	return refuse(path, "the last filter has to be the router")

@@ -107,7 +107,7 @@ func listenerFilter(path string, f *listenerv3.ListenerFilter, l *model.Listener
 		l.ProxyProtocol = p
 		return nil
 	}
-	return refuse(path, "%q %s", clip(a.GetTypeUrl()), notRun)
+	return foreign(path, a)
 }
 
 func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
@@ -152,7 +152,7 @@ func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 		}
 		c.TCP, err = decodeTCP(p, &t)
 	default:
-		err = refuse(p, "%q %s", clip(a.GetTypeUrl()), notRun)
+		err = foreign(p, a)
 	}
 	return c, err
 }
