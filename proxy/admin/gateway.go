@@ -149,15 +149,34 @@ func (s *Server) gatewayRoutes(cfg *GatewayConfig) http.Handler {
 	return notFromPages(m)
 }
 
-// notFromPages refuses what a web page makes its visitor's browser send: it could drain a proxy on the loopback.
+// notFromPages refuses what a web page makes its visitor's browser send: it could drain a proxy on the loopback, or, by a
+// name of its own that it lets point there, read its configuration.
 func notFromPages(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Header.Get("Origin") != "" {
+		switch {
+		case r.Method != http.MethodGet && r.Header.Get("Origin") != "":
 			http.Error(w, "requests from web pages are refused", http.StatusForbidden)
-			return
+		case onLoopback(r) && !local(r.Host):
+			http.Error(w, "on the loopback the host must be an address or localhost", http.StatusForbidden)
+		default:
+			h.ServeHTTP(w, r)
 		}
-		h.ServeHTTP(w, r)
 	})
+}
+
+// onLoopback reports whether the connection ends at a loopback address.
+func onLoopback(r *http.Request) bool {
+	a, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
+}
+
+// local reports whether a Host is an address, localhost or empty.
+func local(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || host == "" || strings.EqualFold(host, "localhost")
 }
 
 // clusters answers as JSON, or line by line for people, as Envoy does.

@@ -94,6 +94,20 @@ func TestAdmin(t *testing.T) {
 	if code, _ := post("/drain_listeners", "http://evil.test"); code != 403 || g.Ready() != nil {
 		t.Errorf("a web page drained it: %d", code)
 	}
+	for host, want := range map[string]int{"evil.test": 403, "evil.test:80": 403, "localhost": 200, "localhost:9901": 200, "[::1]:9901": 200} {
+		req, err := http.NewRequest("GET", at+"/config_dump", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		r, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Body.Close(); r.StatusCode != want {
+			t.Errorf("the configuration, asked for at %s: %d, want %d", host, r.StatusCode, want)
+		}
+	}
 	if code, _ := post("/drain_listeners", ""); code != 200 || g.Ready() == nil {
 		t.Errorf("drain: %d, ready %v", code, g.Ready())
 	}
