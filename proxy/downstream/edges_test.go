@@ -243,7 +243,12 @@ func TestConnectWithLength(t *testing.T) {
 
 // A client that ends its HTTP/2 connection is gone, or will be soon: the programs that it had asked are told.
 func TestClientEnds2(t *testing.T) {
-	for name, end := range map[string]bool{"body under way": false, "long response": true} {
+	for name, c := range map[string]struct {
+		end    bool
+		more   []string
+		within time.Duration
+	}{"body under way": {within: 2 * time.Second}, "long response": {end: true, within: 8 * time.Second},
+		"gRPC": {end: true, more: []string{"content-type", "application/grpc"}, within: 2 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			started, gone := make(chan struct{}), make(chan struct{})
 			program := h2cServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -254,12 +259,12 @@ func TestClientEnds2(t *testing.T) {
 			})
 			p := chain(t, model.HTTP{}, program)
 			f := newFrames(t, p)
-			f.request(1, end, ":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a")
+			f.request(1, c.end, append([]string{":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a"}, c.more...)...)
 			<-started
 			_ = f.c.(*net.TCPConn).CloseWrite()
 			select {
 			case <-gone:
-			case <-time.After(8 * time.Second):
+			case <-time.After(c.within):
 				t.Error("the program does not know that its client is gone")
 			}
 		})

@@ -226,11 +226,11 @@ func (u *conn2) expired() {
 }
 
 // EOF implements loop.Handler. Requests that are complete are still answered, if that does not take long: most clients that end
-// are gone, and so are those of the other requests.
+// are gone, and so are those of the other requests. Of gRPC all are: its servers expect to be told at once.
 func (u *conn2) EOF() {
 	u.eof = true
 	u.h2.Each(func(s *http2.Stream) {
-		if t, _ := s.User.(*stream2); t != nil && t.x != nil && !s.RecvEnded() {
+		if t, _ := s.User.(*stream2); t != nil && t.x != nil && (!s.RecvEnded() || t.x.GRPC()) {
 			t.broken = true
 			t.x.Gone()
 		}

@@ -23,6 +23,9 @@ func (x *Exchange) Gone() {
 	x.leave()
 }
 
+// GRPC reports whether the exchange is a gRPC call.
+func (x *Exchange) GRPC() bool { return x.rec.Protocol == model.ProtocolGRPC }
+
 // Break ends the exchange because what the client sends breaks HTTP after its head: with an answer if no response has
 // begun, otherwise by breaking that off. The upstream never sees the end of the request.
 func (x *Exchange) Break(reason failure.Reason) {
