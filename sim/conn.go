@@ -10,7 +10,7 @@ import (
 
 const (
 	connectTimeout = 10 * time.Second
-	lingerTime     = 5 * time.Second
+	lingerTime     = 30 * time.Second
 	drainTime      = 2 * time.Second
 	readsPerTurn   = 4
 )

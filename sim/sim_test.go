@@ -190,3 +190,50 @@ func TestCloseTellsEveryone(t *testing.T) {
 		t.Errorf("ended with %v and %v", s.err, c.err)
 	}
 }
+
+// sipper reads what has come, and nothing more for a while.
+type sipper struct {
+	conn  loop.Conn
+	timer loop.Timer
+	every time.Duration
+	n     int
+	eof   bool
+	err   error
+}
+
+func (s *sipper) Opened()   {}
+func (s *sipper) Writable() {}
+func (s *sipper) EOF()      { s.eof = true; s.conn.Close() }
+func (s *sipper) Data(p []byte) int {
+	s.n += len(p)
+	s.conn.Pause()
+	s.timer.Expired = s.conn.Resume
+	s.conn.Loop().Arm(&s.timer, s.every)
+	return len(p)
+}
+func (s *sipper) Closed(err error) {
+	s.err = err
+	s.conn.Loop().Disarm(&s.timer)
+}
+
+// TestCloseWaitsForTheSlow: what was written before Close reaches who reads slowly, however long that takes; who reads
+// nothing at all is given up.
+func TestCloseWaitsForTheSlow(t *testing.T) {
+	const total = 150_000
+	for every, want := range map[time.Duration]bool{20 * time.Second: true, 20 * time.Minute: false} {
+		w := newVirtual(sim.Config{Seed: 1, Window: 8000})
+		reader := &sipper{every: every}
+		at := w.Listen(w.loops[1], func(in loop.Incoming) {
+			in.Adopt(w.loops[1], func(c loop.Conn) loop.Handler { reader.conn = c; return reader })
+		})
+		w.Do(w.loops[0], func() {
+			writer := &sipper{}
+			writer.conn = w.loops[0].Dial(loop.Dial{Address: at}, writer)
+			writer.conn.Write(make([]byte, total))
+			writer.conn.Close()
+		})
+		if got := w.Until(func() bool { return reader.n == total && reader.eof }); got != want {
+			t.Errorf("reading every %s: %d of %d bytes, end %t, %v", every, reader.n, total, reader.eof, reader.err)
+		}
+	}
+}

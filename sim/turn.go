@@ -108,12 +108,13 @@ func (c *conn) flush() {
 	if c.gone || c.connecting {
 		return
 	}
+	moved := false
 	for len(c.out) > 0 {
 		n := c.tx.send(c.out)
 		if n == 0 {
 			break
 		}
-		c.out = c.out[n:]
+		c.out, moved = c.out[n:], true
 		if n > 0 && len(c.out) > 0 && c.tx.starved {
 			// A short write is as good as a full buffer: try again when there is room, or in a while.
 			c.loop.world.after(c.loop.world.delay(), c.writable)
@@ -122,7 +123,7 @@ func (c *conn) flush() {
 	}
 	switch {
 	case len(c.out) > 0:
-		if c.closing && !c.timer.Armed() {
+		if c.closing && (moved || !c.timer.Armed()) {
 			c.loop.Arm(&c.timer, lingerTime)
 		}
 	case c.closing:

@@ -21,8 +21,8 @@ const (
 	readsPerTurn   = 4  // scratch fulls from one connection, then the others have their turn
 	acceptsPerTurn = 32 // from one listener
 	trimAfter      = 2 * time.Second
-	lingerTime     = 5 * time.Second // for Close to flush
-	drainTime      = 2 * time.Second // then for the peer to end
+	lingerTime     = 30 * time.Second // for Close to flush, anew with every byte that moves: the kernel holds much
+	drainTime      = 2 * time.Second  // then for the peer to end
 	longest        = wheelMax * Tick / 2
 )
 

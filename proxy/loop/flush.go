@@ -27,11 +27,13 @@ func (c *conn) flush() {
 	if c.gone || c.connecting {
 		return
 	}
+	moved := false
 	for c.sent < len(c.out) && !c.blocked {
 		n, errno := send(c.fd, c.out[c.sent:])
 		switch {
 		case errno == 0:
 			c.sent += n
+			moved = n > 0
 			c.blocked = c.sent < len(c.out)
 		case errno == unix.EAGAIN:
 			c.blocked = true
@@ -56,8 +58,8 @@ func (c *conn) flush() {
 			shutdown(c.fd, unix.SHUT_WR)
 			c.over()
 		}
-	} else if c.closing && !c.timer.Armed() {
-		c.e.Arm(&c.timer, lingerTime)
+	} else if c.closing && (moved || !c.timer.Armed()) {
+		c.e.Arm(&c.timer, lingerTime) // who reads slowly still gets everything
 	}
 	if c.above && len(c.out)-c.sent < LowWater && !c.stopped() {
 		c.above = false
