@@ -11,6 +11,7 @@ import (
 const (
 	connectTimeout = 10 * time.Second
 	lingerTime     = 30 * time.Second
+	lingerMost     = 5 * time.Minute
 	drainTime      = 2 * time.Second
 	readsPerTurn   = 4
 )
@@ -25,6 +26,7 @@ type conn struct {
 	out        []byte // written and not sent
 	err        error
 	timer      loop.Timer
+	until      time.Duration // closing: what has not gone out by then is given up
 	local      netip.AddrPort
 	remote     netip.AddrPort
 	also       []netip.Addr

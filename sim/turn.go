@@ -124,7 +124,10 @@ func (c *conn) flush() {
 	switch {
 	case len(c.out) > 0:
 		if c.closing && (moved || !c.timer.Armed()) {
-			c.loop.Arm(&c.timer, lingerTime)
+			if !c.timer.Armed() {
+				c.until = c.loop.Now() + lingerMost
+			}
+			c.loop.Arm(&c.timer, max(0, min(lingerTime, c.until-c.loop.Now())))
 		}
 	case c.closing:
 		c.closeFlushed()

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,11 +29,12 @@ type conn struct {
 	connecting bool
 	opening    bool // Opened is to be called
 	paused     bool
-	more       bool // the kernel may have bytes for us
-	hup        bool // the peer has ended: a short read is not the last
-	stalled    bool // what has arrived waits for the connection that it is carried to
-	again      bool // in is to be delivered although nothing arrived
-	swapped    bool // SetHandler was called during Data
+	more       bool          // the kernel may have bytes for us
+	hup        bool          // the peer has ended: a short read is not the last
+	stalled    bool          // what has arrived waits for the connection that it is carried to
+	again      bool          // in is to be delivered although nothing arrived
+	swapped    bool          // SetHandler was called during Data
+	until      time.Duration // closing: what has not gone out by then is given up
 	delivering bool
 	eof        bool // the peer has ended and everything was read
 	eofTold    bool

@@ -22,6 +22,7 @@ const (
 	acceptsPerTurn = 32 // from one listener
 	trimAfter      = 2 * time.Second
 	lingerTime     = 30 * time.Second // for Close to flush, anew with every byte that moves: the kernel holds much
+	lingerMost     = 5 * time.Minute  // altogether
 	drainTime      = 2 * time.Second  // then for the peer to end
 	longest        = wheelMax * Tick / 2
 )

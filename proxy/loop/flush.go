@@ -59,12 +59,20 @@ func (c *conn) flush() {
 			c.over()
 		}
 	} else if c.closing && (moved || !c.timer.Armed()) {
-		c.e.Arm(&c.timer, lingerTime) // who reads slowly still gets everything
+		c.linger()
 	}
 	if c.above && len(c.out)-c.sent < LowWater && !c.stopped() {
 		c.above = false
 		c.h.Writable()
 	}
+}
+
+// linger gives a peer that reads slowly the time to read everything, if that has an end.
+func (c *conn) linger() {
+	if !c.timer.Armed() {
+		c.until = c.e.now + lingerMost
+	}
+	c.e.Arm(&c.timer, max(0, min(lingerTime, c.until-c.e.now)))
 }
 
 // sendFailed: the peer is gone, but what it said before is still worth reading.

@@ -94,7 +94,7 @@ type Conn interface {
 	// CloseWrite ends our direction after everything written has gone out (FIN, or close_notify and FIN).
 	CloseWrite()
 	// Close ends the connection after everything written has gone out and the peer has ended too, or nothing has moved
-	// for a while: 30 s while there is more to go out, then 2 s. Of the handler only Closed is called after it.
+	// for a while: 30 s while there is more to go out, five minutes altogether, then 2 s. Of the handler only Closed is called after it.
 	Close()
 	// Reset ends the connection at once; the peer gets RST.
 	Reset()
