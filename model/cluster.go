@@ -24,6 +24,7 @@ type Cluster struct {
 	TLS          *ClientTLS  // nil: plain; not used for endpoints with an Identity
 	SendProxy    uint8       // version of the PROXY header that is sent, 0: none
 	Breakers     [2]Breakers // by Priority
+	Budget       Budget      // of retries
 	HealthChecks []HealthCheck
 	Outlier      *Outlier      // nil: nobody is ejected
 	KeepAlive    bool          // TCP keep-alive with the system's times
@@ -92,7 +93,58 @@ type Balancing struct {
 	TableSize     uint64   // Maglev: default 65537, prime
 	Panic         *float64 // percent healthy below which all are picked; nil: 50
 	Overprovision uint32   // percent, for priorities; 0: 140
+
+	EWMA        EWMA        // with PeakEWMA
+	Utilization Utilization // with LeastUtilized
+	SlowStart   SlowStart
+	Locality    LocalityOptions
 }
+
+// EWMA are the settings of PeakEWMA (Finagle's: the product of the peak-sensitive moving average of an endpoint's response
+// times and of its requests under way; the lower of two drawn at random takes the request).
+type EWMA struct {
+	Decay time.Duration // 1/e of an observation is left after it; default 10 s
+	Start time.Duration // taken for the response time of an endpoint that has not answered yet; default 30 ms
+}
+
+// Utilization are the settings of LeastUtilized: weights follow from what endpoints report about themselves (ORCA:
+// endpoint-load-metrics in responses), requests a second over utilization (gRFC A58).
+type Utilization struct {
+	Blackout     time.Duration // after an endpoint's first report, before its weight counts; default 10 s
+	Expiry       time.Duration // of a report; default 3 min
+	Update       time.Duration // how often weights are made anew; default 1 s, at least 100 ms
+	ErrorPenalty float64       // of errors a second over requests a second; default 1
+}
+
+// SlowStart gives an endpoint that is new less than its weight for a while; its zero value does not.
+type SlowStart struct {
+	Window     time.Duration
+	Aggression float64 // 1 is linear; 0: 1
+	Least      float64 // percent of its weight at the start; 0: 10
+}
+
+// LocalityMode is what the caller's own locality means.
+type LocalityMode uint8
+
+// Modes. LocalityPrefer: own sub-zone, zone and region come before others, and their load spills over before they fail.
+const (
+	LocalityIgnore LocalityMode = iota
+	LocalityPrefer
+	LocalityWeighted // Endpoints.Localities say the shares
+)
+
+// LocalityOptions of balancing.
+type LocalityOptions struct {
+	Mode LocalityMode
+	// SpillAt is how many requests under way per endpoint (weight 1), on the average of a locality, send further ones to the
+	// next nearest; 0: only lack of healthy endpoints does (Overprovision).
+	SpillAt uint32
+	// Failover names regions in order, from a region ("*": from any).
+	Failover []Failover
+}
+
+// Failover is where the requests of a region go when it cannot take them.
+type Failover struct{ From, To string }
 
 // LBPolicy is a load-balancing policy.
 type LBPolicy uint8
@@ -104,6 +156,8 @@ const (
 	Random
 	RingHash
 	Maglev
+	PeakEWMA
+	LeastUtilized
 )
 
 // UpstreamHTTP is how HTTP is spoken to a cluster's endpoints.
@@ -236,6 +290,14 @@ type Endpoint struct {
 	Priority  uint32 // 0 is tried first
 	Locality  string // "region/zone/sub_zone"
 	CheckPort uint16 // for health checks; 0: Address's
+	Labels    []Label
+}
+
+// LocalityWeight is the share of a locality among those of its priority.
+type LocalityWeight struct {
+	Locality string
+	Priority uint32
+	Weight   uint32
 }
 
 // Endpoints is the set of endpoints of a cluster, ordered by Namespace, Workload and Port inside the mesh.
@@ -243,4 +305,5 @@ type Endpoints struct {
 	Cluster       PortName
 	Endpoints     []Endpoint
 	Overprovision uint32 // percent; 0: the cluster's
+	Localities    []LocalityWeight
 }

@@ -14,6 +14,22 @@ type RouteTable struct {
 	IgnorePort bool
 	// AnyCluster: in a file, a route may name a cluster that is not there, and answers 503.
 	AnyCluster bool
+
+	// Relay is tried, in order, for connections that are not HTTP; empty: they go to the port's own cluster.
+	Relay   []RelayRoute
+	Classes []ClassRule
+	// Inbound is what the proxies of the port's own workloads do, whoever routed the request to them.
+	Inbound *Inbound
+}
+
+// RelayRoute sends whole connections somewhere (TCPRoute, TLSRoute). The first that holds decides.
+type RelayRoute struct {
+	Name string // "TCPRoute/default/db"
+	Rule int
+	// SNI of a ClientHello, lower case, "*.suffix" for names below it; empty: every connection.
+	SNI      []string
+	Backends []Backend // without filters; empty: the connection is reset
+	Fault    *Fault    // Delay, AbortShare with Reset, Rate
 }
 
 // VirtualHost is the routes of some domains. Exact domains win over "*.suffix", those over "prefix.*", and "*" is
@@ -35,10 +51,25 @@ type Route struct {
 	Timeouts Timeouts
 
 	Direct   *Direct   // answered here, without a backend
+	Redirect *Redirect // likewise
 	Rewrite  Rewrite   // of what the backend is told
+	Mirrors  []Mirror
+	CORS     *CORS
+	Fault    *Fault
+	Session  *Session
+	// Sticky keeps who has the same values here with the same backend while weights change (weighted rendezvous hashing);
+	// a request that has none of them is sent by chance.
+	Sticky   []HashKey
 	Priority Priority  // whose Breakers bound it
 	Hash     []HashKey // what RingHash and Maglev hash; empty: at random
-	Upgrades []string  // protocols that may be upgraded to here, besides the listener's
+	Retry    *Retry    // nil: the mesh's own way, which is safe; of a foreign listener: none
+	Hedge    *Hedge
+	Breakers *Breakers // of this route alone, besides the cluster's
+	// Fallback takes the request where a breaker refuses it or no endpoint can take it.
+	Fallback *Backend
+	// Limits are kept by the proxies of the port's own workloads, besides RouteTable.Inbound's.
+	Limits   []RateLimit
+	Upgrades []string // protocols that may be upgraded to here, besides the listener's
 	// FromField names the request field whose value is the cluster, "" for Backends. An unknown cluster answers 503.
 	FromField string
 }
@@ -49,14 +80,20 @@ type Direct struct {
 	Body   []byte
 }
 
-// Rewrite changes what the backend is told; its zero value changes nothing.
+// Rewrite changes what the backend is told; its zero value changes nothing. Of the path one thing is changed at most.
 type Rewrite struct {
 	Prefix       string // replaces the matched prefix (the whole path of an exact match) when HasPrefix
 	HasPrefix    bool
+	Path         string // replaces the whole path; "": does not
+	Pattern      string // RE2: what it matches of the path is replaced by Replacement; "": none
+	Replacement  string // \1 is the first group
 	Host         string // replaces the authority
 	AutoHost     bool   // the name of the picked endpoint replaces the authority
 	AppendXFHost bool   // x-forwarded-host tells the original one
 }
+
+// Label is a name and value that workloads have.
+type Label struct{ Name, Value string }
 
 // HashKind is what a HashKey looks at.
 type HashKind uint8
@@ -96,7 +133,8 @@ type Backend struct {
 	Cluster PortName
 	Weight  uint32
 	Filters []Filter
-	Invalid bool // its reference does not resolve: its share of the requests is answered 500 no_backend
+	Subset  []Label // only endpoints that have all of these; empty: every endpoint of Cluster
+	Invalid bool    // its reference does not resolve: its share of the requests is answered 500 no_backend
 }
 
 // PathKind says how a path is compared.

@@ -5,6 +5,7 @@
 package cluster
 
 import (
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,7 @@ func (c *Cluster) Model() *model.Cluster { return c.model.Load() }
 func (c *Cluster) Set(m *model.Cluster) {
 	was := c.model.Swap(m)
 	c.setOriginal(m)
-	if was.Balancing.Policy != m.Balancing.Policy || was.Balancing != m.Balancing {
+	if !reflect.DeepEqual(was.Balancing, m.Balancing) {
 		old := c.set.Load()
 		next := *old
 		next.levels = levels(old.all, &m.Balancing)
