@@ -25,6 +25,10 @@ const (
 	lingerMost     = 5 * time.Minute  // altogether
 	drainTime      = 2 * time.Second  // then for the peer to end
 	longest        = wheelMax * Tick / 2
+
+	// yieldAfter is less than the 10 ms after which the runtime takes a goroutine that has not been scheduled anew for one that
+	// runs too long, and its processor away at every look, also while it sleeps in epoll.
+	yieldAfter = 5 * time.Millisecond
 )
 
 // Config configures an Epoll.
@@ -53,6 +57,7 @@ type Epoll struct {
 
 	start   time.Time
 	now     time.Duration
+	yielded time.Duration // when sleep has given the scheduler a turn
 	wallAt  time.Duration // when wall was taken
 	wall    time.Time
 	wheel   Wheel
@@ -77,7 +82,6 @@ type Epoll struct {
 	splice    func(from, to, n int) (int, syscall.Errno)
 
 	load  atomic.Int64
-	tid   atomic.Int64 // thread of Run
 	state atomic.Int32 // new, running, ended
 	over  bool         // Close was asked for
 	done  chan struct{}
@@ -130,14 +134,11 @@ func New(cfg Config) (*Epoll, error) {
 	}, nil
 }
 
-// Run locks the OS thread and runs the loop until Close. It may be called once.
+// Run runs the loop until Close. It may be called once. Its goroutine is not tied to a thread (docs/adr/0004).
 func (e *Epoll) Run() {
 	if !e.state.CompareAndSwap(stateNew, stateRunning) {
 		return
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	e.tid.Store(int64(unix.Gettid()))
 	for !e.over {
 		e.turn()
 	}
@@ -183,6 +184,10 @@ func (e *Epoll) sleep() int {
 	}
 	wait := -1
 	now := time.Since(e.start)
+	if now-e.yielded >= yieldAfter {
+		e.yielded = now
+		runtime.Gosched()
+	}
 	if at, ok := e.wheel.Next(); ok {
 		wait = int(max(0, at-now+Tick-1) / Tick)
 	}
@@ -360,9 +365,6 @@ func (e *Epoll) AtEnd(f Flusher) { e.enders = append(e.enders, f) }
 
 // Buffers answers the loop's pool.
 func (e *Epoll) Buffers() *buffer.Pool { return &e.pool }
-
-// onLoop reports whether the caller runs on the loop.
-func (e *Epoll) onLoop() bool { return e.tid.Load() == int64(unix.Gettid()) }
 
 var (
 	_ Loop  = (*Epoll)(nil)

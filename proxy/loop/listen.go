@@ -47,14 +47,10 @@ func (e *Epoll) Listen(fd int, accept func(Incoming)) (*Listener, error) {
 	return l, nil
 }
 
-// Close stops accepting; the socket and its queue stay. From any goroutine. When it returns accept will not be
-// called any more.
+// Close stops accepting; the socket and its queue stay. From any goroutine but the loop's own, which has Pause. When it
+// returns accept will not be called any more.
 func (l *Listener) Close() {
 	if l.closed.Swap(true) {
-		return
-	}
-	if l.e.onLoop() {
-		l.remove()
 		return
 	}
 	posted := l.e.Post(func() { l.remove(); close(l.removed) })

@@ -1,4 +1,4 @@
-// Package loop is the event loop: one OS thread, one epoll, one timer wheel, and the connections that belong
+// Package loop is the event loop: one goroutine, one epoll, one timer wheel, and the connections that belong
 // to it. Everything that happens on a connection happens on its loop's goroutine, so the code above needs no
 // locks. Loop and Conn are interfaces because the simulator has twins of them with virtual time and network
 // (package sim); Epoll is the real one.
