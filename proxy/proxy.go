@@ -131,7 +131,7 @@ func (p *Proxy) connect() error {
 		return err
 	}
 	p.client = c
-	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log})
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend})
 	p.learning.Changed = c.Learned
 	return nil
 }

@@ -51,7 +51,8 @@ func (g *Gateway) Clusters() (out []admin.Cluster) {
 			m := ep.Model()
 			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: flagsOf(ep),
 				Weight: m.Weight, Priority: m.Priority, Locality: m.Locality, Active: ep.InFlight(), Total: ep.Total(), ConnectFailures: ep.ConnectFailures()})
-			e.watch.tell(ep, &c.Endpoints[len(c.Endpoints)-1])
+			told := &c.Endpoints[len(c.Endpoints)-1]
+			told.Checks, told.CheckFailures, told.Ejections = e.watch.Found(ep)
 		}
 		out = append(out, c)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/router"
+	"github.com/tulle-mesh/tulle/proxy/watch"
 )
 
 // table is a route table by its name, or an inline one of a chain.
@@ -47,7 +48,7 @@ type entry struct {
 	static  bool             // of the bootstrap
 	known   bool             // its endpoints are
 	names   *names           // nil: they do not come from names
-	watch   *watch           // nil: nobody looks after their health
+	watch   *watch.Watch     // nil: nobody looks after their health
 	told    *model.Endpoints // by the bootstrap or the control plane; nil: by neither
 	sweeper *sweeper         // nil: they are not what clients wanted
 	since   time.Time

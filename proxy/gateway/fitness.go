@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/health"
+	"github.com/tulle-mesh/tulle/proxy/watch"
 	"github.com/tulle-mesh/tulle/telemetry"
 )
 
@@ -30,48 +30,40 @@ func flagsOf(ep *cluster.Endpoint) string {
 	return cmp.Or(flags, "healthy")
 }
 
-// tell adds what was found of an endpoint.
-func (w *watch) tell(ep *cluster.Endpoint, to *admin.Endpoint) {
-	if w == nil {
-		return
-	}
-	if e := (*w.shown.Load())[ep]; e != nil {
-		to.Checks, to.CheckFailures, to.Ejections = e.checks.Load(), e.failures.Load(), e.ejections.Load()
-	}
-}
-
 // fitness tells the observer the metrics about the health of clusters' endpoints, in the order of the clusters' names.
 func (g *Gateway) fitness(metric string, tell func(cluster, value string, n uint64)) {
 	g.mu.Lock()
-	watches := make([]*watch, 0, len(g.clusters))
+	watches := make([]*watch.Watch, 0, len(g.clusters))
 	for _, e := range g.clusters {
 		if e.watch != nil {
 			watches = append(watches, e.watch)
 		}
 	}
 	g.mu.Unlock()
-	slices.SortFunc(watches, func(a, b *watch) int { return cmp.Compare(a.c.Name().String(), b.c.Name().String()) })
+	slices.SortFunc(watches, func(a, b *watch.Watch) int {
+		return cmp.Compare(a.Cluster().Name().String(), b.Cluster().Name().String())
+	})
 	for _, w := range watches {
-		name := w.c.Name().String()
+		name := w.Cluster().Name().String()
 		switch metric {
 		case telemetry.ClusterEndpoints:
 			states := map[string]uint64{"healthy": 0}
-			for _, ep := range w.c.Endpoints() {
+			for _, ep := range w.Cluster().Endpoints() {
 				states[strings.TrimPrefix(flagsOf(ep), "/")]++
 			}
 			for _, s := range slices.Sorted(maps.Keys(states)) {
 				tell(name, s, states[s])
 			}
 		case telemetry.HealthChecks:
-			for r := range w.checks {
-				if n := w.checks[r].Load(); n > 0 {
-					tell(name, health.Result(r).String(), n)
+			for r := range health.Unreachable + 1 {
+				if n := w.Checks(r); n > 0 {
+					tell(name, r.String(), n)
 				}
 			}
 		case telemetry.Ejections:
-			for why := range w.ejections {
-				if n := w.ejections[why].Load(); n > 0 {
-					tell(name, health.Why(why).String(), n)
+			for why := range health.Whys {
+				if n := w.Ejections(why); n > 0 {
+					tell(name, why.String(), n)
 				}
 			}
 		}

@@ -62,7 +62,5 @@ func (e *entry) unfollow() {
 	if e.sweeper != nil {
 		e.sweeper.stop()
 	}
-	if e.watch != nil {
-		e.watch.stop()
-	}
+	e.watch.Stop()
 }

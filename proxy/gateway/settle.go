@@ -100,7 +100,7 @@ func (e *entry) warm() bool {
 			return false
 		}
 	}
-	return e.watch.warm()
+	return e.watch.Warm()
 }
 
 // named answers the clusters that a table names.

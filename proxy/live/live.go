@@ -57,6 +57,9 @@ type Config struct {
 	// MaxServices is how many services may be subscribed at once, those that do not exist included; default
 	// 4096. More are answered Overload until unused ones are retired.
 	MaxServices int
+	// Attend is called for a cluster whose settings want its endpoints looked after (health checks, ejection), once; what it
+	// answers is called when nobody needs the cluster any more. Neither may wait. nil: nobody looks after them.
+	Attend func(c *cluster.Cluster) (stop func())
 }
 
 // Live is the configuration in force. All methods are safe for concurrent use.
@@ -67,6 +70,7 @@ type Live struct {
 
 	mu       sync.Mutex
 	up       bool
+	closed   bool
 	services map[string]*service // by name of subscription
 	ports    map[model.PortName]*Port
 	clusters map[model.PortName]*entry
@@ -104,10 +108,16 @@ func New(cfg Config) *Live {
 	return l
 }
 
-// Close ends the retiring of what is unused. What is known stays readable.
+// Close ends the retiring of what is unused, and looking after endpoints. What is known stays readable.
 func (l *Live) Close() {
 	close(l.stop)
 	l.ended.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, e := range l.clusters {
+		e.leave()
+	}
 }
 
 // Port answers the port at a virtual address if it is ready: the fast path, lock-free, for any goroutine. If

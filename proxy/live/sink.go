@@ -70,9 +70,11 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 			}
 			e.cluster.Set(c)
 			e.cluster.SetEndpoints(e.endpoints)
+			l.attend(e, c)
 			l.hold()
 		default:
 			e.cluster.Set(c)
+			l.attend(e, c)
 		}
 		return refresh || first
 	})

@@ -19,10 +19,27 @@ type entry struct {
 	endpoints      *model.Endpoints
 	endpointsKnown bool
 	users          map[*Port]struct{}
+	attended       func() // ends looking after its endpoints; nil: nobody does
 }
 
 // warm reports whether requests can be sent to e, or surely cannot because it does not exist.
 func (e *entry) warm() bool { return e.known && (e.cluster == nil || e.endpointsKnown) }
+
+// attend has the endpoints of a cluster looked after if its settings want it. From then on somebody does until it is released:
+// settings and endpoints are followed, a cluster that ceases to exist for a while is still the same.
+func (l *Live) attend(e *entry, m *model.Cluster) {
+	if e.attended == nil && !l.closed && l.cfg.Attend != nil && (len(m.HealthChecks) > 0 || m.Outlier != nil) {
+		e.attended = l.cfg.Attend(e.cluster)
+	}
+}
+
+// leave ends that.
+func (e *entry) leave() {
+	if e.attended != nil {
+		e.attended()
+		e.attended = nil
+	}
+}
 
 // enlist subscribes to what a port needs from the start: its route table and its own cluster.
 func (l *Live) enlist(p *Port) {
@@ -131,6 +148,7 @@ func (l *Live) release(p *Port, e *entry) {
 		return
 	}
 	delete(l.clusters, e.name)
+	e.leave()
 	l.hold()
 	l.unsubscribe(KindCluster, e.name.String())
 	l.unsubscribe(KindEndpoints, e.name.String())

@@ -23,6 +23,12 @@ const (
 
 const userAgent = "Tulle/HC"
 
+// What proxies of the mesh tell each other: the version that the program is to be asked in, and that an answer is a proxy's.
+const (
+	fieldHTTP   = "Tulle-Http"
+	fieldReason = "Tulle-Reason"
+)
+
 // two reports whether HTTP/2 is spoken.
 func (p *Probe) two() bool { return p.cfg.Check.HTTP2 || p.cfg.Check.Kind == model.CheckGRPC }
 
@@ -32,6 +38,9 @@ func (p *Probe) transport() *http.Transport {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx) }
 	protocol := "http/1.1"
 	switch {
+	case p.cfg.Mesh != nil:
+		t.Protocols.SetUnencryptedHTTP2(true)
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return p.cfg.Mesh(ctx, false) }
 	case p.two() && p.cfg.TLS != nil:
 		t.Protocols.SetHTTP2(true)
 		protocol = "h2"
@@ -58,6 +67,9 @@ func (p *Probe) request(ctx context.Context, method, path string, body []byte) *
 		u.Scheme = "https"
 	}
 	r := (&http.Request{Method: method, URL: u, Host: p.host, Header: http.Header{"User-Agent": {userAgent}}, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	if p.cfg.Mesh != nil && !p.two() {
+		r.Header.Set(fieldHTTP, "1")
+	}
 	if body != nil {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
@@ -74,6 +86,9 @@ func (p *Probe) exchange(r *http.Request) (*http.Response, []byte, error) {
 	defer resp.Body.Close()
 	if p.two() && resp.ProtoMajor != 2 {
 		return nil, nil, errors.New("the server does not speak HTTP/2")
+	}
+	if why := resp.Header.Get(fieldReason); p.cfg.Mesh != nil && why != "" {
+		return nil, nil, fmt.Errorf("the proxy in front of it: %.40s", why)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	return resp, body, err

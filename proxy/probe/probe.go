@@ -26,6 +26,9 @@ type Config struct {
 	// TLS answers what connections are made with, for the name that the server is called by; nil: they are plain.
 	TLS       func(host string) *tls.Config
 	SendProxy uint8 // version of the PROXY header that connections begin with; 0: none
+	// Mesh makes connections to the proxy in front of a workload of the mesh, instead of TLS and SendProxy: for HTTP/2, over
+	// which the program's own version of HTTP is asked for, or for the bytes of a relay. nil: the endpoint is dialed.
+	Mesh func(ctx context.Context, relay bool) (net.Conn, error)
 }
 
 // Probe asks one endpoint.

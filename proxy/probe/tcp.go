@@ -3,11 +3,16 @@ package probe
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"time"
 
 	"github.com/tulle-mesh/tulle/proxy/health"
 )
+
+// stays is how long a relay through the mesh must stand to be believed.
+const stays = 200 * time.Millisecond
 
 // askTCP connects, says what is to be said, and waits until what is to be heard has been, each part behind the one before,
 // whatever stands between.
@@ -17,7 +22,9 @@ func (p *Probe) askTCP(ctx context.Context) (health.Result, error) {
 		p.tcp = nil
 		if c == nil {
 			var err error
-			if c, err = p.dial(ctx); err == nil && p.cfg.TLS != nil {
+			if p.cfg.Mesh != nil {
+				c, err = p.cfg.Mesh(ctx, true)
+			} else if c, err = p.dial(ctx); err == nil && p.cfg.TLS != nil {
 				c, err = p.secure(ctx, c)
 			}
 			if err != nil {
@@ -41,10 +48,13 @@ func (p *Probe) askTCP(ctx context.Context) (health.Result, error) {
 }
 
 func (p *Probe) converse(ctx context.Context, c net.Conn) error {
+	deadline, _ := ctx.Deadline()
 	if len(p.cfg.Check.Send)+len(p.cfg.Check.Receive) == 0 {
+		if p.cfg.Mesh != nil {
+			return p.listen(c, deadline)
+		}
 		return nil
 	}
-	deadline, _ := ctx.Deadline()
 	_ = c.SetDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -63,6 +73,17 @@ func (p *Probe) converse(ctx context.Context, c net.Conn) error {
 			return err
 		}
 	}
+}
+
+// listen finds out whether the proxy in front of a program has come through to it: a relay that has not is reset at once, one
+// that has says something, ends in order or stays.
+func (p *Probe) listen(c net.Conn, deadline time.Time) error {
+	_ = c.SetDeadline(time.Now().Add(min(time.Until(deadline)/2, stays)))
+	n, err := c.Read(make([]byte, 1))
+	if late, ok := errors.AsType[net.Error](err); n > 0 || err == nil || errors.Is(err, io.EOF) || ok && late.Timeout() {
+		return nil
+	}
+	return err
 }
 
 // match takes off wanted what has been heard, and off heard what is of no more use.
