@@ -39,7 +39,7 @@ func (p *Plane) compose(ctx context.Context) error {
 		return snapshot.Snapshot{Index: rt.Index(), View: reg}
 	}
 	out := push.New(push.Config{Snapshot: snap, Log: p.log})
-	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Changed: func(services []model.ServiceName, revision int64) {
+	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return serviceNames(reg) }, Changed: func(services []model.ServiceName, revision int64) {
 		out.Changed(uint64(revision), services, nil)
 	}})
 	close(started)
@@ -54,6 +54,14 @@ func (p *Plane) compose(ctx context.Context) error {
 		return err
 	}
 	return p.serveAPI(reg, rt, out, seen, tokens)
+}
+
+// serviceNames answers every service.
+func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
+	for _, s := range reg.Services() {
+		out = append(out, s.Name)
+	}
+	return out
 }
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.

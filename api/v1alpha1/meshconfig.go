@@ -1,5 +1,10 @@
 package v1alpha1
 
+import (
+	"slices"
+	"strings"
+)
+
 // MeshConfig is what holds for the whole mesh. There is at most one, named "mesh".
 type MeshConfig struct {
 	TypeMeta   `json:",inline"`
@@ -7,13 +12,16 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts.
+// MeshConfigSpec is read when the control plane starts, but for Defaults, which are in force at once.
 type MeshConfigSpec struct {
 	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
 	TrustDomain string `json:"trustDomain,omitempty"`
 	// VirtualIPv4 and VirtualIPv6 are the ranges that virtual addresses of services come from.
 	VirtualIPv4 string `json:"virtualIPv4,omitempty"`
 	VirtualIPv6 string `json:"virtualIPv6,omitempty"`
+	// Defaults are what every service has that no TrafficPolicy says otherwise about: balancing, connections, breakers,
+	// ejection, timeouts, retries, retryBudget, hedging, capacity and concurrency.
+	Defaults *TrafficParts `json:"defaults,omitempty"`
 }
 
 // Defaults of MeshConfig.
@@ -23,3 +31,17 @@ const (
 	DefaultVirtualIPv4 = "198.18.0.0/15"
 	DefaultVirtualIPv6 = "fd74:756c:6c65::/64"
 )
+
+// meshDefaults checks what holds for every service: parts that are about one service have no meaning there.
+func (c *check) meshDefaults(p *TrafficParts) {
+	if p == nil {
+		return
+	}
+	every := strings.Fields("balancing connections breakers ejection timeouts retries retryBudget hedging capacity concurrency")
+	for _, part := range p.Names() {
+		if !slices.Contains(every, part) {
+			c.fail("spec.defaults."+part, "is about one service: write it in a TrafficPolicy on that")
+		}
+	}
+	c.parts("spec.defaults", p)
+}

@@ -28,7 +28,7 @@ type (
 	Time = metav1.Time
 )
 
-// Object is any resource: *Service, *HTTPRoute or *MeshConfig.
+// Object is any resource, such as *Service, *HTTPRoute, *TrafficPolicy or *MeshConfig.
 type Object interface {
 	// GetName and GetNamespace answer the object's name. The namespace is "" for kinds of the whole mesh.
 	GetName() string
@@ -51,6 +51,7 @@ func Kinds() []Kind {
 	return []Kind{
 		{Name: "Service", APIVersion: "v1", Plural: "services", Namespaced: true, New: func() Object { return new(Service) }},
 		{Name: "HTTPRoute", APIVersion: GatewayAPIVersion, Plural: "httproutes", Namespaced: true, New: func() Object { return new(HTTPRoute) }},
+		{Name: "TrafficPolicy", APIVersion: APIVersion, Plural: "trafficpolicies", Namespaced: true, New: func() Object { return new(TrafficPolicy) }},
 		{Name: "MeshConfig", APIVersion: APIVersion, Plural: "meshconfigs", New: func() Object { return new(MeshConfig) }},
 	}
 }
@@ -80,6 +81,8 @@ func KindOf(o Object) Kind {
 		name = "Service"
 	case *HTTPRoute:
 		name = "HTTPRoute"
+	case *TrafficPolicy:
+		name = "TrafficPolicy"
 	case *MeshConfig:
 		name = "MeshConfig"
 	}
@@ -93,6 +96,8 @@ func Meta(o Object) *ObjectMeta {
 	case *Service:
 		return &o.ObjectMeta
 	case *HTTPRoute:
+		return &o.ObjectMeta
+	case *TrafficPolicy:
 		return &o.ObjectMeta
 	case *MeshConfig:
 		return &o.ObjectMeta

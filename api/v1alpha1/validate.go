@@ -19,6 +19,8 @@ func Default(o Object) {
 		defaultService(o)
 	case *HTTPRoute:
 		defaultHTTPRoute(o)
+	case *TrafficPolicy:
+		defaultTrafficPolicy(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -34,6 +36,8 @@ func Validate(o Object) []FieldError {
 		c.service(o)
 	case *HTTPRoute:
 		c.httpRoute(o)
+	case *TrafficPolicy:
+		c.trafficPolicy(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}
@@ -90,6 +94,7 @@ func (c *check) meshConfig(m *MeshConfig) {
 	if m.Spec.VirtualIPv6 != DefaultVirtualIPv6 {
 		c.fail("spec.virtualIPv6", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv6, DefaultVirtualIPv6)
 	}
+	c.meshDefaults(m.Spec.Defaults)
 }
 
 func defaultMeshConfig(m *MeshConfig) {
@@ -100,6 +105,9 @@ func defaultMeshConfig(m *MeshConfig) {
 		if *d.field == "" {
 			*d.field = d.value
 		}
+	}
+	if m.Spec.Defaults != nil {
+		defaultParts(m.Spec.Defaults)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-// ConnectTimeout of every cluster: TCP and TLS together, to one endpoint.
+// ConnectTimeout of a cluster, unless a policy says otherwise: TCP and TLS together, to one endpoint.
 const ConnectTimeout = 2 * time.Second
 
 // Services is what compilation has to know of the registry.
@@ -29,8 +29,9 @@ type Route struct {
 
 // Index is the HTTPRoutes by the service they name as a parent. It is immutable.
 type Index struct {
-	routes map[model.ServiceName][]Route
-	all    []Route
+	routes   map[model.ServiceName][]Route
+	all      []Route
+	policies policies // see With
 }
 
 // NewIndex sorts routes, oldest first.
@@ -95,7 +96,9 @@ func (c Compiler) Cluster(name model.PortName) (*model.Cluster, bool) {
 	if !ok {
 		return nil, false
 	}
-	return &model.Cluster{Name: name, Protocol: c.protocol(name, p.Protocol), ConnectTimeout: ConnectTimeout}, true
+	m := &model.Cluster{Name: name, Protocol: c.protocol(name, p.Protocol), ConnectTimeout: ConnectTimeout}
+	c.treatCluster(m)
+	return m, true
 }
 
 // protocol of a port: what was declared; else HTTP where an HTTP route is attached, so that sniffing cannot pass

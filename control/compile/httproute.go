@@ -33,6 +33,7 @@ func (c Compiler) RouteTable(name model.PortName) (*model.RouteTable, bool) {
 	}
 	// Stable: what is equal stays in order of age, name, rule and match, in which it was appended.
 	slices.SortStableFunc(t.Routes, func(a, b model.Route) int { return precedence(&a.Match, &b.Match) })
+	c.treatTable(t)
 	return t, true
 }
 

@@ -1,5 +1,5 @@
-// Package routes follows the HTTPRoutes in the store and keeps them as an index to compile from. The index is
-// swapped whole; readers never wait. One goroutine, which Close ends. Start reading at Start.
+// Package routes follows the routes in the store, and the policies about them (policies.go), and keeps them as an index to
+// compile from. The index is swapped whole; readers never wait. One goroutine, which Close ends. Start reading at Start.
 package routes
 
 import (
@@ -32,16 +32,22 @@ type Config struct {
 	// (none, when the change was of another kind) and the revision of the change; from one goroutine, one call at a
 	// time.
 	Changed func(services []model.ServiceName, revision int64)
-	Log     *slog.Logger
+	// Services answers every service that there is: what the mesh's defaults bear on.
+	Services func() []model.ServiceName
+	Log      *slog.Logger
 }
 
 // Routes is the index in force.
 type Routes struct {
-	cfg    Config
-	index  atomic.Pointer[compile.Index]
-	stop   context.CancelFunc
-	done   sync.WaitGroup
-	routes map[store.Key]compile.Route // of the goroutine, after Start
+	cfg   Config
+	index atomic.Pointer[compile.Index]
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+
+	// Of the goroutine, after Start.
+	routes   map[store.Key]compile.Route
+	policies map[store.Key]compile.Policy
+	mesh     *v1alpha1.TrafficParts // MeshConfig's defaults
 }
 
 // Start reads what is stored and follows it until Close.
@@ -74,6 +80,9 @@ func (r *Routes) load(ctx context.Context) (int64, error) {
 	for _, o := range objects {
 		r.put(o)
 	}
+	if revision, err = r.loadPolicies(ctx, revision); err != nil {
+		return 0, err
+	}
 	r.swap()
 	return revision, nil
 }
@@ -92,7 +101,7 @@ func (r *Routes) put(o store.Object) {
 }
 
 func (r *Routes) swap() {
-	r.index.Store(compile.NewIndex(slices.Collect(maps.Values(r.routes))))
+	r.index.Store(compile.NewIndex(slices.Collect(maps.Values(r.routes))).With(slices.Collect(maps.Values(r.policies)), r.mesh))
 }
 
 // follow applies changes until ctx ends; when the watch breaks, everything is read again.
@@ -109,10 +118,9 @@ func (r *Routes) follow(ctx context.Context, revision int64) {
 			return
 		case <-time.After(retryWait):
 		}
-		before := r.parents()
 		if now, err := r.load(ctx); err == nil {
 			revision = now
-			r.cfg.Changed(union(before, r.parents()), revision)
+			r.cfg.Changed(r.cfg.Services(), revision)
 		}
 	}
 }
@@ -126,11 +134,17 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 	defer w.Close()
 	for events := range w.Events() {
 		var touched []model.ServiceName
+		changed := false
 		for _, e := range events {
 			*revision = e.Revision
+			if services, ours := r.policyEvent(e); ours {
+				touched, changed = union(touched, services), true
+				continue
+			}
 			if e.Kind != kind {
 				continue
 			}
+			changed = true
 			touched = union(touched, r.parentsOf(e.Key))
 			if e.Deleted {
 				delete(r.routes, e.Key)
@@ -139,7 +153,7 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 			}
 			touched = union(touched, r.parentsOf(e.Key))
 		}
-		if len(touched) > 0 {
+		if changed {
 			r.swap()
 		}
 		r.cfg.Changed(touched, *revision)
@@ -155,14 +169,6 @@ func (r *Routes) parentsOf(k store.Key) []model.ServiceName {
 		return compile.Parents(route.Object)
 	}
 	return nil
-}
-
-func (r *Routes) parents() []model.ServiceName {
-	var out []model.ServiceName
-	for k := range r.routes {
-		out = union(out, r.parentsOf(k))
-	}
-	return out
 }
 
 func union(a, b []model.ServiceName) []model.ServiceName {

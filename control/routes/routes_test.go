@@ -34,7 +34,7 @@ func TestFollow(t *testing.T) {
 		}
 		put(object("old", "cart"))
 		var changed []string
-		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler), Changed: func(s []model.ServiceName, _ int64) {
+		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler), Services: func() []model.ServiceName { return []model.ServiceName{{Namespace: "default", Name: "all"}} }, Changed: func(s []model.ServiceName, _ int64) {
 			for _, n := range s {
 				changed = append(changed, n.String())
 			}

@@ -59,7 +59,7 @@ func (s Snapshot) Resource(typ, name string) (proto.Message, error) {
 		}
 	case resource.TypeEndpoints:
 		if m, ok := s.View.Endpoints(n); ok {
-			return encode(resource.EncodeEndpoints(m))
+			return encode(resource.EncodeEndpoints(c.Endpoints(m)))
 		}
 	default:
 		return nil, fmt.Errorf("%s: %w", typ, ErrType)
@@ -104,7 +104,14 @@ func (s Snapshot) Names(typ string) []string {
 	return out
 }
 
-// Dependents answers the services whose resources may change when svc does.
+// Dependents answers the services whose resources may change when svc does: those whose routes lead to it, and its versions
+// that exist by themselves, which have its policies.
 func (s Snapshot) Dependents(svc model.ServiceName) []model.ServiceName {
-	return s.Index.Dependents(svc)
+	out := s.Index.Dependents(svc)
+	for _, v := range s.View.Services() {
+		if v.Implicit && v.Selector["version"] != "" && v.Selector["service"] == svc.Name && v.Name.Namespace == svc.Namespace {
+			out = append(out, v.Name)
+		}
+	}
+	return out
 }

@@ -1,0 +1,249 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// PriorityRule gives requests a class. Under overload batch is shed first, critical last.
+type PriorityRule struct {
+	// Match is written as in an HTTPRoute; left out: every request.
+	Match *HTTPRouteMatch `json:"match,omitempty"`
+	// From names services of callers, "shop" (of the policy's namespace) or "shop.default"; none: all.
+	From []string `json:"from,omitempty"`
+	// Class is critical, default or batch.
+	Class string `json:"class"`
+}
+
+// RateLimit bounds requests, bytes or connections by a token bucket in each workload's own proxy, or asks a rate-limit
+// service. Exactly one of requests, bytes and connections is given, unless global is.
+type RateLimit struct {
+	// Name in metrics, response fields and explanations; unique in the policy.
+	Name string `json:"name"`
+	// Match is written as in an HTTPRoute; left out: every request.
+	Match *HTTPRouteMatch `json:"match,omitempty"`
+	// Requests, bytes (of bodies, both ways) or new connections per window.
+	Requests    int32    `json:"requests,omitempty"`
+	Bytes       int32    `json:"bytes,omitempty"`
+	Connections int32    `json:"connections,omitempty"`
+	Window      Duration `json:"window,omitempty"` // a duration of 1ms to 24h; default 1s
+	// Burst is how many of them at once; default as many as per window.
+	Burst int32 `json:"burst,omitempty"`
+	// By says which requests share a bucket; none: all of them. At most 10000 buckets are kept.
+	By []RateKey `json:"by,omitempty"`
+	// Headers: responses carry the RateLimit fields. Default false.
+	Headers bool `json:"headers,omitempty"`
+	// Status of a refusal: 400 to 599, default 429.
+	Status int32 `json:"status,omitempty"`
+	// Shadow only counts, and refuses nothing.
+	Shadow bool `json:"shadow,omitempty"`
+	// Global asks a service that counts for the whole mesh (envoy.service.ratelimit.v3).
+	Global *GlobalLimit `json:"global,omitempty"`
+}
+
+// RateKey is one thing that requests are told apart by. Exactly one of the first six is given.
+type RateKey struct {
+	Caller  bool   `json:"caller,omitempty"`  // the calling service
+	Address bool   `json:"address,omitempty"` // of the caller
+	Header  string `json:"header,omitempty"`
+	Path    bool   `json:"path,omitempty"`
+	Method  bool   `json:"method,omitempty"`
+	Value   string `json:"value,omitempty"` // the same for all, for descriptors
+	// Key of the descriptor's entry, with global; default Envoy's.
+	Key string `json:"key,omitempty"`
+}
+
+// GlobalLimit says whom to ask.
+type GlobalLimit struct {
+	// Service and Port in the policy's namespace; left out: the control plane itself.
+	Service string   `json:"service,omitempty"`
+	Port    int32    `json:"port,omitempty"`
+	Domain  string   `json:"domain,omitempty"`  // default "tulle"
+	Timeout Duration `json:"timeout,omitempty"` // default 20ms
+	// FailClosed refuses requests while nobody answers. Default false: they pass.
+	FailClosed bool `json:"failClosed,omitempty"`
+}
+
+// Capacity is what one workload takes at a time, from all callers together. 0: no bound.
+type Capacity struct {
+	Connections int32 `json:"connections,omitempty"`
+	Requests    int32 `json:"requests,omitempty"`
+}
+
+// Concurrency bounds what one workload works on at once by what its response times say about its queue.
+type Concurrency struct {
+	Least int32    `json:"least,omitempty"` // of the limit; default 4
+	Most  int32    `json:"most,omitempty"`  // default 10000
+	Queue Duration `json:"queue,omitempty"` // how long a request waits for its turn: 0s to 10s; default 0s, not at all
+}
+
+func defaultPriority(list []PriorityRule) {
+	for i := range list {
+		if list[i].Match != nil {
+			defaultMatch(list[i].Match)
+		}
+	}
+}
+
+func defaultRateLimits(list []RateLimit) {
+	for i := range list {
+		l := &list[i]
+		if l.Match != nil {
+			defaultMatch(l.Match)
+		}
+		number(&l.Status, 429)
+		if l.Requests+l.Bytes+l.Connections != 0 {
+			text(&l.Window, "1s")
+			number(&l.Burst, max(l.Requests, l.Bytes, l.Connections))
+		}
+		if g := l.Global; g != nil {
+			text(&g.Domain, "tulle")
+			text(&g.Timeout, "20ms")
+		}
+	}
+}
+
+func defaultConcurrency(p *Concurrency) {
+	if p != nil {
+		number(&p.Least, 4)
+		number(&p.Most, 10000)
+		text(&p.Queue, "0s")
+	}
+}
+
+func (c *check) priority(at string, list []PriorityRule) {
+	if list != nil && (len(list) == 0 || len(list) > 64) {
+		c.fail(at, "has %d entries: write 1 to 64, or leave it out", len(list))
+	}
+	for i := range list {
+		r, at := &list[i], fmt.Sprintf("%s[%d]", at, i)
+		if !slices.Contains([]string{"critical", "default", "batch"}, r.Class) {
+			c.fail(at+".class", "%q is not a class: write critical, default or batch", r.Class)
+		}
+		if r.Match != nil {
+			c.match(at+".match", r.Match)
+		}
+		for j, f := range r.From {
+			name, ns, dot := strings.Cut(f, ".")
+			if !label(name) || dot && !label(ns) {
+				c.fail(fmt.Sprintf("%s.from[%d]", at, j), "%q is not a service: write shop or shop.default", f)
+			}
+		}
+		if r.Match == nil && len(r.From) == 0 && i+1 < len(list) {
+			c.fail(at, "holds for every request, so what comes after it means nothing: write it last")
+		}
+	}
+}
+
+func (c *check) rateLimits(at string, list []RateLimit) {
+	if list != nil && (len(list) == 0 || len(list) > 16) {
+		c.fail(at, "has %d entries: write 1 to 16, or leave it out", len(list))
+	}
+	names := map[string]bool{}
+	for i := range list {
+		l, at := &list[i], fmt.Sprintf("%s[%d]", at, i)
+		if !token(l.Name) || len(l.Name) > 63 || names[l.Name] {
+			c.fail(at+".name", "%q is not a name of at most 63 letters, digits and '-', or is there twice", l.Name)
+		}
+		names[l.Name] = true
+		if l.Match != nil {
+			c.match(at+".match", l.Match)
+		}
+		c.rate(at, l)
+		for j := range l.By {
+			c.rateKey(fmt.Sprintf("%s.by[%d]", at, j), &l.By[j], l)
+		}
+		if len(l.By) > 8 {
+			c.fail(at+".by", "has %d entries: at most 8", len(l.By))
+		}
+		c.between(at+".status", int64(l.Status), 400, 599)
+		c.global(at+".global", l)
+	}
+}
+
+// rate checks how much per how long.
+func (c *check) rate(at string, l *RateLimit) {
+	kinds := 0
+	for _, n := range []int32{l.Requests, l.Bytes, l.Connections} {
+		if n != 0 {
+			kinds++
+		}
+		if n < 0 {
+			c.fail(at, "%d is less than nothing: write 1 or more", n)
+		}
+	}
+	switch {
+	case l.Global != nil && (kinds > 0 || l.Window != "" || l.Burst != 0) && l.Global.Service != "":
+		c.fail(at, "global asks %s, which knows how much: remove requests, bytes, connections, window and burst", l.Global.Service)
+	case (l.Global == nil || l.Global.Service == "") && kinds != 1:
+		c.fail(at, "bounds %d things: write one of requests, bytes and connections", kinds)
+	case l.Global != nil && l.Bytes+l.Connections != 0:
+		c.fail(at, "global counts requests only")
+	case l.Connections != 0 && (l.Match != nil || len(l.By) > 0 || l.Headers):
+		c.fail(at, "connections are counted before there is a request: remove match, by and headers")
+	}
+	if kinds > 0 {
+		c.span(at+".window", l.Window, time.Millisecond, 24*time.Hour)
+		c.between(at+".burst", int64(l.Burst), 1, 1<<31-1)
+	}
+}
+
+func (c *check) rateKey(at string, k *RateKey, l *RateLimit) {
+	kinds := 0
+	for _, given := range []bool{k.Caller, k.Address, k.Header != "", k.Path, k.Method, k.Value != ""} {
+		if given {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		c.fail(at, "names %d things: write one of caller, address, header, path, method and value", kinds)
+	}
+	if k.Header != "" && !token(k.Header) {
+		c.fail(at+".header", "%q is not the name of a header", k.Header)
+	}
+	if l.Global == nil && (k.Key != "" || k.Value != "") {
+		c.fail(at, "key and value are for descriptors: they mean something with global only")
+	}
+	if len(k.Key) > 256 || len(k.Value) > 256 {
+		c.fail(at, "key and value have at most 256 bytes")
+	}
+}
+
+func (c *check) global(at string, l *RateLimit) {
+	g := l.Global
+	if g == nil {
+		return
+	}
+	if (g.Service == "") != (g.Port == 0) || g.Service != "" && !label(g.Service) || g.Port < 0 || g.Port > 65535 {
+		c.fail(at+".service", "%q with port %d: write the name of a Service and its port, or neither for the control plane itself", g.Service, g.Port)
+	}
+	if len(g.Domain) > 256 {
+		c.fail(at+".domain", "has %d bytes: at most 256", len(g.Domain))
+	}
+	c.span(at+".timeout", g.Timeout, time.Millisecond, 10*time.Second)
+}
+
+func (c *check) capacity(at string, p *Capacity) {
+	if p == nil {
+		return
+	}
+	if *p == (Capacity{}) {
+		c.fail(at, "bounds nothing: write connections or requests")
+	}
+	c.between(at+".connections", int64(p.Connections), 0, 1<<31-1)
+	c.between(at+".requests", int64(p.Requests), 0, 1<<31-1)
+}
+
+func (c *check) concurrency(at string, p *Concurrency) {
+	if p == nil {
+		return
+	}
+	c.between(at+".least", int64(p.Least), 1, 1_000_000)
+	c.between(at+".most", int64(p.Most), 1, 1_000_000)
+	if p.Least > p.Most {
+		c.fail(at+".least", "%d is more than most, %d", p.Least, p.Most)
+	}
+	c.span(at+".queue", p.Queue, 0, 10*time.Second)
+}

@@ -1,0 +1,251 @@
+package compile
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Policy is a stored TrafficPolicy and when it was made.
+type Policy struct {
+	Object  *v1alpha1.TrafficPolicy
+	Created int64 // as Route's
+}
+
+// name answers "TrafficPolicy/default/reviews".
+func (p Policy) name() string { return "TrafficPolicy/" + p.Object.Namespace + "/" + p.Object.Name }
+
+// place is what a policy attaches to. The section of a Service is written as the user wrote it.
+type place struct{ kind, namespace, name, section string }
+
+// policies are all policies by where they attach.
+type policies struct {
+	all  []Policy // oldest first
+	at   map[place][]Policy
+	mesh *v1alpha1.TrafficParts // nil: MeshConfig says nothing
+}
+
+// With answers an index of the same routes and other policies; mesh is what MeshConfig has as defaults, nil for nothing.
+func (ix *Index) With(list []Policy, mesh *v1alpha1.TrafficParts) *Index {
+	out := *ix
+	out.policies = policies{all: slices.SortedFunc(slices.Values(list), olderPolicy), at: map[place][]Policy{}, mesh: mesh}
+	for _, p := range out.policies.all {
+		for _, t := range p.Object.Spec.TargetRefs {
+			at := place{t.Kind, p.Object.Namespace, t.Name, t.SectionName}
+			out.policies.at[at] = append(out.policies.at[at], p)
+		}
+	}
+	return &out
+}
+
+// Policies answers all policies, oldest first.
+func (ix *Index) Policies() []Policy { return ix.policies.all }
+
+// Treatment is what is said about one thing by all that bears on it, and by whom.
+type Treatment struct {
+	v1alpha1.TrafficParts
+	From []Source
+}
+
+// Source says where the value of a field comes from.
+type Source struct {
+	Field string `json:"field"`        // "retries", "timeouts.request"
+	From  string `json:"from"`         // "TrafficPolicy/default/reviews", "HTTPRoute/default/cart", "MeshConfig/mesh"
+	On    string `json:"on,omitempty"` // what the policy is attached to: "Service/reviews#http"
+}
+
+// partial are the parts that are taken value by value.
+func partial(name string) bool { return name == "timeouts" || name == "connections" }
+
+// add takes what parts say that nobody nearer has said.
+func (t *Treatment) add(parts *v1alpha1.TrafficParts, from Source) {
+	to, of := reflect.ValueOf(&t.TrafficParts).Elem(), reflect.ValueOf(parts).Elem()
+	for i := range of.NumField() {
+		name, _, _ := strings.Cut(of.Type().Field(i).Tag.Get("json"), ",")
+		src, dst := of.Field(i), to.Field(i)
+		switch {
+		case src.IsNil():
+		case partial(name):
+			t.merge(dst, src.Elem(), name, from)
+		case dst.IsNil():
+			dst.Set(src)
+			t.source(name, from)
+		}
+	}
+}
+
+// merge fills in what is not there yet of one part, a structure.
+func (t *Treatment) merge(dst, src reflect.Value, part string, from Source) {
+	next := reflect.New(src.Type()).Elem() // what is in dst may be an object's own
+	if !dst.IsNil() {
+		next.Set(dst.Elem())
+	}
+	for i := range src.NumField() {
+		if f := src.Field(i); !f.IsZero() && next.Field(i).IsZero() {
+			next.Field(i).Set(f)
+			name, _, _ := strings.Cut(src.Type().Field(i).Tag.Get("json"), ",")
+			t.source(part+"."+name, from)
+		}
+	}
+	dst.Set(next.Addr())
+}
+
+func (t *Treatment) source(field string, from Source) {
+	from.Field = field
+	t.From = append(t.From, from)
+}
+
+// layer adds the policies on one place, the oldest first: it wins.
+func (t *Treatment) layer(p *policies, at place) {
+	for _, one := range p.at[at] {
+		t.add(&one.Object.Spec.TrafficParts, Source{From: one.name(), On: v1alpha1.PolicyTarget{Kind: at.kind, Name: at.name, SectionName: at.section}.String()})
+	}
+}
+
+// service adds what is said about a port of a service: on the port, on the service; for a version that exists by itself then
+// likewise on the service that it is a version of; last for the whole mesh.
+func (t *Treatment) service(c Compiler, name model.PortName) {
+	for {
+		at := place{kind: "Service", namespace: name.Service.Namespace, name: name.Service.Name}
+		s, ok := c.Services.Service(name.Service)
+		for _, section := range sections(s, name.Port) {
+			t.layer(&c.Index.policies, place{at.kind, at.namespace, at.name, section})
+		}
+		t.layer(&c.Index.policies, at)
+		if !ok || !s.Implicit || s.Selector["version"] == "" {
+			break
+		}
+		name.Service.Name = s.Selector["service"]
+	}
+	if c.Index.policies.mesh != nil {
+		t.add(c.Index.policies.mesh, Source{From: "MeshConfig/" + v1alpha1.MeshConfigName})
+	}
+}
+
+// sections answers how a port may be called in a sectionName: by its number, and by its name. s may be nil.
+func sections(s *registry.Service, port uint16) []string {
+	out := []string{strconv.Itoa(int(port))}
+	if s != nil {
+		if p, ok := s.FindPort(port); ok && p.Name != "" && p.Name != out[0] {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+// ServiceTreatment answers what is said about a port of a service, as whoever calls it runs it.
+func (c Compiler) ServiceTreatment(name model.PortName) *Treatment {
+	t := &Treatment{}
+	t.service(c, name)
+	return t
+}
+
+// RouteTreatment answers what is said about the requests that a route of a port's table takes: by the route's own rule, by
+// policies on the rule and on the route, then as about the port.
+func (c Compiler) RouteTreatment(table model.PortName, r *model.Route) *Treatment {
+	t := c.routeOnly(r)
+	t.service(c, table)
+	return t
+}
+
+// routeOnly is what is said about a route itself.
+func (c Compiler) routeOnly(r *model.Route) *Treatment {
+	t := &Treatment{}
+	kind, rest, _ := strings.Cut(r.Name, "/")
+	namespace, name, ok := strings.Cut(rest, "/")
+	if !ok || kind == "Service" {
+		return t
+	}
+	section, own := c.Index.rule(r.Name, r.Rule)
+	if own != nil {
+		t.add(&v1alpha1.TrafficParts{Timeouts: own}, Source{From: r.Name})
+	}
+	if r.Retry != nil {
+		t.source("retries", Source{From: r.Name})
+	}
+	if r.Session != nil {
+		t.source("session", Source{From: r.Name})
+	}
+	if section != "" {
+		t.layer(&c.Index.policies, place{kind, namespace, name, section})
+	}
+	t.layer(&c.Index.policies, place{kind: kind, namespace: namespace, name: name})
+	return t
+}
+
+// rule answers the name of a rule, "" if it has none, and the timeouts that it gives itself.
+func (ix *Index) rule(route string, n int) (name string, own *v1alpha1.Timeouts) {
+	for _, r := range ix.all {
+		if "HTTPRoute/"+r.Object.Namespace+"/"+r.Object.Name != route || n >= len(r.Object.Spec.Rules) {
+			continue
+		}
+		rule := &r.Object.Spec.Rules[n]
+		if rule.Name != nil {
+			name = string(*rule.Name)
+		}
+		if t := rule.Timeouts; t != nil {
+			own = &v1alpha1.Timeouts{}
+			if t.Request != nil {
+				own.Request = v1alpha1.Duration(*t.Request)
+			}
+			if t.BackendRequest != nil {
+				own.Attempt = v1alpha1.Duration(*t.BackendRequest)
+			}
+		}
+		return name, own
+	}
+	return "", nil
+}
+
+// Touched answers the services whose resources a policy bears on: its Services, and the parents of its routes.
+func (ix *Index) Touched(p *v1alpha1.TrafficPolicy) (out []model.ServiceName) {
+	add := func(n model.ServiceName) {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	for _, t := range p.Spec.TargetRefs {
+		if t.Kind == "Service" {
+			add(model.ServiceName{Namespace: p.Namespace, Name: t.Name})
+			continue
+		}
+		for _, r := range ix.all {
+			if t.Kind == "HTTPRoute" && r.Object.Namespace == p.Namespace && r.Object.Name == t.Name {
+				for _, n := range Parents(r.Object) {
+					add(n)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func olderPolicy(a, b Policy) int {
+	return cmp.Or(cmp.Compare(a.Created, b.Created), strings.Compare(a.name(), b.name()))
+}
+
+// sameField reports whether two policies say the same about a field, "retries" or "timeouts.request", that both have.
+func sameField(a, b *v1alpha1.TrafficParts, field string) bool {
+	part, sub, _ := strings.Cut(field, ".")
+	x, y := fieldOf(reflect.ValueOf(a).Elem(), part), fieldOf(reflect.ValueOf(b).Elem(), part)
+	if sub != "" {
+		x, y = fieldOf(x.Elem(), sub), fieldOf(y.Elem(), sub)
+	}
+	return reflect.DeepEqual(x.Interface(), y.Interface())
+}
+
+// fieldOf answers the field of a structure that has a name in JSON.
+func fieldOf(v reflect.Value, name string) reflect.Value {
+	for i := range v.NumField() {
+		if n, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); n == name {
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
+}

@@ -1,0 +1,103 @@
+package routes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+const (
+	policyKind = "TrafficPolicy"
+	meshKind   = "MeshConfig"
+)
+
+// loadPolicies reads the policies and the mesh's defaults. They may be newer than revision, at which the routes were read;
+// what comes between is then heard again, which does no harm.
+func (r *Routes) loadPolicies(ctx context.Context, revision int64) (int64, error) {
+	r.policies, r.mesh = map[store.Key]compile.Policy{}, nil
+	for _, k := range []string{policyKind, meshKind} {
+		objects, at, err := r.cfg.Store.List(ctx, k, "")
+		if err != nil {
+			return 0, fmt.Errorf("reading every %s: %w", k, err)
+		}
+		for _, o := range objects {
+			if k == meshKind {
+				r.putMesh(o)
+			} else {
+				r.putPolicy(o)
+			}
+		}
+		revision = min(revision, at)
+	}
+	return revision, nil
+}
+
+// putPolicy takes a policy over. As for routes, one that cannot be read is left out.
+func (r *Routes) putPolicy(o store.Object) {
+	p := &v1alpha1.TrafficPolicy{}
+	if err := json.Unmarshal(o.Value, p); err != nil {
+		r.cfg.Log.Error("stored policy cannot be read; it is left out", "policy", o.Key.String(), "error", err)
+		delete(r.policies, o.Key)
+		return
+	}
+	p.Namespace, p.Name = o.Namespace, o.Name
+	v1alpha1.Default(p)
+	r.policies[o.Key] = compile.Policy{Object: p, Created: o.Created}
+}
+
+func (r *Routes) putMesh(o store.Object) {
+	if o.Name != v1alpha1.MeshConfigName {
+		return
+	}
+	m := &v1alpha1.MeshConfig{}
+	if err := json.Unmarshal(o.Value, m); err != nil {
+		r.cfg.Log.Error("stored MeshConfig cannot be read; its defaults are left out", "error", err)
+		r.mesh = nil
+		return
+	}
+	v1alpha1.Default(m)
+	r.mesh = m.Spec.Defaults
+}
+
+// policyEvent takes a change of a policy, or of the mesh's defaults, and answers the services that it bears on; ours is false
+// for a change of something else. A policy on a route that is changed with it has been looked up among the routes as they
+// are by then: whichever of the two comes later knows the other.
+func (r *Routes) policyEvent(e store.Event) (services []model.ServiceName, ours bool) {
+	switch e.Kind {
+	case policyKind:
+		services = r.touchedBy(e.Key)
+		if e.Deleted {
+			delete(r.policies, e.Key)
+		} else {
+			r.putPolicy(e.Object)
+		}
+		return union(services, r.touchedBy(e.Key)), true
+	case meshKind:
+		if e.Deleted {
+			r.mesh = nil
+		} else {
+			r.putMesh(e.Object)
+		}
+		return slices.Clone(r.cfg.Services()), true
+	}
+	return nil, false
+}
+
+// touchedBy answers the services that a policy bears on.
+func (r *Routes) touchedBy(k store.Key) []model.ServiceName {
+	p, ok := r.policies[k]
+	if !ok {
+		return nil
+	}
+	list := make([]compile.Route, 0, len(r.routes))
+	for _, route := range r.routes {
+		list = append(list, route)
+	}
+	return compile.NewIndex(list).Touched(p.Object)
+}
