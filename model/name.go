@@ -44,6 +44,25 @@ func (p PortName) String() string {
 	return p.Service.String() + ":" + strconv.Itoa(int(p.Port))
 }
 
+// For answers the name of what is of this port and for the callers of one namespace alone: "reviews.default:9080@shop"; for
+// everyone where caller is "".
+func (p PortName) For(caller string) string {
+	if caller == "" {
+		return p.String()
+	}
+	return p.String() + "@" + caller
+}
+
+// ParsePortNameFor reads what For answers.
+func ParsePortNameFor(s string) (p PortName, caller string, err error) {
+	name, caller, ok := strings.Cut(s, "@")
+	if ok && caller == "" {
+		return PortName{}, "", fmt.Errorf("port name %q names no namespace after @", s)
+	}
+	p, err = ParsePortName(name)
+	return p, caller, err
+}
+
 // ParseServiceName reads "name.namespace".
 func ParseServiceName(s string) (ServiceName, error) {
 	name, ns, ok := strings.Cut(s, ".")

@@ -7,7 +7,10 @@ import "time"
 // the first that matches decides. A table without a route answers no_route. In a table with Hosts the request's
 // authority selects one of them first, and Routes is empty.
 type RouteTable struct {
-	Name   PortName
+	Name PortName
+	// Caller is the namespace whose callers alone this table is for, since they have consumer routes there (GAMMA); "": everyone
+	// who has no table of his own.
+	Caller string
 	Routes []Route
 	Hosts  []VirtualHost
 	// IgnorePort of the authority when it is compared with the hosts' domains.
@@ -21,6 +24,9 @@ type RouteTable struct {
 	// Inbound is what the proxies of the port's own workloads do, whoever routed the request to them.
 	Inbound *Inbound
 }
+
+// ResourceName answers the name that the table travels under: "reviews.default:9080", or "reviews.default:9080@shop".
+func (t *RouteTable) ResourceName() string { return t.Name.For(t.Caller) }
 
 // RelayRoute sends whole connections somewhere (TCPRoute, TLSRoute). The first that holds decides.
 type RelayRoute struct {

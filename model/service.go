@@ -51,6 +51,8 @@ type Service struct {
 	VIP4  netip.Addr // from 198.18.0.0/15, the same across restarts
 	VIP6  netip.Addr // from fd74:756c:6c65::/64
 	Ports []ServicePort
+	// Consumers are the namespaces whose callers have route tables of their own for this service (RouteTable.Caller), sorted.
+	Consumers []string
 }
 
 // ServicePort is one port of a service.

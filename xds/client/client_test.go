@@ -153,7 +153,7 @@ func TestRefusedKeepsTheOneBefore(t *testing.T) {
 	s.SetRaw(resource.TypeRouteTable, port.String(), &routev3.RouteConfiguration{Name: port.String(), InternalOnlyHeaders: []string{"x"}})
 	until(t, func() bool {
 		_, refused := s.Streams()[0].Standing()
-		return refused[resource.TypeRouteTable+" "+port.String()] == "internal_only_headers: is not run by Tulle"
+		return refused[resource.TypeRouteTable+" "+port.String()] == "internal_only_headers: is not run by Tulle (docs/reference/xds.md)"
 	})
 	s.SetRouteTable(port.String(), &model.RouteTable{Name: port})
 	l.next(t, "routes reviews.default:9080 0")

@@ -139,7 +139,7 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "QueryParameterMatcher":                       {run: "name string_match present_match"},
 	routePkg + "DirectResponseAction":                        {run: "status body"},
 	core + "RuntimeFractionalPercent":                        {run: "default_value"},
-	core + "HeaderValueOption":                               {run: "header append_action"},
+	core + "HeaderValueOption":                               {run: "header append_action keep_empty_value"},
 	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header prefix_rewrite host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration priority"},
 	routePkg + "RouteAction.UpgradeConfig":                   {run: "upgrade_type enabled"},
 	routePkg + "RouteAction.MaxStreamDuration":               {run: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"},

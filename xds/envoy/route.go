@@ -370,8 +370,8 @@ func addedHeader(path string, a *corev3.HeaderValueOption) (model.Header, error)
 	if !token(h.Name) || strings.EqualFold(h.Name, "host") || frames(h.Name) {
 		return h, refuse(join(path, "header.key"), "%q cannot be changed by a header field", clip(h.Name))
 	}
-	if h.Value == "" {
-		return h, refuse(join(path, "header.value"), "is empty: it would not be added")
+	if h.Value == "" && !a.GetKeepEmptyValue() {
+		return h, refuse(join(path, "header.value"), "is empty: it would not be added without keep_empty_value")
 	}
 	return h, nil
 }

@@ -2,58 +2,94 @@ package resource
 
 import (
 	"fmt"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
-// EncodeEndpoints makes one assignment with one locality, or none when there is no endpoint.
+// maxPriority is Envoy's.
+const maxPriority = 127
+
+// EncodeEndpoints makes an assignment with one entry for each priority and locality.
 func EncodeEndpoints(e *model.Endpoints) (*endpointv3.ClusterLoadAssignment, error) {
 	m := &endpointv3.ClusterLoadAssignment{ClusterName: e.Cluster.String()}
-	if len(e.Endpoints) == 0 {
-		return m, nil
+	if e.Overprovision > 0 {
+		m.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: wrapperspb.UInt32(e.Overprovision)}
 	}
-	loc := &endpointv3.LocalityLbEndpoints{}
+	type place struct {
+		priority uint32
+		locality string
+	}
+	places := map[place]*endpointv3.LocalityLbEndpoints{}
+	order := map[*endpointv3.LocalityLbEndpoints][]*model.Endpoint{}
 	for i := range e.Endpoints {
-		lb, err := encodeEndpoint(&e.Endpoints[i])
-		if err != nil {
+		ep := &e.Endpoints[i]
+		p := place{min(ep.Priority, maxPriority), ep.Locality}
+		l := places[p]
+		if l == nil {
+			l = &endpointv3.LocalityLbEndpoints{Priority: p.priority, Locality: encodeLocality(p.locality)}
+			places[p], m.Endpoints = l, append(m.Endpoints, l)
+		}
+		if !ep.Address.IsValid() || ep.Address.Port() == 0 || ep.Weight == 0 {
+			return nil, fmt.Errorf("endpoints %s: workload %s/%s: address %s or weight %d is not valid", e.Cluster, ep.Namespace, ep.Workload, ep.Address, ep.Weight)
+		}
+		l.LbEndpoints, order[l] = append(l.LbEndpoints, encodeEndpoint(ep)), append(order[l], ep)
+	}
+	if len(m.Endpoints) == 0 && len(e.Localities) > 0 {
+		m.Endpoints = []*endpointv3.LocalityLbEndpoints{{}}
+	}
+	got, err := readEndpoints(m)
+	if err != nil {
+		return nil, fmt.Errorf("endpoints %s: what was written is refused: %w", e.Cluster, err)
+	}
+	at := 0
+	for _, l := range m.Endpoints {
+		for k, lb := range l.LbEndpoints {
+			if lb.Metadata, err = withFacts(order[l][k], &got.Endpoints[at]); err != nil {
+				return nil, fmt.Errorf("endpoints %s: %w", e.Cluster, err)
+			}
+			at++
+		}
+	}
+	if len(m.Endpoints) > 0 {
+		got.Endpoints = e.Endpoints
+		if m.Endpoints[0].Metadata, err = withFacts(e, got); err != nil {
 			return nil, fmt.Errorf("endpoints %s: %w", e.Cluster, err)
 		}
-		loc.LbEndpoints = append(loc.LbEndpoints, lb)
 	}
-	m.Endpoints = []*endpointv3.LocalityLbEndpoints{loc}
 	return m, nil
 }
 
-func encodeEndpoint(ep *model.Endpoint) (*endpointv3.LbEndpoint, error) {
-	if !ep.Address.IsValid() || ep.Address.Port() == 0 || ep.Weight == 0 {
-		return nil, fmt.Errorf("workload %s/%s: address %s or weight %d is not valid", ep.Namespace, ep.Workload, ep.Address, ep.Weight)
+// encodeLocality answers nil for what is not "region/zone/sub_zone".
+func encodeLocality(s string) *corev3.Locality {
+	parts := strings.Split(s, "/")
+	if len(parts) != 3 {
+		return nil
 	}
-	md, err := packFacts(&tullepb.EndpointFacts{
-		Workload: ep.Workload, Namespace: ep.Namespace, Port: uint32(ep.Port), Identity: ep.Identity,
-		Version: ep.Version, Stale: ep.Health == model.Stale, Learned: protocolName(ep.Learned),
-	})
-	if err != nil {
-		return nil, err
-	}
+	return &corev3.Locality{Region: parts[0], Zone: parts[1], SubZone: parts[2]}
+}
+
+func encodeEndpoint(ep *model.Endpoint) *endpointv3.LbEndpoint {
 	health := corev3.HealthStatus_HEALTHY
-	if ep.Health == model.Draining {
+	switch ep.Health {
+	case model.Draining:
 		health = corev3.HealthStatus_DRAINING
+	case model.Unhealthy:
+		health = corev3.HealthStatus_UNHEALTHY
+	case model.Degraded:
+		health = corev3.HealthStatus_DEGRADED
 	}
-	addr := &corev3.SocketAddress{
-		Address:       ep.Address.Addr().String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(ep.Address.Port())},
+	e := &endpointv3.Endpoint{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: ep.Address.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(ep.Address.Port())}}}}}
+	if ep.Identity == "" {
+		e.Hostname = ep.Workload
 	}
-	return &endpointv3.LbEndpoint{
-		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: addr}},
-		}},
-		HealthStatus:        health,
-		Metadata:            md,
-		LoadBalancingWeight: wrapperspb.UInt32(ep.Weight),
-	}, nil
+	if ep.CheckPort > 0 {
+		e.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: uint32(ep.CheckPort)}
+	}
+	return &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: e}, HealthStatus: health, LoadBalancingWeight: wrapperspb.UInt32(ep.Weight)}
 }

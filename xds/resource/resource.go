@@ -1,17 +1,17 @@
 // Package resource says how the model looks on the wire, in pairs: x_encode.go makes Envoy's message of a
 // model noun, x_decode.go makes the noun of the message. decode(encode(m)) == m for everything the compiler
-// makes; what a message asks for and Tulle does not run is refused by the field's name, never ignored. Facts
-// that Envoy has no field for travel as tulle.v1 messages in metadata, which foreign clients skip. Pure;
-// nothing that is passed in is kept or changed. Start reading at route_encode.go and route_decode.go.
+// makes. Envoy's fields are read by package xds/envoy, as those of a file are: what a message asks for and Tulle does
+// not run is refused by the field's name, never ignored. What they do not say exactly travels as facts, tulle.v1 messages
+// in metadata, which foreign clients skip (facts.go): an encoder writes Envoy's fields as well as it can, reads them
+// again, and says the difference. Pure; nothing that is passed in is kept or changed. Start reading at route_encode.go
+// and route_decode.go.
 package resource
 
 import (
 	"fmt"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -23,9 +23,6 @@ const (
 	TypeEndpoints  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
-// factsKey is the name of Tulle's entry in typed_filter_metadata.
-const factsKey = "tulle.v1"
-
 // RefusedError is the answer for a message that asks for what Tulle does not run.
 type RefusedError struct {
 	Field string // path of the field: "routes[2].match.case_sensitive"
@@ -36,27 +33,6 @@ func (e *RefusedError) Error() string { return e.Field + ": " + e.Why }
 
 func refuse(field, format string, args ...any) error {
 	return &RefusedError{Field: field, Why: fmt.Sprintf(format, args...)}
-}
-
-// only refuses every field of m that is set and not among names, so that nothing is ignored silently.
-func only(path string, m proto.Message, names ...string) error {
-	if m == nil || !m.ProtoReflect().IsValid() {
-		return nil
-	}
-	var err error
-	m.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		for _, n := range names {
-			if string(fd.Name()) == n {
-				return true
-			}
-		}
-		err = refuse(join(path, string(fd.Name())), "is not run by Tulle")
-		return false
-	})
-	if err == nil && len(m.ProtoReflect().GetUnknown()) > 0 {
-		err = refuse(path, "holds a field that this version does not know")
-	}
-	return err
 }
 
 func join(path, field string) string {
@@ -85,31 +61,6 @@ func unpack(a *anypb.Any, m proto.Message) error {
 		return fmt.Errorf("decode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
 	}
 	return nil
-}
-
-// packFacts makes the metadata that carries facts; none at all when facts is empty.
-func packFacts(facts proto.Message) (*corev3.Metadata, error) {
-	if proto.Size(facts) == 0 {
-		return nil, nil
-	}
-	a, err := Pack(facts)
-	if err != nil {
-		return nil, err
-	}
-	return &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{factsKey: a}}, nil
-}
-
-// unpackFacts reads the facts out of metadata and reports whether there were any. Metadata of others is for
-// others: it is skipped.
-func unpackFacts(path string, md *corev3.Metadata, facts proto.Message) (bool, error) {
-	a, ok := md.GetTypedFilterMetadata()[factsKey]
-	if !ok {
-		return false, nil
-	}
-	if err := unpack(a, facts); err != nil {
-		return false, refuse(join(path, "metadata"), "%v", err)
-	}
-	return true, nil
 }
 
 // clip keeps foreign text in errors short.

@@ -5,88 +5,18 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 	"pgregory.net/rapid"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/xds/resource"
+	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
-
-var (
-	label    = rapid.StringMatching(`[a-z][a-z0-9-]{0,8}`)
-	anyText  = rapid.String().Filter(func(s string) bool { return strings.ToValidUTF8(s, "") == s })
-	duration = rapid.Custom(func(t *rapid.T) time.Duration { return time.Duration(rapid.Int64Range(0, 1<<50).Draw(t, "ns")) })
-	portName = rapid.Custom(func(t *rapid.T) model.PortName {
-		return model.PortName{
-			Service: model.ServiceName{Namespace: label.Draw(t, "ns"), Name: label.Draw(t, "name")},
-			Port:    rapid.Uint16Min(1).Draw(t, "port"),
-		}
-	})
-	protocol = rapid.Custom(func(t *rapid.T) model.Protocol { return model.Protocol(rapid.IntRange(0, 7).Draw(t, "protocol")) })
-	header   = rapid.Custom(func(t *rapid.T) model.Header {
-		return model.Header{Name: rapid.StringMatching(`[A-Za-z-]{1,6}`).Draw(t, "name"), Value: anyText.Draw(t, "value")}
-	})
-	filter = rapid.Custom(func(t *rapid.T) model.Filter {
-		return model.Filter{Kind: model.FilterKind(rapid.IntRange(0, 1).Draw(t, "kind")), Headers: model.HeaderChange{
-			Set: list(t, header, 2), Add: list(t, header, 2), Remove: list(t, label, 2)}}
-	})
-	field = rapid.Custom(func(t *rapid.T) model.FieldMatch {
-		if rapid.Bool().Draw(t, "regex") {
-			return model.FieldMatch{Name: label.Draw(t, "name"), Value: rapid.SampledFrom([]string{".*", "a|b", "[0-9]+", ""}).Draw(t, "re"), Regex: true}
-		}
-		return model.FieldMatch{Name: label.Draw(t, "name"), Value: anyText.Draw(t, "value")}
-	})
-	match = rapid.Custom(func(t *rapid.T) model.Match {
-		m := model.Match{PathKind: model.PathKind(rapid.IntRange(0, 2).Draw(t, "kind")),
-			Method: rapid.SampledFrom([]string{"", "GET", "POST"}).Draw(t, "method"), Headers: list(t, field, 2), Query: list(t, field, 2)}
-		if m.PathKind == model.PathRegex {
-			m.Path = rapid.SampledFrom([]string{"/a.*", ".*", "/v[12]/x"}).Draw(t, "re")
-		} else {
-			m.Path = "/" + rapid.StringMatching(`[a-c/%]{0,5}`).Draw(t, "path")
-		}
-		return m
-	})
-	backend = rapid.Custom(func(t *rapid.T) model.Backend {
-		b := model.Backend{Cluster: portName.Draw(t, "cluster"), Weight: rapid.Uint32Range(1, 1000).Draw(t, "weight"), Filters: list(t, filter, 2)}
-		if b.Invalid = rapid.Bool().Draw(t, "invalid"); b.Invalid && rapid.Bool().Draw(t, "nameless") {
-			b.Cluster = model.PortName{}
-		}
-		return b
-	})
-	route = rapid.Custom(func(t *rapid.T) model.Route {
-		return model.Route{Name: anyText.Draw(t, "name"), Rule: rapid.IntRange(0, 20).Draw(t, "rule"), Match: match.Draw(t, "match"),
-			Filters: list(t, filter, 3), Backends: list(t, backend, 3),
-			Timeouts: model.Timeouts{Request: duration.Draw(t, "request"), Attempt: duration.Draw(t, "attempt")}}
-	})
-	addrPort = rapid.Custom(func(t *rapid.T) netip.AddrPort {
-		b := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "ip")
-		if rapid.Bool().Draw(t, "v4") {
-			b = b[:4]
-		}
-		a, _ := netip.AddrFromSlice(b)
-		return netip.AddrPortFrom(a, rapid.Uint16Min(1).Draw(t, "port"))
-	})
-	endpoint = rapid.Custom(func(t *rapid.T) model.Endpoint {
-		return model.Endpoint{Workload: label.Draw(t, "w"), Namespace: label.Draw(t, "ns"), Address: addrPort.Draw(t, "addr"),
-			Port: rapid.Uint16Min(1).Draw(t, "port"), Identity: anyText.Draw(t, "id"), Version: anyText.Draw(t, "v"),
-			Weight: rapid.Uint32Min(1).Draw(t, "weight"), Health: model.Health(rapid.IntRange(0, 2).Draw(t, "health")), Learned: protocol.Draw(t, "learned")}
-	})
-)
-
-// list draws a slice that is nil, never empty: an empty list and none are the same on the wire.
-func list[T any](t *rapid.T, g *rapid.Generator[T], limit int) []T {
-	s := rapid.SliceOfN(g, 0, limit).Draw(t, "list")
-	if len(s) == 0 {
-		return nil
-	}
-	return s
-}
 
 // holds checks decode(encode(m)) == m and that encoding what was decoded gives the same bytes.
 func holds[M any, P proto.Message](t *rapid.T, m *M, encode func(*M) (P, error), decode func(*anypb.Any) (*M, error)) {
@@ -117,34 +47,34 @@ func pack[M any, P proto.Message](t interface{ Fatal(...any) }, m *M, encode fun
 
 func TestRouteTableThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		holds(t, &model.RouteTable{Name: portName.Draw(t, "name"), Routes: list(t, route, 4)}, resource.EncodeRouteTable, resource.DecodeRouteTable)
+		m := random[model.RouteTable](t)
+		holds(t, &m, resource.EncodeRouteTable, resource.DecodeRouteTable)
 	})
 }
 
 func TestClusterThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		holds(t, &model.Cluster{Name: portName.Draw(t, "name"), Protocol: protocol.Draw(t, "p"), ConnectTimeout: 1 + duration.Draw(t, "d")},
-			resource.EncodeCluster, resource.DecodeCluster)
+		m := random[model.Cluster](t)
+		m.ConnectTimeout++
+		holds(t, &m, resource.EncodeCluster, resource.DecodeCluster)
 	})
 }
 
 func TestEndpointsThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		e := &model.Endpoints{Cluster: portName.Draw(t, "name"), Endpoints: list(t, endpoint, 4)}
-		holds(t, e, resource.EncodeEndpoints, resource.DecodeEndpoints)
+		m := random[model.Endpoints](t)
+		holds(t, &m, resource.EncodeEndpoints, resource.DecodeEndpoints)
 	})
 }
 
 func TestServiceThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := &model.Service{Name: portName.Draw(t, "name").Service}
+		m := random[model.Service](t)
+		m.VIP4, m.VIP6 = netip.Addr{}, netip.Addr{}
 		if rapid.Bool().Draw(t, "vip") {
-			s.VIP4, s.VIP6 = netip.MustParseAddr("198.18.0.9"), netip.MustParseAddr("fd74:756c:6c65::9")
+			m.VIP4, m.VIP6 = netip.MustParseAddr("198.18.0.9"), netip.MustParseAddr("fd74:756c:6c65::9")
 		}
-		s.Ports = list(t, rapid.Custom(func(t *rapid.T) model.ServicePort {
-			return model.ServicePort{Name: label.Draw(t, "n"), Port: rapid.Uint16Min(1).Draw(t, "p"), Protocol: protocol.Draw(t, "proto")}
-		}), 3)
-		holds(t, s, resource.EncodeService, resource.DecodeService)
+		holds(t, &m, resource.EncodeService, resource.DecodeService)
 	})
 }
 
@@ -171,8 +101,8 @@ func TestRouteOnTheWire(t *testing.T) {
 	if r.GetRoute().GetTimeout() == nil {
 		t.Error("no timeout: Envoy would use its own 15 s")
 	}
-	if r.Metadata != nil {
-		t.Errorf("facts %v for what Envoy can say", r.Metadata)
+	if r.Metadata != nil || m.Metadata != nil {
+		t.Errorf("facts %v %v for what Envoy can say", r.Metadata, m.Metadata)
 	}
 }
 
@@ -186,19 +116,34 @@ func TestRefusedByName(t *testing.T) {
 		}
 		return m
 	}
+	const r = "virtual_hosts[0].routes[0]"
+	facts := func(f *tullepb.Facts) func(*routev3.Route) {
+		return func(r *routev3.Route) {
+			a, err := resource.Pack(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"tulle.v1": a}}
+		}
+	}
+	route := func(field uint32, r *tullepb.Route) func(*routev3.Route) {
+		return facts(&tullepb.Facts{Fields: []uint32{field}, Noun: &tullepb.Facts_Route{Route: r}})
+	}
 	for want, change := range map[string]func(*routev3.Route){
-		"routes[0].match.case_sensitive": func(r *routev3.Route) { r.Match.CaseSensitive = wrapperspb.Bool(false) },
-		"routes[0].route.retry_policy":   func(r *routev3.Route) { r.GetRoute().RetryPolicy = &routev3.RetryPolicy{} },
-		"routes[0].match.prefix":         func(r *routev3.Route) { r.Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/a"} },
-		"routes[0].match.safe_regex": func(r *routev3.Route) {
+		r + ".match.safe_regex.regex": func(r *routev3.Route) {
 			r.Match.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: "("}}
 		},
-		"routes[0].redirect":                      func(r *routev3.Route) { r.Action = &routev3.Route_Redirect{Redirect: &routev3.RedirectAction{}} },
-		"routes[0].match.headers[0].invert_match": func(r *routev3.Route) { r.Match.Headers = []*routev3.HeaderMatcher{{Name: "a", InvertMatch: true}} },
-		"routes[0].typed_per_filter_config":       func(r *routev3.Route) { r.TypedPerFilterConfig = map[string]*anypb.Any{"x": {}} },
-		"routes[0].match":                         func(r *routev3.Route) { r.Match = nil },
-		"routes[0].route.weighted_clusters":       func(r *routev3.Route) { r.GetRoute().ClusterSpecifier = nil },
-		"routes[0].route.cluster":                 func(r *routev3.Route) { r.GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: "x"} },
+		r + ".match.filter_state":      func(r *routev3.Route) { r.Match.FilterState = []*matcherv3.FilterStateMatcher{{Key: "x"}} },
+		r + ".match":                   func(r *routev3.Route) { r.Match = nil },
+		r + ".route":                   func(r *routev3.Route) { r.GetRoute().ClusterSpecifier = nil },
+		r + ".metadata":                facts(&tullepb.Facts{Noun: &tullepb.Facts_Cluster{Cluster: &tullepb.Cluster{}}}),
+		r + ".metadata.match.path":     route(3, &tullepb.Route{Match: &tullepb.Match{PathKind: 2, Path: "("}}),
+		r + ".metadata.priority":       route(15, &tullepb.Route{Priority: 9}),
+		r + ".metadata.timeouts":       route(6, &tullepb.Route{Timeouts: &tullepb.Timeouts{Idle: -1}}),
+		r + ".metadata.rule":           route(2, &tullepb.Route{Rule: -1}),
+		r + ".route.weighted_clusters": route(5, &tullepb.Route{Backends: []*tullepb.Backend{{}}}),
+		r + ".metadata.limits[0].match.headers[0].value": route(21, &tullepb.Route{Limits: []*tullepb.RateLimit{{
+			Match: &tullepb.Match{Path: "/", Headers: []*tullepb.FieldMatch{{Name: "x", Regex: true, Value: "["}}}}}}),
 	} {
 		m := base()
 		change(m.VirtualHosts[0].Routes[0])

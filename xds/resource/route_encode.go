@@ -2,202 +2,209 @@ package resource
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
-	"unicode/utf8"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
-// EncodeRouteTable makes a route configuration with one virtual host for every authority: the address that a
-// program asked for has selected the service already.
+// EncodeRouteTable makes a route configuration. A mesh table gets one virtual host for every authority: the address
+// that a program asked for has selected the service already.
 func EncodeRouteTable(t *model.RouteTable) (*routev3.RouteConfiguration, error) {
-	vh := &routev3.VirtualHost{Name: t.Name.String(), Domains: []string{"*"}}
-	for i := range t.Routes {
-		r, err := encodeRoute(&t.Routes[i])
-		if err != nil {
-			return nil, fmt.Errorf("route table %s: routes[%d] %s: %w", t.Name, i, t.Routes[i].Name, err)
-		}
-		vh.Routes = append(vh.Routes, r)
+	m := &routev3.RouteConfiguration{Name: t.ResourceName(), IgnorePortInHostMatching: t.IgnorePort}
+	if t.AnyCluster {
+		m.ValidateClusters = wrapperspb.Bool(false)
 	}
-	return &routev3.RouteConfiguration{Name: t.Name.String(), VirtualHosts: []*routev3.VirtualHost{vh}}, nil
+	for i := range t.Hosts {
+		vh := &routev3.VirtualHost{Name: t.Hosts[i].Name, Domains: t.Hosts[i].Domains}
+		encodeFilters(t.Hosts[i].Filters, &vh.RequestHeadersToAdd, &vh.RequestHeadersToRemove, &vh.ResponseHeadersToAdd, &vh.ResponseHeadersToRemove)
+		vh.Routes = encodeRoutes(t.Hosts[i].Routes)
+		m.VirtualHosts = append(m.VirtualHosts, vh)
+	}
+	if len(t.Hosts) == 0 {
+		m.VirtualHosts = []*routev3.VirtualHost{{Name: t.Name.String(), Domains: []string{"*"}, Routes: encodeRoutes(t.Routes)}}
+	}
+	return m, addFacts(m, t)
 }
 
-func encodeRoute(r *model.Route) (*routev3.Route, error) {
-	facts := &tullepb.RouteFacts{Rule: uint32(r.Rule), AttemptTimeout: int64(r.Timeouts.Attempt)}
-	out := &routev3.Route{Name: r.Name, Match: encodeMatch(&r.Match, facts)}
-	h, exact, err := encodeFilters(r.Filters)
+// addFacts reads what was written and adds what that does not say.
+func addFacts(m *routev3.RouteConfiguration, t *model.RouteTable) error {
+	got, err := readTable(m)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("route table %s: what was written is refused: %w", t.Name, err)
 	}
-	out.RequestHeadersToAdd, out.RequestHeadersToRemove = h.requestAdd, h.requestRemove
-	out.ResponseHeadersToAdd, out.ResponseHeadersToRemove = h.responseAdd, h.responseRemove
-	if !exact {
-		facts.Filters = encodeFilterFacts(r.Filters)
+	routes := func(want, got []model.Route, to []*routev3.Route) (err error) {
+		for i := range to {
+			if to[i].Metadata, err = withFacts(&want[i], &got[i]); err != nil {
+				return fmt.Errorf("route table %s: routes[%d] %s: %w", t.Name, i, want[i].Name, err)
+			}
+		}
+		return nil
 	}
-	if err := encodeAction(out, r, facts); err != nil {
-		return nil, err
+	if len(t.Hosts) == 0 {
+		if err := routes(t.Routes, got.Routes, m.VirtualHosts[0].Routes); err != nil {
+			return err
+		}
+		got.Routes = t.Routes
 	}
-	out.Metadata, err = packFacts(facts)
-	return out, err
+	for i := range got.Hosts {
+		if err := routes(t.Hosts[i].Routes, got.Hosts[i].Routes, m.VirtualHosts[i].Routes); err != nil {
+			return err
+		}
+		got.Hosts[i].Routes = t.Hosts[i].Routes
+	}
+	if m.Metadata, err = withFacts(t, got); err != nil {
+		return fmt.Errorf("route table %s: %w", t.Name, err)
+	}
+	return nil
 }
 
-// encodeMatch writes the path into facts too when Envoy's matchers cannot say it exactly.
-func encodeMatch(m *model.Match, facts *tullepb.RouteFacts) *routev3.RouteMatch {
-	out := &routev3.RouteMatch{}
-	switch {
-	case m.PathKind == model.PathExact:
-		out.PathSpecifier = &routev3.RouteMatch_Path{Path: m.Path}
-	case m.PathKind == model.PathRegex:
-		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: m.Path}}
-	case m.Path == "/":
-		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
-	default:
-		trimmed := strings.TrimRight(m.Path, "/")
-		if trimmed != m.Path {
-			facts.Path = &m.Path
-		}
-		out.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: trimmed}
-	}
-	if m.Method != "" {
-		out.Headers = append(out.Headers, encodeHeaderMatch(model.FieldMatch{Name: ":method", Value: m.Method}))
-	}
-	for _, f := range m.Headers {
-		out.Headers = append(out.Headers, encodeHeaderMatch(f))
-	}
-	for _, f := range m.Query {
-		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{
-			Name:                         f.Name,
-			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: encodeString(f)},
-		})
+func encodeRoutes(routes []model.Route) []*routev3.Route {
+	var out []*routev3.Route
+	for i := range routes {
+		r := &routes[i]
+		m := &routev3.Route{Name: r.Name, Match: encodeMatch(&r.Match)}
+		encodeFilters(r.Filters, &m.RequestHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToAdd, &m.ResponseHeadersToRemove)
+		encodeAction(m, r)
+		out = append(out, m)
 	}
 	return out
-}
-
-func encodeHeaderMatch(f model.FieldMatch) *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{
-		Name:                 f.Name,
-		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: encodeString(f)},
-	}
-}
-
-func encodeString(f model.FieldMatch) *matcherv3.StringMatcher {
-	if f.Regex {
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: f.Value}}}
-	}
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: f.Value}}
-}
-
-func encodeAction(out *routev3.Route, r *model.Route, facts *tullepb.RouteFacts) error {
-	if len(r.Backends) == 0 {
-		facts.RequestTimeout = int64(r.Timeouts.Request)
-		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: noBackend}}
-		return nil
-	}
-	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request)}
-	out.Action = &routev3.Route_Route{Route: a}
-	if b := &r.Backends[0]; len(r.Backends) == 1 && b.Weight == 1 && len(b.Filters) == 0 && !b.Invalid {
-		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: b.Cluster.String()}
-		return nil
-	}
-	wc := &routev3.WeightedCluster{}
-	some := false
-	for i := range r.Backends {
-		cw, bf, plain, err := encodeBackend(&r.Backends[i])
-		if err != nil {
-			return fmt.Errorf("backends[%d]: %w", i, err)
-		}
-		wc.Clusters = append(wc.Clusters, cw)
-		facts.Backends = append(facts.Backends, bf)
-		some = some || !plain
-	}
-	if !some {
-		facts.Backends = nil
-	}
-	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
-	return nil
 }
 
 // noBackend is the status of a route without a backend (Gateway API).
 const noBackend = 500
 
-// encodeBackend answers whether Envoy's fields say it all (plain).
-func encodeBackend(b *model.Backend) (*routev3.WeightedCluster_ClusterWeight, *tullepb.BackendFacts, bool, error) {
-	h, exact, err := encodeFilters(b.Filters)
-	if err != nil {
-		return nil, nil, false, err
+func encodeAction(m *routev3.Route, r *model.Route) {
+	direct := func(status int, body []byte) {
+		a := &routev3.DirectResponseAction{Status: uint32(status)}
+		if len(body) > 0 {
+			a.Body = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: body}}
+		}
+		m.Action = &routev3.Route_DirectResponse{DirectResponse: a}
 	}
-	cw := &routev3.WeightedCluster_ClusterWeight{
-		Name: b.Cluster.String(), Weight: wrapperspb.UInt32(b.Weight),
-		RequestHeadersToAdd: h.requestAdd, RequestHeadersToRemove: h.requestRemove,
-		ResponseHeadersToAdd: h.responseAdd, ResponseHeadersToRemove: h.responseRemove,
+	switch {
+	case r.Direct != nil:
+		direct(r.Direct.Status, r.Direct.Body)
+	case r.Redirect != nil:
+		direct(r.Redirect.Status, nil)
+	case len(r.Backends) == 0 && r.FromField == "":
+		direct(noBackend, nil)
+	default:
+		m.Action = &routev3.Route_Route{Route: encodeForward(r)}
 	}
-	facts := &tullepb.BackendFacts{Invalid: b.Invalid}
-	if b.Invalid { // its name need not be one
-		facts.Namespace, facts.Name, facts.Port = b.Cluster.Service.Namespace, b.Cluster.Service.Name, uint32(b.Cluster.Port)
-	}
-	if !exact {
-		facts.Filters = encodeFilterFacts(b.Filters)
-	}
-	return cw, facts, exact && !b.Invalid, nil
 }
 
-// headerFields is how Envoy writes header changes, the same in routes and weighted clusters.
-type headerFields struct {
-	requestAdd, responseAdd       []*headerOption
-	requestRemove, responseRemove []string
+func encodeForward(r *model.Route) *routev3.RouteAction {
+	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), PrefixRewrite: r.Rewrite.Prefix, AppendXForwardedHost: r.Rewrite.AppendXFHost}
+	if r.Timeouts.Idle > 0 {
+		a.IdleTimeout = durationpb.New(r.Timeouts.Idle)
+	}
+	if t := r.Timeouts; t.MaxStream > 0 || t.GRPCTimeout {
+		a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{}
+		if t.MaxStream > 0 {
+			a.MaxStreamDuration.MaxStreamDuration = durationpb.New(t.MaxStream)
+		}
+		if t.GRPCTimeout {
+			a.MaxStreamDuration.GrpcTimeoutHeaderMax, a.MaxStreamDuration.GrpcTimeoutHeaderOffset = durationpb.New(t.GRPCMax), durationpb.New(t.GRPCOffset)
+		}
+	}
+	switch {
+	case r.Rewrite.Host != "":
+		a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.Rewrite.Host}
+	case r.Rewrite.AutoHost:
+		a.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
+	if r.Priority == model.PriorityHigh {
+		a.Priority = corev3.RoutingPriority_HIGH
+	}
+	for _, k := range r.Hash {
+		a.HashPolicy = append(a.HashPolicy, encodeHash(k))
+	}
+	for _, u := range r.Upgrades {
+		a.UpgradeConfigs = append(a.UpgradeConfigs, &routev3.RouteAction_UpgradeConfig{UpgradeType: u})
+	}
+	encodeBackends(a, r)
+	return a
 }
 
-// encodeFilters writes filters as header fields; exact is false when reading those back would not give the
-// same filters (repeated or reversed ones): then they travel in the facts as well.
-func encodeFilters(fs []model.Filter) (h headerFields, exact bool, err error) {
+func encodeBackends(a *routev3.RouteAction, r *model.Route) {
+	if r.FromField != "" {
+		a.ClusterSpecifier = &routev3.RouteAction_ClusterHeader{ClusterHeader: r.FromField}
+		return
+	}
+	if b := &r.Backends[0]; len(r.Backends) == 1 && b.Weight == 1 && len(b.Filters) == 0 {
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: backendName(b)}
+		return
+	}
+	wc := &routev3.WeightedCluster{}
+	for i := range r.Backends {
+		b := &r.Backends[i]
+		c := &routev3.WeightedCluster_ClusterWeight{Name: backendName(b), Weight: wrapperspb.UInt32(b.Weight)}
+		encodeFilters(b.Filters, &c.RequestHeadersToAdd, &c.RequestHeadersToRemove, &c.ResponseHeadersToAdd, &c.ResponseHeadersToRemove)
+		wc.Clusters = append(wc.Clusters, c)
+	}
+	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: wc}
+}
+
+// backendName answers a name that Envoy takes; that of a reference which does not resolve need not be one.
+func backendName(b *model.Backend) string {
+	if s := b.Cluster.String(); s != "" {
+		return s
+	}
+	return "no_backend"
+}
+
+func encodeHash(k model.HashKey) *routev3.RouteAction_HashPolicy {
+	m := &routev3.RouteAction_HashPolicy{Terminal: k.Terminal}
+	switch k.Kind {
+	case model.HashCookie:
+		c := &routev3.RouteAction_HashPolicy_Cookie{Name: k.Name, Path: k.Path}
+		if k.Generate {
+			c.Ttl = durationpb.New(k.TTL)
+		}
+		m.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: c}
+	case model.HashSourceIP:
+		m.PolicySpecifier = &routev3.RouteAction_HashPolicy_ConnectionProperties_{ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}
+	case model.HashQuery:
+		m.PolicySpecifier = &routev3.RouteAction_HashPolicy_QueryParameter_{QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: k.Name}}
+	default:
+		m.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: k.Name}}
+	}
+	return m
+}
+
+type headerOption = corev3.HeaderValueOption
+
+// encodeFilters writes sets, then adds. Envoy reads values as formats, so a percent sign is doubled.
+func encodeFilters(fs []model.Filter, requestAdd *[]*headerOption, requestRemove *[]string, responseAdd *[]*headerOption, responseRemove *[]string) {
 	for i := range fs {
-		c := &fs[i].Headers
-		if err := validChange(c); err != nil {
-			return h, false, err
+		c, add, remove := &fs[i].Headers, requestAdd, requestRemove
+		if fs[i].Kind == model.FilterResponseHeaders {
+			add, remove = responseAdd, responseRemove
 		}
-		switch fs[i].Kind {
-		case model.FilterRequestHeaders:
-			h.requestAdd, h.requestRemove = appendOptions(h.requestAdd, c), append(h.requestRemove, c.Remove...)
-		case model.FilterResponseHeaders:
-			h.responseAdd, h.responseRemove = appendOptions(h.responseAdd, c), append(h.responseRemove, c.Remove...)
-		default:
-			return h, false, fmt.Errorf("filters[%d]: kind %d is not known", i, fs[i].Kind)
+		for _, h := range c.Set {
+			*add = append(*add, option(h, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
 		}
+		for _, h := range c.Add {
+			*add = append(*add, option(h, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
+		}
+		*remove = append(*remove, c.Remove...)
 	}
-	back, err := decodeFilters("", h)
-	return h, err == nil && reflect.DeepEqual(back, fs), nil
 }
 
-// validChange refuses what no protobuf string holds.
-func validChange(c *model.HeaderChange) error {
-	for _, hs := range [][]model.Header{c.Set, c.Add} {
-		for _, h := range hs {
-			if !utf8.ValidString(h.Name) || !utf8.ValidString(h.Value) {
-				return fmt.Errorf("header %q: name or value is not UTF-8", clip(h.Name))
-			}
-		}
+func option(h model.Header, a corev3.HeaderValueOption_HeaderAppendAction) *headerOption {
+	return &headerOption{
+		Header:         &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")},
+		AppendAction:   a,
+		KeepEmptyValue: h.Value == "",
 	}
-	return nil
 }
 
-func encodeFilterFacts(fs []model.Filter) *tullepb.Filters {
-	out := &tullepb.Filters{}
-	for _, f := range fs {
-		m := &tullepb.Filter{Kind: uint32(f.Kind), Remove: f.Headers.Remove}
-		for _, h := range f.Headers.Set {
-			m.Set = append(m.Set, &tullepb.Header{Name: h.Name, Value: h.Value})
-		}
-		for _, h := range f.Headers.Add {
-			m.Add = append(m.Add, &tullepb.Header{Name: h.Name, Value: h.Value})
-		}
-		out.Filters = append(out.Filters, m)
-	}
-	return out
+func percentOf(million uint32) *typev3.FractionalPercent {
+	return &typev3.FractionalPercent{Numerator: million, Denominator: typev3.FractionalPercent_MILLION}
 }

@@ -21,7 +21,7 @@ func DecodeService(a *anypb.Any) (*model.Service, error) {
 	if err != nil {
 		return nil, refuse("name", "%s", clip(err.Error()))
 	}
-	s := &model.Service{Name: name}
+	s := &model.Service{Name: name, Consumers: m.GetConsumers()}
 	if s.VIP4, err = address("vip4", m.GetVip4(), 4); err != nil {
 		return nil, err
 	}

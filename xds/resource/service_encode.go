@@ -7,7 +7,7 @@ import (
 
 // EncodeService makes the tulle.v1 message of a service.
 func EncodeService(s *model.Service) (*tullepb.Service, error) {
-	m := &tullepb.Service{Name: s.Name.String()}
+	m := &tullepb.Service{Name: s.Name.String(), Consumers: s.Consumers}
 	if s.VIP4.IsValid() {
 		m.Vip4 = s.VIP4.AsSlice()
 	}

@@ -32,6 +32,7 @@ type Service struct {
 	Vip4          []byte                 `protobuf:"bytes,2,opt,name=vip4,proto3" json:"vip4,omitempty"` // 4 bytes, or none
 	Vip6          []byte                 `protobuf:"bytes,3,opt,name=vip6,proto3" json:"vip6,omitempty"` // 16 bytes, or none
 	Ports         []*ServicePort         `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	Consumers     []string               `protobuf:"bytes,5,rep,name=consumers,proto3" json:"consumers,omitempty"` // namespaces whose callers have route tables of their own, sorted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +91,13 @@ func (x *Service) GetVip6() []byte {
 func (x *Service) GetPorts() []*ServicePort {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+func (x *Service) GetConsumers() []string {
+	if x != nil {
+		return x.Consumers
 	}
 	return nil
 }
@@ -154,469 +162,6 @@ func (x *ServicePort) GetProtocol() string {
 	return ""
 }
 
-// RouteFacts is what a model.Route has beyond an Envoy route.
-type RouteFacts struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Rule           uint32                 `protobuf:"varint,1,opt,name=rule,proto3" json:"rule,omitempty"`
-	Path           *string                `protobuf:"bytes,2,opt,name=path,proto3,oneof" json:"path,omitempty"`                                      // where Envoy's path match cannot say it exactly
-	Filters        *Filters               `protobuf:"bytes,3,opt,name=filters,proto3" json:"filters,omitempty"`                                      // where Envoy's header fields cannot say it exactly
-	RequestTimeout int64                  `protobuf:"varint,4,opt,name=request_timeout,json=requestTimeout,proto3" json:"request_timeout,omitempty"` // nanoseconds, where there is no route action
-	AttemptTimeout int64                  `protobuf:"varint,5,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"` // nanoseconds
-	Backends       []*BackendFacts        `protobuf:"bytes,6,rep,name=backends,proto3" json:"backends,omitempty"`                                    // by index; none when no backend has any
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *RouteFacts) Reset() {
-	*x = RouteFacts{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RouteFacts) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RouteFacts) ProtoMessage() {}
-
-func (x *RouteFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RouteFacts.ProtoReflect.Descriptor instead.
-func (*RouteFacts) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *RouteFacts) GetRule() uint32 {
-	if x != nil {
-		return x.Rule
-	}
-	return 0
-}
-
-func (x *RouteFacts) GetPath() string {
-	if x != nil && x.Path != nil {
-		return *x.Path
-	}
-	return ""
-}
-
-func (x *RouteFacts) GetFilters() *Filters {
-	if x != nil {
-		return x.Filters
-	}
-	return nil
-}
-
-func (x *RouteFacts) GetRequestTimeout() int64 {
-	if x != nil {
-		return x.RequestTimeout
-	}
-	return 0
-}
-
-func (x *RouteFacts) GetAttemptTimeout() int64 {
-	if x != nil {
-		return x.AttemptTimeout
-	}
-	return 0
-}
-
-func (x *RouteFacts) GetBackends() []*BackendFacts {
-	if x != nil {
-		return x.Backends
-	}
-	return nil
-}
-
-type BackendFacts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Invalid       bool                   `protobuf:"varint,1,opt,name=invalid,proto3" json:"invalid,omitempty"`
-	Filters       *Filters               `protobuf:"bytes,2,opt,name=filters,proto3" json:"filters,omitempty"`
-	Namespace     string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"` // of the cluster of an invalid backend
-	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	Port          uint32                 `protobuf:"varint,5,opt,name=port,proto3" json:"port,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BackendFacts) Reset() {
-	*x = BackendFacts{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BackendFacts) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BackendFacts) ProtoMessage() {}
-
-func (x *BackendFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BackendFacts.ProtoReflect.Descriptor instead.
-func (*BackendFacts) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *BackendFacts) GetInvalid() bool {
-	if x != nil {
-		return x.Invalid
-	}
-	return false
-}
-
-func (x *BackendFacts) GetFilters() *Filters {
-	if x != nil {
-		return x.Filters
-	}
-	return nil
-}
-
-func (x *BackendFacts) GetNamespace() string {
-	if x != nil {
-		return x.Namespace
-	}
-	return ""
-}
-
-func (x *BackendFacts) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *BackendFacts) GetPort() uint32 {
-	if x != nil {
-		return x.Port
-	}
-	return 0
-}
-
-type Filters struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Filters       []*Filter              `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Filters) Reset() {
-	*x = Filters{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Filters) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Filters) ProtoMessage() {}
-
-func (x *Filters) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Filters.ProtoReflect.Descriptor instead.
-func (*Filters) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *Filters) GetFilters() []*Filter {
-	if x != nil {
-		return x.Filters
-	}
-	return nil
-}
-
-type Filter struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"` // model.FilterKind
-	Set           []*Header              `protobuf:"bytes,2,rep,name=set,proto3" json:"set,omitempty"`
-	Add           []*Header              `protobuf:"bytes,3,rep,name=add,proto3" json:"add,omitempty"`
-	Remove        []string               `protobuf:"bytes,4,rep,name=remove,proto3" json:"remove,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Filter) Reset() {
-	*x = Filter{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Filter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Filter) ProtoMessage() {}
-
-func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
-func (*Filter) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Filter) GetKind() uint32 {
-	if x != nil {
-		return x.Kind
-	}
-	return 0
-}
-
-func (x *Filter) GetSet() []*Header {
-	if x != nil {
-		return x.Set
-	}
-	return nil
-}
-
-func (x *Filter) GetAdd() []*Header {
-	if x != nil {
-		return x.Add
-	}
-	return nil
-}
-
-func (x *Filter) GetRemove() []string {
-	if x != nil {
-		return x.Remove
-	}
-	return nil
-}
-
-type Header struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Header) Reset() {
-	*x = Header{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Header) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Header) ProtoMessage() {}
-
-func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Header.ProtoReflect.Descriptor instead.
-func (*Header) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Header) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Header) GetValue() string {
-	if x != nil {
-		return x.Value
-	}
-	return ""
-}
-
-// ClusterFacts is what a model.Cluster has beyond an Envoy cluster.
-type ClusterFacts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      string                 `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ClusterFacts) Reset() {
-	*x = ClusterFacts{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ClusterFacts) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ClusterFacts) ProtoMessage() {}
-
-func (x *ClusterFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ClusterFacts.ProtoReflect.Descriptor instead.
-func (*ClusterFacts) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *ClusterFacts) GetProtocol() string {
-	if x != nil {
-		return x.Protocol
-	}
-	return ""
-}
-
-// EndpointFacts is what a model.Endpoint has beyond an Envoy endpoint.
-type EndpointFacts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
-	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"` // the workload's own
-	Identity      string                 `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
-	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
-	Stale         bool                   `protobuf:"varint,6,opt,name=stale,proto3" json:"stale,omitempty"`
-	Learned       string                 `protobuf:"bytes,7,opt,name=learned,proto3" json:"learned,omitempty"` // name of model.Protocol, "" for none
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EndpointFacts) Reset() {
-	*x = EndpointFacts{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EndpointFacts) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EndpointFacts) ProtoMessage() {}
-
-func (x *EndpointFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EndpointFacts.ProtoReflect.Descriptor instead.
-func (*EndpointFacts) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *EndpointFacts) GetWorkload() string {
-	if x != nil {
-		return x.Workload
-	}
-	return ""
-}
-
-func (x *EndpointFacts) GetNamespace() string {
-	if x != nil {
-		return x.Namespace
-	}
-	return ""
-}
-
-func (x *EndpointFacts) GetPort() uint32 {
-	if x != nil {
-		return x.Port
-	}
-	return 0
-}
-
-func (x *EndpointFacts) GetIdentity() string {
-	if x != nil {
-		return x.Identity
-	}
-	return ""
-}
-
-func (x *EndpointFacts) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *EndpointFacts) GetStale() bool {
-	if x != nil {
-		return x.Stale
-	}
-	return false
-}
-
-func (x *EndpointFacts) GetLearned() string {
-	if x != nil {
-		return x.Learned
-	}
-	return ""
-}
-
 type FromProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -633,7 +178,7 @@ type FromProxy struct {
 
 func (x *FromProxy) Reset() {
 	*x = FromProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +190,7 @@ func (x *FromProxy) String() string {
 func (*FromProxy) ProtoMessage() {}
 
 func (x *FromProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +203,7 @@ func (x *FromProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromProxy.ProtoReflect.Descriptor instead.
 func (*FromProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{9}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FromProxy) GetWhat() isFromProxy_What {
@@ -769,7 +314,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +326,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +339,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{10}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Hello) GetWorkload() string {
@@ -907,7 +452,7 @@ type WorkloadPort struct {
 
 func (x *WorkloadPort) Reset() {
 	*x = WorkloadPort{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +464,7 @@ func (x *WorkloadPort) String() string {
 func (*WorkloadPort) ProtoMessage() {}
 
 func (x *WorkloadPort) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +477,7 @@ func (x *WorkloadPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkloadPort.ProtoReflect.Descriptor instead.
 func (*WorkloadPort) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{11}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WorkloadPort) GetName() string {
@@ -972,7 +517,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +529,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +542,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{12}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ready) GetReady() bool {
@@ -1017,7 +562,7 @@ type Learned struct {
 
 func (x *Learned) Reset() {
 	*x = Learned{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1029,7 +574,7 @@ func (x *Learned) String() string {
 func (*Learned) ProtoMessage() {}
 
 func (x *Learned) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1042,7 +587,7 @@ func (x *Learned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Learned.ProtoReflect.Descriptor instead.
 func (*Learned) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Learned) GetPort() uint32 {
@@ -1068,7 +613,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +625,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +638,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{7}
 }
 
 type Stats struct {
@@ -1105,7 +650,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +662,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +675,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Stats) GetJson() []byte {
@@ -1153,7 +698,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +710,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +723,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -1230,7 +775,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +787,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +800,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{10}
 }
 
 type Withdrawn struct {
@@ -1267,7 +812,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +824,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +837,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1306,51 +851,17 @@ var File_xds_tullepb_tulle_proto protoreflect.FileDescriptor
 
 const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\n" +
-	"\x17xds/tullepb/tulle.proto\x12\btulle.v1\"r\n" +
+	"\x17xds/tullepb/tulle.proto\x12\btulle.v1\"\x90\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vip4\x18\x02 \x01(\fR\x04vip4\x12\x12\n" +
 	"\x04vip6\x18\x03 \x01(\fR\x04vip6\x12+\n" +
-	"\x05ports\x18\x04 \x03(\v2\x15.tulle.v1.ServicePortR\x05ports\"Q\n" +
+	"\x05ports\x18\x04 \x03(\v2\x15.tulle.v1.ServicePortR\x05ports\x12\x1c\n" +
+	"\tconsumers\x18\x05 \x03(\tR\tconsumers\"Q\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xf5\x01\n" +
-	"\n" +
-	"RouteFacts\x12\x12\n" +
-	"\x04rule\x18\x01 \x01(\rR\x04rule\x12\x17\n" +
-	"\x04path\x18\x02 \x01(\tH\x00R\x04path\x88\x01\x01\x12+\n" +
-	"\afilters\x18\x03 \x01(\v2\x11.tulle.v1.FiltersR\afilters\x12'\n" +
-	"\x0frequest_timeout\x18\x04 \x01(\x03R\x0erequestTimeout\x12'\n" +
-	"\x0fattempt_timeout\x18\x05 \x01(\x03R\x0eattemptTimeout\x122\n" +
-	"\bbackends\x18\x06 \x03(\v2\x16.tulle.v1.BackendFactsR\bbackendsB\a\n" +
-	"\x05_path\"\x9b\x01\n" +
-	"\fBackendFacts\x12\x18\n" +
-	"\ainvalid\x18\x01 \x01(\bR\ainvalid\x12+\n" +
-	"\afilters\x18\x02 \x01(\v2\x11.tulle.v1.FiltersR\afilters\x12\x1c\n" +
-	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
-	"\x04port\x18\x05 \x01(\rR\x04port\"5\n" +
-	"\aFilters\x12*\n" +
-	"\afilters\x18\x01 \x03(\v2\x10.tulle.v1.FilterR\afilters\"|\n" +
-	"\x06Filter\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\"\n" +
-	"\x03set\x18\x02 \x03(\v2\x10.tulle.v1.HeaderR\x03set\x12\"\n" +
-	"\x03add\x18\x03 \x03(\v2\x10.tulle.v1.HeaderR\x03add\x12\x16\n" +
-	"\x06remove\x18\x04 \x03(\tR\x06remove\"2\n" +
-	"\x06Header\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"*\n" +
-	"\fClusterFacts\x12\x1a\n" +
-	"\bprotocol\x18\x01 \x01(\tR\bprotocol\"\xc3\x01\n" +
-	"\rEndpointFacts\x12\x1a\n" +
-	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
-	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1a\n" +
-	"\bidentity\x18\x04 \x01(\tR\bidentity\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05stale\x18\x06 \x01(\bR\x05stale\x12\x18\n" +
-	"\alearned\x18\a \x01(\tR\alearned\"\xec\x01\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xec\x01\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1412,54 +923,41 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
-	(*Service)(nil),       // 0: tulle.v1.Service
-	(*ServicePort)(nil),   // 1: tulle.v1.ServicePort
-	(*RouteFacts)(nil),    // 2: tulle.v1.RouteFacts
-	(*BackendFacts)(nil),  // 3: tulle.v1.BackendFacts
-	(*Filters)(nil),       // 4: tulle.v1.Filters
-	(*Filter)(nil),        // 5: tulle.v1.Filter
-	(*Header)(nil),        // 6: tulle.v1.Header
-	(*ClusterFacts)(nil),  // 7: tulle.v1.ClusterFacts
-	(*EndpointFacts)(nil), // 8: tulle.v1.EndpointFacts
-	(*FromProxy)(nil),     // 9: tulle.v1.FromProxy
-	(*Hello)(nil),         // 10: tulle.v1.Hello
-	(*WorkloadPort)(nil),  // 11: tulle.v1.WorkloadPort
-	(*Ready)(nil),         // 12: tulle.v1.Ready
-	(*Learned)(nil),       // 13: tulle.v1.Learned
-	(*Goodbye)(nil),       // 14: tulle.v1.Goodbye
-	(*Stats)(nil),         // 15: tulle.v1.Stats
-	(*ToProxy)(nil),       // 16: tulle.v1.ToProxy
-	(*Joined)(nil),        // 17: tulle.v1.Joined
-	(*Withdrawn)(nil),     // 18: tulle.v1.Withdrawn
-	nil,                   // 19: tulle.v1.Hello.LabelsEntry
+	(*Service)(nil),      // 0: tulle.v1.Service
+	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
+	(*FromProxy)(nil),    // 2: tulle.v1.FromProxy
+	(*Hello)(nil),        // 3: tulle.v1.Hello
+	(*WorkloadPort)(nil), // 4: tulle.v1.WorkloadPort
+	(*Ready)(nil),        // 5: tulle.v1.Ready
+	(*Learned)(nil),      // 6: tulle.v1.Learned
+	(*Goodbye)(nil),      // 7: tulle.v1.Goodbye
+	(*Stats)(nil),        // 8: tulle.v1.Stats
+	(*ToProxy)(nil),      // 9: tulle.v1.ToProxy
+	(*Joined)(nil),       // 10: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 11: tulle.v1.Withdrawn
+	nil,                  // 12: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
-	4,  // 1: tulle.v1.RouteFacts.filters:type_name -> tulle.v1.Filters
-	3,  // 2: tulle.v1.RouteFacts.backends:type_name -> tulle.v1.BackendFacts
-	4,  // 3: tulle.v1.BackendFacts.filters:type_name -> tulle.v1.Filters
-	5,  // 4: tulle.v1.Filters.filters:type_name -> tulle.v1.Filter
-	6,  // 5: tulle.v1.Filter.set:type_name -> tulle.v1.Header
-	6,  // 6: tulle.v1.Filter.add:type_name -> tulle.v1.Header
-	10, // 7: tulle.v1.FromProxy.hello:type_name -> tulle.v1.Hello
-	12, // 8: tulle.v1.FromProxy.ready:type_name -> tulle.v1.Ready
-	13, // 9: tulle.v1.FromProxy.learned:type_name -> tulle.v1.Learned
-	14, // 10: tulle.v1.FromProxy.goodbye:type_name -> tulle.v1.Goodbye
-	15, // 11: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
-	19, // 12: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	11, // 13: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	13, // 14: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	17, // 15: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	18, // 16: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	9,  // 17: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	16, // 18: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 1: tulle.v1.FromProxy.hello:type_name -> tulle.v1.Hello
+	5,  // 2: tulle.v1.FromProxy.ready:type_name -> tulle.v1.Ready
+	6,  // 3: tulle.v1.FromProxy.learned:type_name -> tulle.v1.Learned
+	7,  // 4: tulle.v1.FromProxy.goodbye:type_name -> tulle.v1.Goodbye
+	8,  // 5: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
+	12, // 6: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 7: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 8: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 9: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	11, // 10: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	2,  // 11: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	9,  // 12: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	12, // [12:13] is the sub-list for method output_type
+	11, // [11:12] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1467,15 +965,14 @@ func file_xds_tullepb_tulle_proto_init() {
 	if File_xds_tullepb_tulle_proto != nil {
 		return
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[2].OneofWrappers = []any{}
-	file_xds_tullepb_tulle_proto_msgTypes[9].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[2].OneofWrappers = []any{
 		(*FromProxy_Hello)(nil),
 		(*FromProxy_Ready)(nil),
 		(*FromProxy_Learned)(nil),
 		(*FromProxy_Goodbye)(nil),
 		(*FromProxy_Stats)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[16].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[9].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 	}
@@ -1485,7 +982,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
