@@ -15,7 +15,9 @@ type Cluster struct {
 	Discovery Discovery
 	// Hosts are the endpoints of DiscoveryStrictDNS and DiscoveryLogicalDNS (one), by name.
 	Hosts []Host
-	DNS   DNSOptions
+	// Localities are the weights of theirs.
+	Localities []LocalityWeight
+	DNS        DNSOptions
 	// Original: see DiscoveryOriginal.
 	Original OriginalOptions
 
@@ -54,8 +56,9 @@ type Host struct {
 	Weight   uint32
 	Priority uint32
 	Locality string
-	// CheckPort as an Endpoint's.
+	// CheckPort and Labels as an Endpoint's.
 	CheckPort uint16
+	Labels    []Label
 }
 
 // DNSOptions of a cluster.
@@ -96,9 +99,28 @@ type Balancing struct {
 
 	EWMA        EWMA        // with PeakEWMA
 	Utilization Utilization // with LeastUtilized
-	SlowStart   SlowStart
+	SlowStart   SlowStart   // not with RingHash, Maglev and LeastUtilized
 	Locality    LocalityOptions
+	// Subsets says which Backend.Subset means something here; nil: every one, and one without endpoints takes no request.
+	Subsets *Subsets
 }
+
+// Subsets are Envoy's lb_subset_config.
+type Subsets struct {
+	Selectors [][]string // sets of label names, each sorted: a Backend.Subset that names exactly those is looked for
+	Fallback  SubsetFallback
+	Default   []Label // with SubsetDefault, sorted by name
+}
+
+// SubsetFallback is what a request gets that asks for no subset that exists here.
+type SubsetFallback uint8
+
+// Fallbacks.
+const (
+	SubsetNone    SubsetFallback = iota // no endpoint
+	SubsetAny                           // any endpoint
+	SubsetDefault                       // one of the default subset, if it has any
+)
 
 // EWMA are the settings of PeakEWMA (Finagle's: the product of the peak-sensitive moving average of an endpoint's response
 // times and of its requests under way; the lower of two drawn at random takes the request).
@@ -113,7 +135,7 @@ type Utilization struct {
 	Blackout     time.Duration // after an endpoint's first report, before its weight counts; default 10 s
 	Expiry       time.Duration // of a report; default 3 min
 	Update       time.Duration // how often weights are made anew; default 1 s, at least 100 ms
-	ErrorPenalty float64       // of errors a second over requests a second; default 1
+	ErrorPenalty float64       // of errors a second over requests a second; 0: 1; less: none
 }
 
 // SlowStart gives an endpoint that is new less than its weight for a while; its zero value does not.
@@ -261,6 +283,17 @@ type Outlier struct {
 	FailureThreshold           uint32 // percent
 	FailureMinimumHosts        uint32
 	FailureRequestVolume       uint32
+
+	// LatencyFactor ejects an endpoint whose mean response time of an interval is more than so many times the median of
+	// all endpoints' means, and more than LatencyLeast; 0: never. Envoy has no such thing.
+	LatencyFactor        float64
+	LatencyLeast         time.Duration // 0: 10 ms
+	LatencyMinimumHosts  uint32        // with LatencyRequestVolume in the interval; 0: 3
+	LatencyRequestVolume uint32        // 0: 20
+
+	// Probe: an endpoint whose ejection is over gets one request. A good answer restores it, a failure ejects it for longer;
+	// until then it gets no other. Otherwise it gets its full share at once.
+	Probe bool
 }
 
 // Health says whether an endpoint takes new work.

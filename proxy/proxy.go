@@ -33,7 +33,7 @@ const (
 	reportIdle  = 10 * time.Second
 )
 
-// Config of a proxy; all fields but AccessLog are needed.
+// Config of a proxy; all fields but AccessLog and Locality are needed.
 type Config struct {
 	Bootstrap *bootstrap.Bootstrap
 	Identity  svid.Source // this workload's
@@ -41,6 +41,7 @@ type Config struct {
 	Server    spiffe.ID   // the identity that the control plane must prove
 	Address   netip.Addr  // that other proxies reach this one at
 	AccessLog io.Writer   // nil: nowhere
+	Locality  string      // of the workload, "region/zone/sub_zone"; "": not known
 	Version   string      // of this program
 	Log       *slog.Logger
 }
@@ -131,7 +132,7 @@ func (p *Proxy) connect() error {
 		return err
 	}
 	p.client = c
-	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend})
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: p.cfg.Locality})
 	p.learning.Changed = c.Learned
 	return nil
 }

@@ -58,7 +58,7 @@ var Labels = [...]Label{
 	{"bound", "of the cluster's circuit breakers: `connections`, `pending_requests`, `requests`, `retries`"},
 	{"health", "of an endpoint: `healthy`, or what is wrong with it as Envoy names it: `failed_active_hc`, `failed_outlier_check`, `failed_eds_health`, `degraded_eds_health`, `eds_status_draining`; several with slashes between"},
 	{"result", "of a health check: `passed`, `failed` (the wrong answer), `unreachable` (no answer)"},
-	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`"},
+	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`, `latency`, `probe`"},
 	{"state", "of TLS handshakes: `computing`; `open`, begun and not over, those that compute among them; `waiting`, clients that wait for their turn"},
 	{"shed", "a TLS handshake was given up because there was no room (`refused`), because its client kept others waiting (`evicted`), because its time was over (`late`)"},
 	{"le", "upper bound of a histogram bucket, in seconds"},

@@ -21,10 +21,11 @@ type Cluster struct {
 	name  model.PortName
 	model atomic.Pointer[model.Cluster]
 	set   atomic.Pointer[set]
-	mu    sync.Mutex           // for who makes a plan: the last one made has seen every change
-	plan  atomic.Pointer[plan] // of set; see plan.go
-	turns atomic.Uint64        // of RoundRobin
+	mu    sync.Mutex             // for who makes a plan: the last one made has seen every change; and a subset
+	own   atomic.Pointer[string] // locality of the caller; nil or "": not known
+	turns atomic.Uint64          // of RoundRobin and LeastUtilized
 	tls   atomic.Pointer[TLS]
+	half  atomic.Int32 // endpoints that wait for a request that decides about them (probe.go)
 
 	breakers *[model.PriorityHigh + 1]Breaker // apart from what is only read: all loops write them
 
@@ -39,18 +40,19 @@ type Cluster struct {
 // set is one immutable generation of endpoints.
 type set struct {
 	all           []*Endpoint // as given, draining ones too
-	levels        []level     // by priority, those that have endpoints
-	usable        int         // endpoints of all levels
+	whole         *view       // of all that are not draining
+	parts         atomic.Pointer[map[string]*view]
 	learned       model.Protocol
 	overprovision uint32 // percent; 0: the cluster's
+	localities    []model.LocalityWeight
 }
 
 // New makes a Cluster without endpoints.
 func New(m *model.Cluster) *Cluster {
 	c := &Cluster{name: m.Name}
 	c.model.Store(m)
-	c.set.Store(&set{})
-	c.plan.Store(&plan{})
+	c.set.Store(&set{whole: &view{}})
+	c.set.Load().whole.plan.Store(&plan{})
 	c.breakers = newBreakers(c)
 	c.setOriginal(m)
 	return c
@@ -67,10 +69,7 @@ func (c *Cluster) Set(m *model.Cluster) {
 	was := c.model.Swap(m)
 	c.setOriginal(m)
 	if !reflect.DeepEqual(was.Balancing, m.Balancing) {
-		old := c.set.Load()
-		next := *old
-		next.levels = levels(old.all, &m.Balancing)
-		c.set.Store(&next)
+		c.remake()
 	}
 	keepTally(c.set.Load().all, m)
 	c.Replan()
@@ -96,7 +95,7 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 	}
 	next := &set{}
 	if e != nil {
-		next.overprovision = e.Overprovision
+		next.overprovision, next.localities = e.Overprovision, e.Localities
 		for i := range e.Endpoints {
 			m := &e.Endpoints[i]
 			ep := byKey[keyOf(m)]
@@ -109,23 +108,36 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 				delete(byKey, keyOf(m))
 			}
 			next.all = append(next.all, ep)
-			if m.Health != model.Draining {
-				next.usable++
-			}
 		}
 	}
 	keepTally(next.all, c.model.Load())
-	next.levels = levels(next.all, &c.model.Load().Balancing)
 	next.learned = agreed(next.all)
 	if next.learned == model.ProtocolUnknown {
 		c.doubted.Store(0) // nothing is learned about the new generation: what was doubted is forgotten
 	}
+	c.make(next, old)
 	c.set.Store(next)
 	c.Replan()
 	for _, ep := range byKey {
 		ep.gone.Store(true)
+		ep.turn(shut)
 	}
 	c.nudge()
+}
+
+// make makes the views of next, which nobody knows yet and which follows old.
+func (c *Cluster) make(next, old *set) {
+	next.whole = c.view(next, nil)
+	c.inherit(next, old)
+}
+
+// remake makes the views of the set in force anew, for other settings.
+func (c *Cluster) remake() {
+	old := c.set.Load()
+	next := &set{all: old.all, learned: old.learned, overprovision: old.overprovision, localities: old.localities}
+	c.make(next, old)
+	c.set.Store(next)
+	c.Replan() // what has changed meanwhile
 }
 
 // Endpoints answers the endpoints in force, draining ones too. The slice must not be changed.

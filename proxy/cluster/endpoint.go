@@ -22,6 +22,10 @@ type Endpoint struct {
 	unhealthy atomic.Bool
 	ejected   atomic.Bool
 	tally     atomic.Pointer[tally] // nil: nobody looks for outliers
+	latency   atomic.Uint64         // a balancer.Latency, with PeakEWMA
+	since     atomic.Int64          // loop time, plus 1, since which it is well, with SlowStart; 0: not noted yet
+	half      atomic.Uint32         // a halfState
+	usage     usage
 }
 
 // key is what makes an endpoint the same as one in an earlier set.

@@ -16,6 +16,8 @@ type tally struct {
 	gateway atomic.Uint32 // of 502, 503 and 504
 	local   atomic.Uint32 // failures on our side
 	tripped atomic.Uint32 // bits: health.Why that has come to its threshold
+	spent   atomic.Uint64 // nanoseconds that answers took together
+	answers atomic.Uint64 // how many
 }
 
 type rate struct{ total, good atomic.Uint64 }

@@ -1,12 +1,13 @@
 package cluster
 
 import (
+	"math/bits"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/proxy/balancer"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 )
 
@@ -22,6 +23,13 @@ type Choice struct {
 	Excluded []*Endpoint
 	// Wanted is the address of a cluster of model.DiscoveryOriginal; zero: nobody has said where to.
 	Wanted netip.AddrPort
+	// Subset: only endpoints that have all of these labels, as far as model.Balancing.Subsets does not say otherwise. They are not changed.
+	Subset []model.Label
+	// NoProbe: the request must not be the one that decides about an ejected endpoint.
+	NoProbe bool
+
+	// Probe is answered by Choose: the request decides about the endpoint, which has to be told (Endpoint.Probed).
+	Probe bool
 }
 
 // Pick answers the endpoint that takes the next request, and out of how many it was picked. It is Choose without a hash.
@@ -36,17 +44,31 @@ func (c *Cluster) Pick(now time.Duration, rnd uint64, excluded []*Endpoint) (ep 
 // endpoint at all, and more than 0 if all of them are excluded or unwell, so that the caller keeps the reason of its last
 // attempt. Nothing is allocated.
 func (c *Cluster) Choose(ch *Choice) (ep *Endpoint, from int, why failure.Reason) {
-	s, p := c.set.Load(), c.plan.Load()
-	if len(s.levels) == 0 {
+	s := c.set.Load()
+	if len(s.all) == 0 {
 		if o := c.originals.Load(); o != nil {
 			return c.original(o, ch)
 		}
+	}
+	v := c.subset(s, ch.Subset)
+	if v == nil || v.usable == 0 {
 		return nil, 0, failure.NoEndpoint
 	}
+	if c.half.Load() > 0 {
+		if ep = v.probe(ch); ep != nil {
+			return ep, v.usable, failure.None
+		}
+	}
+	p := v.plan.Load()
 	first := p.draw(ch.Random)
-	for k := range len(s.levels) {
-		at := (first.level + k) % len(s.levels)
-		l, want := &s.levels[at], first.class
+	if o := &c.model.Load().Balancing.Locality; o.SpillAt > 0 && o.Mode == model.LocalityPrefer && first.class == well {
+		if to := v.spill(first.level, o.SpillAt, ch.Random); to != first.level {
+			first.level, first.class = to, wellOrDegraded
+		}
+	}
+	for k := range len(v.levels) {
+		at := (first.level + k) % len(v.levels)
+		want := first.class
 		if k > 0 {
 			want = wellOrDegraded
 		}
@@ -54,12 +76,12 @@ func (c *Cluster) Choose(ch *Choice) (ep *Endpoint, from int, why failure.Reason
 			want = whatever
 		}
 		for _, warm := range []bool{true, false} {
-			if ep = c.within(l, ch, want, warm); ep != nil {
-				return ep, s.usable, failure.None
+			if ep = c.within(v.levels[at], p.sums(at), ch, want, warm); ep != nil {
+				return ep, v.usable, failure.None
 			}
 		}
 	}
-	return nil, s.usable, failure.NoEndpoint
+	return nil, v.usable, failure.NoEndpoint
 }
 
 // class is which endpoints of a level may be picked.
@@ -72,76 +94,99 @@ const (
 	whatever
 )
 
-// level is the endpoints of one priority, and how one of them is found.
+// level is the endpoints of one priority that are equally near, and how one of them is found.
 type level struct {
+	priority  uint32
 	endpoints []*Endpoint
-	wheel     *balancer.Wheel
-	ring      *balancer.Ring     // RingHash
-	table     *balancer.Table    // Maglev
-	rotation  *balancer.Rotation // RoundRobin
+	groups    []*group
 }
 
-// levels makes the levels of a generation.
-func levels(all []*Endpoint, b *model.Balancing) []level {
-	byPriority := map[uint32][]*Endpoint{}
-	var priorities []uint32
-	for _, e := range all {
-		m := e.Model()
-		if m.Health == model.Draining {
-			continue
-		}
-		if byPriority[m.Priority] == nil {
-			priorities = append(priorities, m.Priority)
-		}
-		byPriority[m.Priority] = append(byPriority[m.Priority], e)
-	}
-	slices.Sort(priorities)
-	out := make([]level, len(priorities))
-	for i, p := range priorities {
-		out[i].fill(byPriority[p], b)
-	}
-	return out
-}
-
-func (l *level) fill(endpoints []*Endpoint, b *model.Balancing) {
-	l.endpoints = endpoints
-	weights, names := make([]uint32, len(endpoints)), make([]string, len(endpoints))
-	for i, e := range endpoints {
-		m := e.Model()
-		weights[i], names[i] = m.Weight, m.Address.String()
-	}
-	l.wheel = balancer.NewWheel(weights)
-	switch b.Policy {
-	case model.RoundRobin:
-		l.rotation = balancer.NewRotation(weights)
-	case model.RingHash:
-		l.ring = balancer.NewRing(names, weights, b.MinRing, b.MaxRing)
-	case model.Maglev:
-		l.table = balancer.NewTable(names, weights, b.TableSize)
-	}
+func newLevel(priority uint32, endpoints []*Endpoint, b *model.Balancing, weights []model.LocalityWeight) *level {
+	return &level{priority: priority, endpoints: endpoints, groups: split(priority, endpoints, b, weights)}
 }
 
 // within answers an endpoint of a level, nil if none may be picked. Ones that cool down may only if not warm.
-func (c *Cluster) within(l *level, ch *Choice, want class, warm bool) *Endpoint {
+func (c *Cluster) within(l *level, sums []uint64, ch *Choice, want class, warm bool) *Endpoint {
+	first := 0
+	if n := len(sums); n > 0 {
+		rnd := ch.Random*0x9e3779b97f4a7c15 ^ 0x94d049bb133111eb // the level was drawn with ch.Random itself
+		hi, _ := bits.Mul64(rnd, sums[n-1])
+		first = sort.Search(n, func(i int) bool { return sums[i] > hi })
+	}
+	for k := range len(l.groups) {
+		if ep := c.among(l.groups[(first+k)%len(l.groups)], ch, want, warm); ep != nil {
+			return ep
+		}
+	}
+	return nil
+}
+
+// among is within for one group.
+func (c *Cluster) among(g *group, ch *Choice, want class, warm bool) *Endpoint {
 	may := func(i int) bool {
-		e := l.endpoints[i]
+		e := g.endpoints[i]
 		return e.is(want) && !(warm && e.cooling(ch.Now)) && !slices.Contains(ch.Excluded, e)
 	}
 	b, i := &c.model.Load().Balancing, -1
 	switch {
-	case b.Policy == model.RoundRobin && l.rotation != nil:
-		i = l.rotation.Pick(c.turns.Add(1), may)
-	case b.Policy == model.RingHash && l.ring != nil && ch.Hashed:
-		i = l.ring.Pick(ch.Hash, may)
-	case b.Policy == model.Maglev && l.table != nil && ch.Hashed:
-		i = l.table.Pick(ch.Hash, may)
-	case b.Policy == model.LeastRequest:
-		i = l.wheel.Least(ch.Random, b.ChoiceCount, func(i int) (int64, bool) { return l.endpoints[i].inflight.Load(), may(i) })
+	case b.Policy == model.RingHash && g.ring != nil && ch.Hashed:
+		i = g.ring.Pick(ch.Hash, may)
+	case b.Policy == model.Maglev && g.table != nil && ch.Hashed:
+		i = g.table.Pick(ch.Hash, may)
+	case b.Policy == model.LeastUtilized && g.reported != nil:
+		if i = c.utilized(g, ch.Now, b.Utilization, may); i < 0 {
+			i = g.wheel.Random(ch.Random, may)
+		}
+	case b.SlowStart.Window > 0:
+		i = c.gently(g, ch, b, may)
 	default:
-		i = l.wheel.Random(ch.Random, may)
+		i = c.plainly(g, ch, b, may)
 	}
 	if i < 0 {
 		return nil
 	}
-	return l.endpoints[i]
+	return g.endpoints[i]
+}
+
+// plainly picks by the policies that do not hash.
+func (c *Cluster) plainly(g *group, ch *Choice, b *model.Balancing, may func(int) bool) int {
+	switch {
+	case b.Policy == model.RoundRobin && g.rotation != nil:
+		return g.rotation.Pick(c.turns.Add(1), may)
+	case b.Policy == model.LeastRequest:
+		return g.wheel.Least(ch.Random, b.ChoiceCount, func(i int) (int64, bool) { return g.endpoints[i].inflight.Load(), may(i) })
+	case b.Policy == model.PeakEWMA:
+		start, decay := ewma(b)
+		return g.wheel.Cheaper(ch.Random, func(i int) (float64, bool) {
+			if !may(i) {
+				return 0, false
+			}
+			return g.endpoints[i].cost(ch.Now, start, decay), true
+		})
+	}
+	return g.wheel.Random(ch.Random, may)
+}
+
+// patience is how often a pick passes by endpoints because they are new.
+const patience = 64
+
+// gently is plainly with those that are new held back (model.SlowStart): one that has a part f of its weight is passed by in
+// 1-f of the cases, so that others are drawn in its place in proportion to what they have.
+func (c *Cluster) gently(g *group, ch *Choice, b *model.Balancing, may func(int) bool) int {
+	most, some := g.warming(ch.Now, &b.SlowStart)
+	if !some {
+		return c.plainly(g, ch, b, may)
+	}
+	rnd, left := ch.Random, patience
+	lucky := func(i int) bool {
+		if !may(i) {
+			return false
+		}
+		if left--; left < 0 {
+			return true
+		}
+		rnd = rnd*6364136223846793005 + 1442695040888963407 // Knuth's; its high bits are good enough to thin out
+		return float64(rnd>>11)/(1<<53) < g.endpoints[i].warm(ch.Now, &b.SlowStart, most)
+	}
+	return c.plainly(g, ch, b, lucky)
 }

@@ -13,7 +13,8 @@ const (
 // made anew whenever an endpoint's health changes, which is seldom; a pick only reads it.
 type plan struct {
 	shares []share
-	panic  []bool // by level
+	panic  []bool     // by level
+	groups [][]uint64 // by level: running sums of the groups' shares; nil: all of a level's groups are alike
 }
 
 // share is a part of the requests: those up to till, in percent, that are not of an earlier share.
@@ -40,13 +41,26 @@ func (p *plan) draw(rnd uint64) share {
 	return p.shares[len(p.shares)-1]
 }
 
+// sums answers the shares of a level's groups, nil: there are none.
+func (p *plan) sums(level int) []uint64 {
+	if level < len(p.groups) {
+		return p.groups[level]
+	}
+	return nil
+}
+
 func (p *plan) panics(level int) bool { return level < len(p.panic) && p.panic[level] }
 
-// Replan makes the plan anew; it is called when the health of an endpoint has changed. From any goroutine.
+// Replan makes the plans anew; it is called when the health of an endpoint has changed. From any goroutine.
 func (c *Cluster) Replan() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, b := c.set.Load(), &c.model.Load().Balancing
+	s.views(func(v *view) { v.replan(s, b) })
+}
+
+// replan makes the plan of one view anew.
+func (v *view) replan(s *set, b *model.Balancing) {
 	over := uint64(defaultOverprovision)
 	if b.Overprovision > 0 {
 		over = uint64(b.Overprovision)
@@ -58,26 +72,49 @@ func (c *Cluster) Replan() {
 	if b.Panic != nil {
 		threshold = *b.Panic
 	}
-	n := len(s.levels)
+	n := len(v.levels)
 	can, weak := make([]uint64, n), make([]uint64, n) // percent of all requests that a level can take
 	healthy := make([]float64, n)
+	p := &plan{panic: make([]bool, n), groups: make([][]uint64, n)}
 	var sum uint64
-	for i := range s.levels {
-		good, fair := s.levels[i].count()
-		all := uint64(len(s.levels[i].endpoints))
+	for i, l := range v.levels {
+		good, fair := fit(l.endpoints)
+		all := uint64(len(l.endpoints))
 		can[i], weak[i] = min(100, over*good/all), min(100, over*fair/all)
 		healthy[i] = float64(good) * 100 / float64(all)
 		sum += can[i] + weak[i]
+		p.groups[i] = l.shares(over)
+		for _, g := range l.groups {
+			g.warmth.changed.Store(true)
+		}
 	}
 	total := min(sum, 100)
-	p := &plan{panic: make([]bool, n)}
 	if total < 100 {
 		for i := range p.panic {
 			p.panic[i] = healthy[i] < threshold
 		}
 	}
 	p.split(can, weak, total)
-	c.plan.Store(p)
+	v.plan.Store(p)
+}
+
+// shares answers the running sums of what a level's localities get: their weights, less where endpoints are unwell (Envoy's
+// locality weighted load balancing); nil: there is one group, or no locality can take anything.
+func (l *level) shares(over uint64) []uint64 {
+	if len(l.groups) < 2 {
+		return nil
+	}
+	sums := make([]uint64, len(l.groups))
+	var sum uint64
+	for i, g := range l.groups {
+		good, fair := fit(g.endpoints)
+		sum += g.weight * min(10000, over*100*(good+fair)/uint64(len(g.endpoints)))
+		sums[i] = sum
+	}
+	if sum == 0 {
+		return nil
+	}
+	return sums
 }
 
 // split shares 100 percent out.
@@ -101,9 +138,9 @@ func (p *plan) split(can, weak []uint64, total uint64) {
 	p.shares[len(p.shares)-1].till = 100 // what rounding left
 }
 
-// count answers how many endpoints are well, and how many degraded.
-func (l *level) count() (good, fair uint64) {
-	for _, e := range l.endpoints {
+// fit answers how many endpoints are well, and how many degraded.
+func fit(endpoints []*Endpoint) (good, fair uint64) {
+	for _, e := range endpoints {
 		switch {
 		case e.is(well):
 			good++
@@ -136,19 +173,10 @@ func (e *Endpoint) is(c class) bool {
 // From any goroutine.
 func (e *Endpoint) SetUnhealthy(v bool) {
 	if e.unhealthy.Swap(v) != v && e.cluster != nil {
+		e.cool()
 		e.cluster.Replan()
 	}
 }
 
 // Unhealthy reports what active health checks have found.
 func (e *Endpoint) Unhealthy() bool { return e.unhealthy.Load() }
-
-// SetEjected ejects the endpoint, or restores it. From any goroutine.
-func (e *Endpoint) SetEjected(v bool) {
-	if e.ejected.Swap(v) != v && e.cluster != nil {
-		e.cluster.Replan()
-	}
-}
-
-// Ejected reports whether the endpoint is ejected.
-func (e *Endpoint) Ejected() bool { return e.ejected.Load() }

@@ -47,7 +47,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		return 1, failure.None
 	}
 	now := x.w.cfg.Loop.Now()
-	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Excluded: x.tried[:x.ntried]}
+	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Excluded: x.tried[:x.ntried], Subset: x.subset()}
 	if m := x.cluster.Model(); m.Discovery == model.DiscoveryOriginal {
 		choice.Wanted = x.original(m)
 	}
@@ -63,7 +63,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		}
 		return from, why
 	}
-	x.ep = ep
+	x.ep, x.picked, x.probe = ep, now, choice.Probe
 	ep.Begin()
 	x.tried[x.ntried] = ep
 	x.ntried++
@@ -222,6 +222,7 @@ func (x *Exchange) endAttempt(reason failure.Reason) {
 	}
 	if x.ep != nil {
 		x.missed(reason)
+		x.unprobed()
 		x.ep.End()
 		x.ep = nil
 	}

@@ -2,8 +2,8 @@ package exchange
 
 import "github.com/tulle-mesh/tulle/proxy/failure"
 
-// What endpoints are told of their attempts, so that outliers are found (proxy/cluster/outlier.go). Where nobody looks for
-// outliers these are no more than a look at a nil pointer.
+// What endpoints are told of their attempts, so that outliers are found (proxy/cluster/outlier.go) and balancing by latency
+// and by reports has what it needs. Where nobody wants to know, these are no more than a look at a pointer.
 
 // responded tells the endpoint its response's status; a gRPC response without a body says more than its HTTP status.
 func (x *Exchange) responded(status int) {
@@ -14,20 +14,47 @@ func (x *Exchange) responded(status int) {
 		status = statusOfGRPC[g]
 	}
 	x.ep.Answered(status)
+	now := x.w.cfg.Loop.Now()
+	x.ep.Took(now, now-x.picked, status >= 500 || status == 429)
+	x.probed(status < 500)
+}
+
+// probed tells the endpoint how the attempt went that decides about it.
+func (x *Exchange) probed(well bool) {
+	if x.probe {
+		x.probe = false
+		x.ep.Probed(well)
+	}
+}
+
+// unprobed tells it that the attempt has ended and nothing was learned.
+func (x *Exchange) unprobed() {
+	if x.probe {
+		x.probe = false
+		x.ep.Unprobed()
+	}
+}
+
+// failed tells the endpoint that it has not answered, and late: that it took too long.
+func (x *Exchange) failed(late bool) {
+	x.ep.Missed(late)
+	now := x.w.cfg.Loop.Now()
+	x.ep.Took(now, now-x.picked, true)
+	x.probed(false)
 }
 
 // missed tells the endpoint why its attempt ended, if that is the endpoint's doing.
 func (x *Exchange) missed(reason failure.Reason) {
 	switch reason {
 	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed, failure.PeerIdentity, failure.UpstreamProtocol:
-		x.ep.Missed(false)
+		x.failed(false)
 	case failure.UpstreamReset, failure.RefusedStream:
 		if !x.stale { // else the server was closing an idle connection, which is its right
-			x.ep.Missed(false)
+			x.failed(false)
 		}
 	case failure.AttemptTimeout, failure.RequestTimeout, failure.Deadline:
 		if !x.begun {
-			x.ep.Missed(true)
+			x.failed(true)
 		}
 	}
 }

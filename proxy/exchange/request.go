@@ -94,6 +94,9 @@ type attempts struct {
 	breaker *cluster.Breaker
 	counted bool // by the breaker: as a request,
 	again   bool // as a further attempt
+
+	picked time.Duration // loop time at which ep was
+	probe  bool          // this attempt decides about ep, which is ejected
 }
 
 // result is how it ends.

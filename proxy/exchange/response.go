@@ -69,6 +69,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
 	x.noteGRPC(h)
 	x.responded(h.Status)
+	x.takeReport(h)
 	if x.route != nil {
 		x.filterResponse(h)
 	}
@@ -158,6 +159,7 @@ func (t *receiver) Trailers(h *message.Head) {
 	x.stir()
 	x.over = true
 	x.noteGRPC(h)
+	x.takeReport(h)
 	x.keepForLog(h, true)
 	if len(x.held) > 0 {
 		x.earena = h.CloneInto(&x.ending, x.earena)

@@ -105,6 +105,7 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	}
 	if e == nil {
 		e = &entry{cluster: cluster.New(m), static: static, since: time.Now()}
+		e.cluster.SetLocality(g.cfg.Bootstrap.Node.Locality)
 	}
 	if reflect.DeepEqual(e.model, m) {
 		return nil // the same again: its connections are for this very model

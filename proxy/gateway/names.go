@@ -36,7 +36,7 @@ func (g *Gateway) follow(e *entry, m *model.Cluster) {
 	g.forget(e, m)
 	byName := m.Discovery == model.DiscoveryStrictDNS || m.Discovery == model.DiscoveryLogicalDNS
 	if old := e.names; old != nil {
-		if byName && reflect.DeepEqual(old.m.Hosts, m.Hosts) && old.m.DNS == m.DNS && old.m.Discovery == m.Discovery {
+		if byName && reflect.DeepEqual(old.m.Hosts, m.Hosts) && slices.Equal(old.m.Localities, m.Localities) && old.m.DNS == m.DNS && old.m.Discovery == m.Discovery {
 			return
 		}
 		old.stop()
@@ -74,7 +74,7 @@ func (n *names) run(ctx context.Context) {
 
 // look answers the endpoints that the names resolve to now.
 func (n *names) look(ctx context.Context) *model.Endpoints {
-	e := &model.Endpoints{Cluster: n.m.Name}
+	e := &model.Endpoints{Cluster: n.m.Name, Localities: n.m.Localities}
 	n.next = longestTTL
 	if n.ask == nil {
 		n.next = n.every()
@@ -86,7 +86,7 @@ func (n *names) look(ctx context.Context) *model.Endpoints {
 		}
 		for _, a := range addrs {
 			e.Endpoints = append(e.Endpoints, model.Endpoint{Workload: h.Name, Address: netip.AddrPortFrom(a, h.Port),
-				Weight: max(h.Weight, 1), Priority: h.Priority, Locality: h.Locality, CheckPort: h.CheckPort})
+				Weight: max(h.Weight, 1), Priority: h.Priority, Locality: h.Locality, CheckPort: h.CheckPort, Labels: h.Labels})
 		}
 	}
 	return e

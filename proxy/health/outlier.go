@@ -2,6 +2,7 @@ package health
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -19,13 +20,15 @@ const (
 	LocalSuccessRate              // likewise, of connections
 	FailurePercent                // too many, whatever the others do
 	LocalFailurePercent
-	Whys // how many there are
+	Latency     // far slower than the other endpoints
+	ProbeFailed // half open, and the request that it got has failed
+	Whys        // how many there are
 )
 
 // String answers the word in metrics and logs.
 func (w Why) String() string {
 	return [...]string{"consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure", "success_rate",
-		"local_origin_success_rate", "failure_percentage", "local_origin_failure_percentage"}[w]
+		"local_origin_success_rate", "failure_percentage", "local_origin_failure_percentage", "latency", "probe"}[w]
 }
 
 // Rate is how many requests, or connections, there were in an interval, and how many of them went well.
@@ -43,17 +46,23 @@ func (r Rate) percent() float64 { return float64(r.Good) * 100 / float64(r.Total
 
 // Member is an endpoint as Outliers see it.
 type Member struct {
-	Rates [Rates]Rate // of the interval that is over; set before Tick
+	Rates   [Rates]Rate   // of the interval that is over; set before Tick
+	Spent   time.Duration // likewise: how long its answers took together
+	Answers uint64        // how many there were
 
 	ejected  bool
+	half     bool // ejected, and gets one request (model.Outlier.Probe)
 	restored bool // it was ejected and is no more
 	since    time.Duration
 	jitter   time.Duration
 	times    uint32 // base ejection times that the next ejection lasts
 }
 
-// Ejected reports whether the member is ejected.
+// Ejected reports whether the member is ejected, half open or not.
 func (m *Member) Ejected() bool { return m.ejected }
+
+// HalfOpen reports whether the member's ejection ends with how one request goes.
+func (m *Member) HalfOpen() bool { return m.half }
 
 // Outliers are the endpoints of a cluster.
 type Outliers struct {
@@ -63,9 +72,10 @@ type Outliers struct {
 
 // Change is what Tick does to one member.
 type Change struct {
-	Member  int // index
-	Ejected bool
-	Why     Why // of an ejection
+	Member   int // index
+	Ejected  bool
+	Why      Why  // of an ejection
+	HalfOpen bool // it gets one request; Probed says how it went
 }
 
 // Trip takes that a member has failed so often in a row that it is an outlier, and answers whether that ejects it. rnd is
@@ -74,15 +84,33 @@ func (o *Outliers) Trip(m *Member, why Why, now time.Duration, rnd uint64) (ejec
 	if m.ejected || !o.room() || rnd>>32%100 >= uint64(o.enforced(why)) {
 		return false
 	}
+	o.eject(m, now, rnd)
+	return true
+}
+
+func (o *Outliers) eject(m *Member, now time.Duration, rnd uint64) {
 	s := o.Settings
-	m.ejected, m.since, m.jitter = true, now, 0
+	m.ejected, m.half, m.since, m.jitter = true, false, now, 0
 	if s.EjectionJitter > 0 {
 		m.jitter = time.Duration(rnd & math.MaxUint32 % (uint64(s.EjectionJitter/time.Millisecond) + 1) * uint64(time.Millisecond))
 	}
 	if time.Duration(m.times)*s.BaseEjection < s.MaxEjection+s.BaseEjection {
 		m.times++
 	}
-	return true
+}
+
+// Probed takes how the request of a member went that was half open: a good answer restores it, a failure ejects it for longer
+// than the last time. It answers whether the member is restored.
+func (o *Outliers) Probed(m *Member, well bool, now time.Duration, rnd uint64) (restored bool) {
+	switch {
+	case !m.half:
+		return !m.ejected
+	case well:
+		o.Restore(m, now)
+		return true
+	}
+	o.eject(m, now, rnd)
+	return false
 }
 
 // room reports whether one more may be ejected.
@@ -103,30 +131,36 @@ func (o *Outliers) room() bool {
 func (o *Outliers) enforced(why Why) uint32 {
 	s := o.Settings
 	return [Whys]uint32{s.Enforce5xx, s.EnforceGateway, s.EnforceLocal, s.EnforceSuccessRate, s.EnforceLocalSuccessRate,
-		s.EnforceFailurePercent, s.EnforceLocalFailurePercent}[why]
+		s.EnforceFailurePercent, s.EnforceLocalFailurePercent, 100, 100}[why]
 }
 
 // Restore ends a member's ejection.
 func (o *Outliers) Restore(m *Member, now time.Duration) {
 	if m.ejected {
-		m.ejected, m.restored, m.since = false, true, now
+		m.ejected, m.half, m.restored, m.since = false, false, true, now
 	}
 }
 
-// Tick is called at the end of every interval: who has been out for long enough is restored, whose rates are bad is
-// ejected, and who has behaved for an interval is ejected for less the next time. rnd answers uniform numbers.
+// Tick is called at the end of every interval: who has been out for long enough is restored, or half open, whose rates are
+// bad or who is slow is ejected, and who has behaved for an interval is ejected for less the next time. rnd answers uniform numbers.
 func (o *Outliers) Tick(now time.Duration, rnd func() uint64) (changes []Change) {
 	s := o.Settings
 	for i, m := range o.Members {
-		if m.ejected && now-m.since >= min(time.Duration(m.times)*s.BaseEjection, s.MaxEjection)+m.jitter {
+		switch {
+		case !m.ejected || now-m.since < min(time.Duration(m.times)*s.BaseEjection, s.MaxEjection)+m.jitter:
+		case !s.Probe:
 			o.Restore(m, now)
 			changes = append(changes, Change{Member: i})
+		case !m.half:
+			m.half = true
+			changes = append(changes, Change{Member: i, Ejected: true, HalfOpen: true})
 		}
 	}
 	changes = append(changes, o.judge(External, SuccessRate, FailurePercent, now, rnd)...)
 	if s.SplitLocal {
 		changes = append(changes, o.judge(Local, LocalSuccessRate, LocalFailurePercent, now, rnd)...)
 	}
+	changes = append(changes, o.slow(now, rnd)...)
 	for _, m := range o.Members {
 		if !m.ejected && m.restored && now-m.since >= s.Interval && m.times > 0 {
 			m.times--
@@ -176,6 +210,51 @@ func (o *Outliers) judge(kind int, rate, percent Why, now time.Duration, rnd fun
 			if 100-o.Members[i].Rates[kind].percent() >= float64(s.FailureThreshold) {
 				eject(i, percent)
 			}
+		}
+	}
+	return changes
+}
+
+// Defaults of the settings of Latency.
+const (
+	latencyLeast  = 10 * time.Millisecond
+	latencyHosts  = 3
+	latencyVolume = 20
+)
+
+// slow ejects who takes far longer than the others: the median of their means is not moved by a few slow ones, as a mean would
+// be.
+func (o *Outliers) slow(now time.Duration, rnd func() uint64) (changes []Change) {
+	s := o.Settings
+	if s.LatencyFactor <= 0 {
+		return nil
+	}
+	least, hosts, volume := s.LatencyLeast, int(s.LatencyMinimumHosts), uint64(s.LatencyRequestVolume)
+	if least <= 0 {
+		least = latencyLeast
+	}
+	if hosts == 0 {
+		hosts = latencyHosts
+	}
+	if volume == 0 {
+		volume = latencyVolume
+	}
+	var compared []int
+	var means []time.Duration
+	for i, m := range o.Members {
+		if !m.ejected && m.Answers >= volume {
+			compared = append(compared, i)
+			means = append(means, m.Spent/time.Duration(m.Answers))
+		}
+	}
+	if len(means) < hosts {
+		return nil
+	}
+	sorted := slices.Sorted(slices.Values(means))
+	most := max(time.Duration(s.LatencyFactor*float64(sorted[(len(sorted)-1)/2])), least)
+	for k, i := range compared {
+		if means[k] > most && o.Trip(o.Members[i], Latency, now, rnd()) {
+			changes = append(changes, Change{Member: i, Ejected: true, Why: Latency})
 		}
 	}
 	return changes

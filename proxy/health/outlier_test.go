@@ -62,7 +62,7 @@ func TestMaxPercent(t *testing.T) {
 
 // TestEnforced: every reason has its own chance.
 func TestEnforced(t *testing.T) {
-	for why := range health.Whys {
+	for why := range health.Latency { // who is slow, or fails when it is probed, is always ejected: who wants less says so otherwise
 		s := usual()
 		percent := [...]*uint32{&s.Enforce5xx, &s.EnforceGateway, &s.EnforceLocal, &s.EnforceSuccessRate, &s.EnforceLocalSuccessRate,
 			&s.EnforceFailurePercent, &s.EnforceLocalFailurePercent}[why]

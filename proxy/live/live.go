@@ -59,7 +59,8 @@ type Config struct {
 	MaxServices int
 	// Attend is called for a cluster whose settings want its endpoints looked after (health checks, ejection), once; what it
 	// answers is called when nobody needs the cluster any more. Neither may wait. nil: nobody looks after them.
-	Attend func(c *cluster.Cluster) (stop func())
+	Attend   func(c *cluster.Cluster) (stop func())
+	Locality string // of the workload, "region/zone/sub_zone"; "": not known. See SetLocality
 }
 
 // Live is the configuration in force. All methods are safe for concurrent use.

@@ -67,6 +67,7 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 			refresh = true
 			if e.cluster, e.former = e.former, nil; e.cluster == nil {
 				e.cluster = cluster.New(c)
+				e.cluster.SetLocality(l.cfg.Locality)
 			}
 			e.cluster.Set(c)
 			e.cluster.SetEndpoints(e.endpoints)
@@ -92,6 +93,20 @@ func (l *Live) Endpoints(name string, eps *model.Endpoints) {
 		}
 		return first
 	})
+}
+
+// SetLocality says where the workload is, "region/zone/sub_zone"; "": not known. Requests are balanced accordingly from now on.
+func (l *Live) SetLocality(own string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg.Locality = own
+	for _, e := range l.clusters {
+		for _, c := range []*cluster.Cluster{e.cluster, e.former} {
+			if c != nil {
+				c.SetLocality(own)
+			}
+		}
+	}
 }
 
 // Connected takes whether the control plane is reachable. What is known stays.

@@ -34,6 +34,7 @@ type Search struct {
 	last    *failure.Failure
 	cancel  func()
 	done    bool
+	probing *cluster.Endpoint // the attempt decides about it: it is ejected
 }
 
 // Find starts a search; then is called once, perhaps inside Find, with a connection (then must call SetHandler)
@@ -68,11 +69,16 @@ func (s *Search) Cancel() {
 		if s.cancel != nil {
 			s.cancel()
 		}
+		if s.probing != nil {
+			s.probing.Unprobed()
+			s.probing = nil
+		}
 	}
 }
 
 func (s *Search) try() {
-	ep, from, why := s.cluster.Choose(&cluster.Choice{Now: s.loop.Now(), Random: s.rnd.Uint64(), Excluded: s.tried, Wanted: s.rec.Wanted})
+	choice := cluster.Choice{Now: s.loop.Now(), Random: s.rnd.Uint64(), Excluded: s.tried, Wanted: s.rec.Wanted}
+	ep, from, why := s.cluster.Choose(&choice)
 	if ep == nil || len(s.tried) >= s.most {
 		s.done = true
 		if s.last == nil {
@@ -80,6 +86,9 @@ func (s *Search) try() {
 		}
 		s.then(nil, nil, s.last)
 		return
+	}
+	if choice.Probe {
+		s.probing = ep
 	}
 	s.tried = append(s.tried, ep)
 	s.rec.Backend = s.cluster.Name()
@@ -97,20 +106,36 @@ func (s *Search) try() {
 		note.End = s.loop.Now()
 		if f != nil {
 			note.Reason = f.Reason.Label()
-			if f.Reason.Side() == failure.Upstream {
+			switch {
+			case f.Reason.Side() == failure.Upstream:
 				ep.Missed(f.Reason == failure.ConnectTimeout)
+				ep.Took(note.End, note.End-choice.Now, true)
+				s.probed(false)
+			case s.probing != nil:
+				s.probing.Unprobed()
 			}
+			s.probing = nil
 			s.failed(ep, f)
 			return
 		}
 		ep.Connected()
 		ep.Relayed()
+		ep.Took(note.End, note.End-choice.Now, false)
+		s.probed(true)
 		s.rec.DestinationID = ep.Identity()
 		s.done = true
 		s.then(c, ep, nil)
 	})
 	if len(s.tried) > 0 && s.tried[len(s.tried)-1] == ep { // else a later attempt has set it from inside
 		s.cancel = cancel
+	}
+}
+
+// probed tells the endpoint that the attempt decides about how it went.
+func (s *Search) probed(well bool) {
+	if s.probing != nil {
+		s.probing.Probed(well)
+		s.probing = nil
 	}
 }
 

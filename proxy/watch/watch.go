@@ -405,6 +405,21 @@ func (w *Watch) trips() {
 				w.ejected(e, why)
 			}
 		}
+		if well, ok := e.ep.TakeProbe(); ok {
+			w.probed(e, well)
+		}
+	}
+}
+
+// probed takes how the one request of an endpoint went whose ejection was over.
+func (w *Watch) probed(e *watched, well bool) {
+	switch {
+	case !e.member.HalfOpen():
+		e.ep.SetEjected(e.member.Ejected()) // meanwhile something else has decided
+	case w.outliers.Probed(&e.member, well, w.now(), rand.Uint64()):
+		w.restored(e, "the request that it got has gone well")
+	default:
+		w.ejected(e, health.ProbeFailed)
 	}
 }
 
@@ -412,11 +427,15 @@ func (w *Watch) trips() {
 func (w *Watch) turn(now time.Duration) {
 	for _, e := range w.all {
 		e.member.Rates = e.ep.TakeRates()
+		e.member.Spent, e.member.Answers = e.ep.TakeLatency()
 	}
 	for _, c := range w.outliers.Tick(now, rand.Uint64) {
-		if e := w.all[c.Member]; c.Ejected {
+		switch e := w.all[c.Member]; {
+		case c.HalfOpen:
+			e.ep.HalfOpen()
+		case c.Ejected:
 			w.ejected(e, c.Why)
-		} else {
+		default:
 			w.restored(e, "its time is over")
 		}
 	}

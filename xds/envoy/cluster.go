@@ -5,7 +5,6 @@ package envoy
 import (
 	"encoding/hex"
 	"maps"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -20,12 +19,6 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
-)
-
-// Bounds of hash tables, Envoy's.
-const (
-	maxRing  = 8 << 20
-	maxTable = 5000011
 )
 
 const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -43,7 +36,7 @@ func Cluster(path string, m *clusterv3.Cluster) (c *model.Cluster, e *model.Endp
 	if c.ConnectTimeout, err = duration(join(path, "connect_timeout"), m.GetConnectTimeout(), 5*time.Second); err == nil && c.ConnectTimeout == 0 {
 		err = refuse(join(path, "connect_timeout"), "is not more than 0")
 	}
-	for _, step := range []func(string, *clusterv3.Cluster, *model.Cluster) error{clusterDNS, clusterBalancing, clusterTransport, clusterHTTP, clusterBreakers, clusterHealth, clusterOutlier} {
+	for _, step := range []func(string, *clusterv3.Cluster, *model.Cluster) error{clusterDNS, clusterBalancing, clusterSubsets, clusterTransport, clusterHTTP, clusterBreakers, clusterHealth, clusterOutlier, clusterFacts} {
 		if err == nil {
 			err = step(path, m, c)
 		}
@@ -69,8 +62,10 @@ func clusterDiscovery(path string, m *clusterv3.Cluster, c *model.Cluster) (*mod
 		return e, err
 	case clusterv3.Cluster_STRICT_DNS, clusterv3.Cluster_LOGICAL_DNS:
 		c.Discovery = model.DiscoveryStrictDNS
-		_, hosts, err := endpoints(load, m.GetLoadAssignment(), m.GetName(), true)
-		c.Hosts = hosts
+		e, hosts, err := endpoints(load, m.GetLoadAssignment(), m.GetName(), true)
+		if c.Hosts = hosts; e != nil {
+			c.Localities = e.Localities
+		}
 		if m.GetType() == clusterv3.Cluster_LOGICAL_DNS {
 			if c.Discovery = model.DiscoveryLogicalDNS; err == nil && len(hosts) != 1 {
 				err = refuse(load, "%d endpoints; a LOGICAL_DNS cluster has one", len(hosts))
@@ -124,59 +119,6 @@ func clusterDNS(path string, m *clusterv3.Cluster, c *model.Cluster) (err error)
 		err = refuse(join(path, "dns_refresh_rate"), "is not more than 1ms")
 	}
 	return err
-}
-
-func clusterBalancing(path string, m *clusterv3.Cluster, c *model.Cluster) error {
-	b := &c.Balancing
-	switch m.GetLbPolicy() {
-	case clusterv3.Cluster_ROUND_ROBIN:
-		b.Policy = model.RoundRobin
-	case clusterv3.Cluster_LEAST_REQUEST:
-		b.Policy = model.LeastRequest
-		b.ChoiceCount = m.GetLeastRequestLbConfig().GetChoiceCount().GetValue()
-		if m.GetLeastRequestLbConfig().GetChoiceCount() != nil && b.ChoiceCount < 2 {
-			return refuse(join(path, "least_request_lb_config.choice_count"), "%d is less than 2", b.ChoiceCount)
-		}
-	case clusterv3.Cluster_RANDOM:
-		b.Policy = model.Random
-	case clusterv3.Cluster_RING_HASH:
-		b.Policy = model.RingHash
-		r := m.GetRingHashLbConfig()
-		b.MinRing, b.MaxRing = r.GetMinimumRingSize().GetValue(), r.GetMaximumRingSize().GetValue()
-		least, most := uint64(1024), uint64(maxRing)
-		if r.GetMinimumRingSize() != nil {
-			least = b.MinRing
-		}
-		if r.GetMaximumRingSize() != nil {
-			most = b.MaxRing
-		}
-		if least > most || most == 0 || most > maxRing {
-			return refuse(join(path, "ring_hash_lb_config"), "a ring has from %d to %d places, which is no range within 0 to %d", least, most, uint64(maxRing))
-		}
-	case clusterv3.Cluster_MAGLEV:
-		b.Policy = model.Maglev
-		if t := m.GetMaglevLbConfig().GetTableSize(); t != nil {
-			if b.TableSize = t.GetValue(); b.TableSize > maxTable || !big.NewInt(int64(b.TableSize)).ProbablyPrime(0) { // exact up to 2^64
-				return refuse(join(path, "maglev_lb_config.table_size"), "%d is not a prime number of at most %d", b.TableSize, maxTable)
-			}
-		}
-	case clusterv3.Cluster_CLUSTER_PROVIDED:
-	default:
-		return refuse(join(path, "lb_policy"), "%s %s", m.GetLbPolicy(), notRun)
-	}
-	if provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED; provided != (m.GetType() == clusterv3.Cluster_ORIGINAL_DST) {
-		return refuse(join(path, "lb_policy"), "%s does not fit type %s: ORIGINAL_DST has CLUSTER_PROVIDED, the others have not", m.GetLbPolicy(), m.GetType())
-	}
-	common := m.GetCommonLbConfig()
-	if p := common.GetHealthyPanicThreshold(); p != nil {
-		v := p.GetValue()
-		if !(v >= 0 && v <= 100) {
-			return refuse(join(path, "common_lb_config.healthy_panic_threshold"), "is not from 0 to 100")
-		}
-		b.Panic = &v
-	}
-	b.Overprovision = m.GetLoadAssignment().GetPolicy().GetOverprovisioningFactor().GetValue()
-	return nil
 }
 
 func clusterTransport(path string, m *clusterv3.Cluster, c *model.Cluster) error {

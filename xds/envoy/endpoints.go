@@ -32,6 +32,9 @@ func endpoints(path string, m *endpointv3.ClusterLoadAssignment, name string, by
 		if g := l.GetLocality(); g != nil {
 			locality = g.GetRegion() + "/" + g.GetZone() + "/" + g.GetSubZone()
 		}
+		if w := l.GetLoadBalancingWeight().GetValue(); w > 0 {
+			e.Localities = append(e.Localities, model.LocalityWeight{Locality: locality, Priority: l.GetPriority(), Weight: w})
+		}
 		for k, lb := range l.GetLbEndpoints() {
 			p := at(join(p, "lb_endpoints"), k)
 			ep, host, err := endpoint(p, lb, byName)
@@ -39,7 +42,7 @@ func endpoints(path string, m *endpointv3.ClusterLoadAssignment, name string, by
 				return nil, nil, err
 			}
 			if host != nil {
-				host.Weight, host.Priority, host.Locality = ep.Weight, l.GetPriority(), locality
+				host.Weight, host.Priority, host.Locality, host.Labels = ep.Weight, l.GetPriority(), locality, ep.Labels
 				hosts = append(hosts, *host)
 				continue
 			}
@@ -54,6 +57,7 @@ func endpoint(path string, lb *endpointv3.LbEndpoint, byName bool) (ep model.End
 	if ep.Weight = numberOr(lb.GetLoadBalancingWeight(), 1); ep.Weight == 0 {
 		return ep, nil, refuse(join(path, "load_balancing_weight"), "is 0")
 	}
+	ep.Labels = endpointLabels(lb.GetMetadata())
 	switch s := lb.GetHealthStatus(); s {
 	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY:
 	case corev3.HealthStatus_DRAINING:

@@ -228,25 +228,32 @@ func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
 		}
 		r.Hash = append(r.Hash, k)
 	}
+	subset, err := routeSubset(join(path, "metadata_match"), m.GetMetadataMatch())
+	if err != nil {
+		return err
+	}
 	switch c := m.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
 		if c.Cluster == "" {
 			return refuse(join(path, "cluster"), "is empty")
 		}
-		r.Backends = []model.Backend{{Cluster: model.Free(c.Cluster), Weight: 1}}
+		r.Backends = []model.Backend{{Cluster: model.Free(c.Cluster), Weight: 1, Subset: subset}}
 	case *routev3.RouteAction_ClusterHeader:
 		if r.FromField = strings.ToLower(c.ClusterHeader); !token(r.FromField) {
 			return refuse(join(path, "cluster_header"), "%q is not the name of a header", clip(c.ClusterHeader))
 		}
+		if m.GetMetadataMatch() != nil {
+			return refuse(join(path, "metadata_match"), "with cluster_header %s", notRun)
+		}
 	case *routev3.RouteAction_WeightedClusters:
-		return weightedClusters(join(path, "weighted_clusters"), c.WeightedClusters, r)
+		return weightedClusters(join(path, "weighted_clusters"), c.WeightedClusters, subset, r)
 	default:
 		return refuse(path, "names no cluster that Tulle can find: cluster, weighted_clusters or cluster_header")
 	}
 	return nil
 }
 
-func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) error {
+func weightedClusters(path string, m *routev3.WeightedCluster, subset []model.Label, r *model.Route) error {
 	var sum uint64
 	for i, c := range m.GetClusters() {
 		p := at(join(path, "clusters"), i)
@@ -257,8 +264,12 @@ func weightedClusters(path string, m *routev3.WeightedCluster, r *model.Route) e
 		if c.GetName() == "" {
 			return refuse(join(p, "name"), "is missing")
 		}
+		own, err := routeSubset(join(p, "metadata_match"), c.GetMetadataMatch())
+		if err != nil {
+			return err
+		}
 		sum += uint64(c.GetWeight().GetValue())
-		r.Backends = append(r.Backends, model.Backend{Cluster: model.Free(c.GetName()), Weight: c.GetWeight().GetValue(), Filters: f})
+		r.Backends = append(r.Backends, model.Backend{Cluster: model.Free(c.GetName()), Weight: c.GetWeight().GetValue(), Filters: f, Subset: narrower(subset, own)})
 	}
 	if sum == 0 || sum > math.MaxUint32 {
 		return refuse(path, "the weights add up to %d; they have to be more than 0 and at most %d", sum, uint32(math.MaxUint32))
