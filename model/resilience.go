@@ -79,6 +79,11 @@ type ClassRule struct {
 type Adaptive struct {
 	Least, Most uint32        // of the limit; 0: 4 and 10000
 	Queue       time.Duration // how long a request may wait for its turn; 0: not at all
+
+	// What follows has Envoy's names in xds/envoy; 0 is what docs/design/overload.md says.
+	Interval  time.Duration // how often the limit is looked at
+	Probe     time.Duration // how often it is measured how long an unhurried request takes
+	Tolerance float64       // how many times as long requests may take
 }
 
 // RateLimit bounds requests or bytes by a token bucket.
@@ -116,7 +121,8 @@ const (
 	RateByHeader                     // Name
 	RateByPath
 	RateByMethod
-	RateByFixed // Value, for Global descriptors
+	RateByFixed   // Value, for Global descriptors
+	RateByCluster // that the request goes to, for Global descriptors
 )
 
 // RateKey is one thing that requests are told apart by.
@@ -125,6 +131,8 @@ type RateKey struct {
 	Name  string // of the header, lower case
 	Key   string // of the descriptor's entry; "": Envoy's for that kind
 	Value string // RateByFixed
+	// Optional: where the header is not there, the rest of the descriptor is asked about all the same.
+	Optional bool
 }
 
 // GlobalLimit says whom to ask.
@@ -133,6 +141,32 @@ type GlobalLimit struct {
 	Domain  string
 	Timeout time.Duration // default 20 ms
 	Closed  bool          // requests are refused while the service does not answer
+}
+
+// RateQuestion is what a rate-limit service is asked about one request.
+type RateQuestion struct {
+	Cluster     PortName // whom; its zero value is the control plane
+	Domain      string
+	Descriptors []Descriptor
+	Timeout     time.Duration // more than 0
+}
+
+// Descriptor names what is counted: its entries in their order.
+type Descriptor []DescriptorEntry
+
+// DescriptorEntry is one part of a name.
+type DescriptorEntry struct{ Key, Value string }
+
+// RateAnswer is what the service says, for each descriptor of the question in its order.
+type RateAnswer struct{ Descriptors []DescriptorAnswer }
+
+// DescriptorAnswer is about one descriptor. The service may say no more than Over.
+type DescriptorAnswer struct {
+	Over     bool
+	Requests uint32 // of the limit; 0: there is none, or it is not said
+	Window   time.Duration
+	Left     uint32
+	Reset    time.Duration // until there are more
 }
 
 // Inbound is what a workload's own proxy does with the requests for it.

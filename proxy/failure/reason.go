@@ -44,6 +44,8 @@ const (
 	Deadline                 // the client's own: grpc-timeout
 	Overflow                 // a bound of the cluster was reached
 	EndpointUnhealthy        // the endpoint failed its health checks, or was ejected, while it was in use
+	RateLimited              // a rate limit of the workload, route or listener
+	Shed                     // the workload has as much to do as it can
 	reasonCount
 )
 

@@ -104,6 +104,10 @@ var table = [reasonCount]entry{
 		log: "the client's own deadline (grpc-timeout) has passed", hint: "`tulle stat` shows the method's p99: give the call more time or make the method faster"},
 	Overflow: {label: "overflow", side: Us, status: 503, grpc: grpcUnavailable,
 		log: "the cluster has as much under way as its circuit breakers allow", hint: "/clusters shows what is counted: add endpoints, or raise the bound in circuit_breakers"},
+	RateLimited: {label: "rate_limited", side: Downstream, status: 429, grpc: grpcExhausted,
+		log: "more requests than a rate limit allows", hint: "call less often (RateLimit and Retry-After say when, where the limit has headers: true), or raise the limit in the TrafficPolicy"},
+	Shed: {label: "shed", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "the workload has as much to do as it can", hint: "add instances; classes in the TrafficPolicy say which requests go first"},
 	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
 }

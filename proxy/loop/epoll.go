@@ -129,7 +129,7 @@ func New(cfg Config) (*Epoll, error) {
 		return nil, fmt.Errorf("%s: eventfd: %w; raise the limit of open files", cfg.Name, err)
 	}
 	return &Epoll{
-		cfg: cfg, epfd: epfd, wakefd: wakefd, start: time.Now(), wall: time.Now(),
+		cfg: cfg, epfd: epfd, wakefd: wakefd, start: began, wall: time.Now(),
 		scratch: make([]byte, ScratchSize), done: make(chan struct{}), splice: splice,
 	}, nil
 }
@@ -325,7 +325,10 @@ func (e *Epoll) release(index int32) {
 	e.vacant = append(e.vacant, index)
 }
 
-// Now answers the time of this turn since the loop was made.
+// began is when every loop's clock starts, so that what loops share (token buckets, for example) has one time.
+var began = time.Now()
+
+// Now answers the time of this turn on the clock that all loops of the process share.
 func (e *Epoll) Now() time.Duration { return e.now }
 
 // Wall answers the wall-clock time of this turn; a clock that is set is noticed within a second.

@@ -26,7 +26,8 @@ const ScratchSize = 64 << 10
 // Loop is one event loop. Every method but Post, Load and the package's documentation says otherwise must be
 // called on the loop itself.
 type Loop interface {
-	// Now answers the time of this turn on a monotonic clock that starts at an arbitrary point.
+	// Now answers the time of this turn on a monotonic clock that starts at an arbitrary point, the same for all loops
+	// of a process.
 	Now() time.Duration
 	// Wall answers the wall-clock time of this turn.
 	Wall() time.Time

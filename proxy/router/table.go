@@ -19,7 +19,8 @@ type Table struct {
 	Routes []Route // as in Model, in order
 	Hosts  []Host  // likewise
 
-	hosts domains
+	hosts   domains
+	classes []classRule
 }
 
 // Host is one compiled virtual host.
@@ -55,6 +56,9 @@ func Compile(t *model.RouteTable) (*Table, error) {
 		if h.Routes, err = compileAll(t, h.VirtualHost.Routes, h.VirtualHost); err != nil {
 			return nil, err
 		}
+	}
+	if c.classes, err = compileClasses(t.Classes); err != nil {
+		return nil, fmt.Errorf("route table %s: %w", t.Name, err)
 	}
 	if err := c.hosts.compile(c.Hosts); err != nil {
 		return nil, fmt.Errorf("route table %s: %w", t.Name, err)

@@ -1,0 +1,237 @@
+package admission
+
+import (
+	"fmt"
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/limit"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/router"
+)
+
+// program is Terms made ready. Immutable; what changes is in the states that its rules point to.
+type program struct {
+	terms       Terms
+	idle        bool // admits everything
+	find        bool // the request's route is looked for in the table
+	connections uint32
+	requests    int // at work at once; 0: no bound
+	connecting  *rule
+	all         []*rule                  // that every request meets
+	routes      map[*model.Route][]*rule // that those of a route meet besides; nil: none
+	adaptive    *model.Adaptive          // nil: not
+	states      map[string]*state        // of all rules
+	classes     bool
+}
+
+// state is what a rule keeps from one program to the next.
+type state struct {
+	one      bucket
+	many     *buckets // nil: without keys
+	refused  atomic.Uint64
+	shadowed atomic.Uint64
+}
+
+// rule is one limit.
+type rule struct {
+	*model.RateLimit
+	match  *router.Table // nil: every request
+	rate   limit.Rate
+	state  *state
+	ask    *model.GlobalLimit // whom to ask instead
+	policy string             // of RateLimit-Policy
+}
+
+// note counts a refusal.
+func (r *rule) note() {
+	if r.Shadow {
+		r.state.shadowed.Add(1)
+	} else {
+		r.state.refused.Add(1)
+	}
+}
+
+// compile makes a program; states are taken over from the one before.
+func compile(g *Gate, t Terms, before *program) (*program, error) {
+	p := &program{terms: t, states: map[string]*state{}}
+	c := compiler{g: g, p: p, before: before}
+	if in := t.Inbound; in != nil {
+		p.connections, p.requests, p.adaptive = in.MaxConnections, int(in.MaxRequests), in.Adaptive
+		if in.ConnectionRate != nil {
+			p.connecting = c.rule("connections", in.ConnectionRate)
+		}
+		p.all = c.rules("", in.Limits)
+	}
+	if t.Table != nil {
+		p.classes = !t.Routed && len(t.Table.Model.Classes) > 0
+		c.routes(t.Table.Routes)
+		for i := range t.Table.Hosts {
+			c.routes(t.Table.Hosts[i].Routes)
+		}
+		p.find = !t.Routed && p.routes != nil
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	if p.adaptive != nil {
+		g.slots.configure(p.adaptive, g)
+	}
+	p.idle = p.requests == 0 && p.adaptive == nil && len(p.all) == 0 && p.routes == nil
+	return p, nil
+}
+
+type compiler struct {
+	g         *Gate
+	p, before *program
+	err       error
+}
+
+func (c *compiler) routes(all []router.Route) {
+	for i := range all {
+		if r := &all[i]; len(r.Limits) > 0 {
+			if c.p.routes == nil {
+				c.p.routes = map[*model.Route][]*rule{}
+			}
+			c.p.routes[r.Route] = c.rules(fmt.Sprintf("%s/%d", r.Name, r.Rule), r.Limits)
+		}
+	}
+}
+
+func (c *compiler) rules(scope string, all []model.RateLimit) (out []*rule) {
+	for i := range all {
+		out = append(out, c.rule(scope, &all[i]))
+	}
+	return out
+}
+
+// rule makes a rule. Two limits of one scope and name share what they count only if they are one.
+func (c *compiler) rule(scope string, m *model.RateLimit) *rule {
+	r := &rule{RateLimit: m}
+	if m.Match != nil {
+		t, err := router.Compile(&model.RouteTable{Routes: []model.Route{{Name: m.Name, Match: *m.Match}}})
+		if err != nil && c.err == nil {
+			c.err = fmt.Errorf("rate limit %s: %w", m.Name, err)
+		}
+		r.match = t
+	}
+	if m.Global != nil {
+		r.ask = m.Global
+		if m.Global.Domain == "" && m.Global.Cluster == (model.PortName{}) && c.p.terms.Global != nil {
+			r.ask = c.p.terms.Global
+		}
+	}
+	if r.rate = limit.NewRate(m.Requests, m.Window, m.Burst); m.Bytes {
+		r.rate = limit.NewBandwidth(m.Requests, m.Window, m.Burst)
+	}
+	r.policy = policyOf(m.Name, m.Requests, r.rate.Window(), m.Bytes)
+	name := fmt.Sprintf("%s\x00%s\x00%v", scope, m.Name, m.By)
+	for n := 1; c.p.states[name] != nil; n++ {
+		name = fmt.Sprintf("%s\x00%d", name, n)
+	}
+	if r.state = c.before.states[name]; r.state == nil {
+		if r.state = (&state{}); len(m.By) > 0 {
+			r.state.many = &buckets{}
+		}
+	}
+	c.p.states[name] = r.state
+	return r
+}
+
+// Question is what is asked about a request.
+type Question struct {
+	Head    *message.Head
+	Route   *router.Route // that it took, with Terms.Routed; nil: none
+	Caller  model.ServiceName
+	Address netip.Addr // of the caller
+	Cluster model.PortName
+	Class   model.Class // with Said: what a proxy before this one has said
+	Said    bool
+	Random  uint32 // for shares of requests
+}
+
+// rulesFor answers the limits that a request of a route meets besides those that all meet.
+func (p *program) rulesFor(q *Question) []*rule {
+	if p.routes == nil {
+		return nil
+	}
+	r := q.Route
+	if p.find {
+		r = p.terms.Table.Find(q.Head, q.Random)
+	}
+	if r == nil {
+		return nil
+	}
+	return p.routes[r.Route]
+}
+
+// holds reports whether a request is one of those that the rule is for.
+func (r *rule) holds(q *Question) bool {
+	return r.match == nil || r.match.Find(q.Head, q.Random) != nil
+}
+
+// bucketOf answers the bucket that a request takes from.
+func (g *Gate) bucketOf(r *rule, q *Question) *bucket {
+	if len(r.By) == 0 {
+		return &r.state.one
+	}
+	var h maphash.Hash
+	h.SetSeed(g.seed)
+	for i := range r.By {
+		k := &r.By[i]
+		_ = h.WriteByte(byte(k.Kind)) // never fails, like all of them
+		switch k.Kind {
+		case model.RateByCaller:
+			_, _ = h.WriteString(q.Caller.Namespace)
+			_ = h.WriteByte(0)
+			_, _ = h.WriteString(q.Caller.Name)
+		case model.RateByAddress:
+			a := q.Address.As16()
+			_, _ = h.Write(a[:])
+		case model.RateByHeader:
+			_, _ = h.Write(fieldOf(q.Head, k.Name))
+		case model.RateByPath:
+			_, _ = h.Write(pathOf(q.Head))
+		case model.RateByMethod:
+			_, _ = h.Write(q.Head.Method)
+		}
+		_ = h.WriteByte(0)
+	}
+	return r.state.many.find(h.Sum64())
+}
+
+// fieldOf answers the value of a field, or pseudo-field, of a request.
+func fieldOf(h *message.Head, name string) []byte {
+	switch name {
+	case ":path":
+		return h.Target
+	case ":method":
+		return h.Method
+	case ":authority", "host":
+		return h.Authority
+	case ":scheme":
+		return h.Scheme
+	}
+	return h.Get(name)
+}
+
+// pathOf answers the path without its query.
+func pathOf(h *message.Head) []byte {
+	for i, c := range h.Target {
+		if c == '?' {
+			return h.Target[:i]
+		}
+	}
+	return h.Target
+}
+
+// class answers the class of a request: what the first proxy said, else what the table says.
+func (p *program) class(q *Question) model.Class {
+	if !q.Said && p.classes {
+		c, _ := p.terms.Table.Class(q.Head, q.Caller, q.Random)
+		return c
+	}
+	return q.Class
+}
