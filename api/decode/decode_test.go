@@ -169,6 +169,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(canary)
 	f.Add("{\n\t\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"ports\": [{\"port\": 80}]}}")
 	f.Add("apiVersion: tulle.dev/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\n")
+	f.Add(reviews)
 	f.Add("a: &a [*a]\n")
 	f.Add("? {a: b}\n: c\n")
 	f.Add("apiVersion: v1\nkind: Service\nmetadata: {name: a, creationTimestamp: 2026-01-02}\nspec: {ports: [{port: 0x50}]}\n")

@@ -27,6 +27,7 @@ type (
 	RouteStatus           = gateway.RouteStatus
 	RouteParentStatus     = gateway.RouteParentStatus
 	GatewayDuration       = gateway.Duration
+	SectionName           = gateway.SectionName
 	PathMatchType         = gateway.PathMatchType
 	HeaderMatchType       = gateway.HeaderMatchType
 	QueryParamMatchType   = gateway.QueryParamMatchType

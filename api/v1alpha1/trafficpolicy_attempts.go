@@ -26,9 +26,9 @@ type Timeouts struct {
 type Retries struct {
 	// Attempts besides the first: 0 to 10, default 2. 0: none, not even of what was not delivered.
 	Attempts *int32 `json:"attempts,omitempty"`
-	// On: untouched (no connection, refused), reset (it broke before a response), timeout (timeouts.attempt), gateway (502, 503,
+	// When: untouched (no connection, refused), reset (it broke before a response), timeout (timeouts.attempt), gateway (502, 503,
 	// 504), 5xx, conflict (409). Default untouched, reset and gateway.
-	On []string `json:"on,omitempty"`
+	When []string `json:"when,omitempty"`
 	// Statuses of HTTP, 400 to 599, besides.
 	Statuses []int32 `json:"statuses,omitempty"`
 	// GRPC statuses by name, such as unavailable, besides.
@@ -84,7 +84,7 @@ func GRPCStatuses() []string {
 		"resource-exhausted failed-precondition aborted out-of-range unimplemented internal unavailable data-loss unauthenticated")
 }
 
-// retryConditions are what may stand in retries.on.
+// retryConditions are what may stand in retries.when.
 func retryConditions() []string {
 	return strings.Fields("untouched reset timeout gateway 5xx conflict")
 }
@@ -94,8 +94,8 @@ func defaultRetries(r *Retries) {
 		return
 	}
 	r.Attempts = or(r.Attempts, 2)
-	if r.On == nil {
-		r.On = []string{"untouched", "reset", "gateway"}
+	if r.When == nil {
+		r.When = []string{"untouched", "reset", "gateway"}
 	}
 	text(&r.RetryAfter, "10s")
 	r.Wait = or(r.Wait, RetryWait{})
@@ -153,10 +153,10 @@ func (c *check) retries(at string, r *Retries) {
 		return
 	}
 	c.between(at+".attempts", int64(*r.Attempts), 0, 10)
-	c.names(at+".on", r.On, retryConditions())
+	c.names(at+".when", r.When, retryConditions())
 	c.names(at+".grpc", r.GRPC, GRPCStatuses()[1:])
-	if *r.Attempts > 0 && len(r.On)+len(r.Statuses)+len(r.GRPC) == 0 {
-		c.fail(at+".on", "is empty, and so are statuses and grpc: nothing is ever sent again; write attempts: 0, or say when")
+	if *r.Attempts > 0 && len(r.When)+len(r.Statuses)+len(r.GRPC) == 0 {
+		c.fail(at+".when", "is empty, and so are statuses and grpc: nothing is ever sent again; write attempts: 0, or say when")
 	}
 	seen := map[int32]bool{}
 	for i, s := range r.Statuses {

@@ -178,13 +178,8 @@ func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
 	on := "Service/" + t.Name.Service.Namespace + "/" + t.Name.Service.Name + portText(t.Name)
 	any := &Request{Method: "GET", Host: t.Name.String(), Target: "/"}
 	s, _ := c.Services.Service(t.Name.Service)
-	at := place{kind: "Service", namespace: t.Name.Service.Namespace, name: t.Name.Service.Name}
-	var port []Policy
-	for _, section := range sections(s, t.Name.Port) {
-		port = append(port, c.Index.policies.at[place{at.kind, at.namespace, at.name, section}]...)
-	}
-	slices.SortStableFunc(port, olderPolicy)
-	out = append(append(out, contradictions(on, port, any)...), contradictions(on, c.Index.policies.at[at], any)...)
+	out = append(out, contradictions(on, c.Index.policies.attached(portPlaces(s, t.Name)...), any)...)
+	out = append(out, contradictions(on, c.Index.policies.attached(servicePlace(t.Name.Service)), any)...)
 	seen := map[place]bool{}
 	for i := range t.Routes {
 		r := &t.Routes[i]
@@ -197,7 +192,7 @@ func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
 				continue
 			}
 			seen[p] = true
-			if list := c.Index.policies.at[p]; len(list) > 1 {
+			if list := c.Index.policies.attached(p); len(list) > 1 {
 				example, _ := witness(t.Name, &r.Match, &r.Match)
 				out = append(out, contradictions(on, list, example)...)
 			}
@@ -207,7 +202,7 @@ func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
 }
 
 // contradictions answers the parts that more than one policy on the same place has; list is oldest first.
-func contradictions(on string, list []Policy, example *Request) (out []Conflict) {
+func contradictions(on string, list []attachedPolicy, example *Request) (out []Conflict) {
 	for j, young := range list {
 		for _, old := range list[:j] {
 			parts := shared(&old.Object.Spec.TrafficParts, &young.Object.Spec.TrafficParts)

@@ -101,10 +101,27 @@ func (t *Treatment) source(field string, from Source) {
 	t.From = append(t.From, from)
 }
 
+// attachedPolicy is a policy on one of its places.
+type attachedPolicy struct {
+	Policy
+	at place
+}
+
+// attached answers the policies on what several places are names of, oldest first.
+func (p *policies) attached(places ...place) (out []attachedPolicy) {
+	for _, at := range places {
+		for _, one := range p.at[at] {
+			out = append(out, attachedPolicy{one, at})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b attachedPolicy) int { return olderPolicy(a.Policy, b.Policy) })
+	return out
+}
+
 // layer adds the policies on one place, the oldest first: it wins.
-func (t *Treatment) layer(p *policies, at place) {
-	for _, one := range p.at[at] {
-		t.add(&one.Object.Spec.TrafficParts, Source{From: one.name(), On: v1alpha1.PolicyTarget{Kind: at.kind, Name: at.name, SectionName: at.section}.String()})
+func (t *Treatment) layer(list []attachedPolicy) {
+	for _, p := range list {
+		t.add(&p.Object.Spec.TrafficParts, Source{From: p.name(), On: v1alpha1.PolicyTarget{Kind: p.at.kind, Name: p.at.name, SectionName: p.at.section}.String()})
 	}
 }
 
@@ -112,12 +129,9 @@ func (t *Treatment) layer(p *policies, at place) {
 // likewise on the service that it is a version of; last for the whole mesh.
 func (t *Treatment) service(c Compiler, name model.PortName) {
 	for {
-		at := place{kind: "Service", namespace: name.Service.Namespace, name: name.Service.Name}
 		s, ok := c.Services.Service(name.Service)
-		for _, section := range sections(s, name.Port) {
-			t.layer(&c.Index.policies, place{at.kind, at.namespace, at.name, section})
-		}
-		t.layer(&c.Index.policies, at)
+		t.layer(c.Index.policies.attached(portPlaces(s, name)...))
+		t.layer(c.Index.policies.attached(servicePlace(name.Service)))
 		if !ok || !s.Implicit || s.Selector["version"] == "" {
 			break
 		}
@@ -128,12 +142,19 @@ func (t *Treatment) service(c Compiler, name model.PortName) {
 	}
 }
 
-// sections answers how a port may be called in a sectionName: by its number, and by its name. s may be nil.
-func sections(s *registry.Service, port uint16) []string {
-	out := []string{strconv.Itoa(int(port))}
+func servicePlace(n model.ServiceName) place {
+	return place{kind: "Service", namespace: n.Namespace, name: n.Name}
+}
+
+// portPlaces answers how a port may be called by a policy: by its number, and by its name. s may be nil.
+func portPlaces(s *registry.Service, name model.PortName) []place {
+	at := servicePlace(name.Service)
+	at.section = strconv.Itoa(int(name.Port))
+	out := []place{at}
 	if s != nil {
-		if p, ok := s.FindPort(port); ok && p.Name != "" && p.Name != out[0] {
-			out = append(out, p.Name)
+		if p, ok := s.FindPort(name.Port); ok && p.Name != "" && p.Name != at.section {
+			at.section = p.Name
+			out = append(out, at)
 		}
 	}
 	return out
@@ -173,9 +194,9 @@ func (c Compiler) routeOnly(r *model.Route) *Treatment {
 		t.source("session", Source{From: r.Name})
 	}
 	if section != "" {
-		t.layer(&c.Index.policies, place{kind, namespace, name, section})
+		t.layer(c.Index.policies.attached(place{kind, namespace, name, section}))
 	}
-	t.layer(&c.Index.policies, place{kind: kind, namespace: namespace, name: name})
+	t.layer(c.Index.policies.attached(place{kind: kind, namespace: namespace, name: name}))
 	return t
 }
 

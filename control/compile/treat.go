@@ -244,7 +244,7 @@ func hash(keys []v1alpha1.HashKey) (out []model.HashKey) {
 
 func retry(r *v1alpha1.Retries) *model.Retry {
 	out := &model.Retry{Attempts: uint32(*r.Attempts), AnyMethod: r.AnyMethod, RetryAfter: r.RetryAfter.Value(), OtherHosts: !r.SameHost}
-	for _, on := range r.On {
+	for _, on := range r.When {
 		out.On |= map[string]model.RetryOn{"untouched": model.RetryUntouched, "reset": model.RetryReset, "timeout": model.RetryTimeout,
 			"gateway": model.RetryGateway, "5xx": model.Retry5xx, "conflict": model.Retry4xx}[on]
 	}
