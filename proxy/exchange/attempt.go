@@ -26,6 +26,7 @@ func (x *Exchange) attempt() {
 	if x.cluster != nil {
 		timeout = x.cluster.ConnectTimeout()
 	}
+	x.wait.Careful = !x.replayable()
 	c, f := x.w.cfg.Pool.Get(&x.target, timeout, &x.wait)
 	switch {
 	case f != nil:
@@ -184,6 +185,15 @@ func (x *Exchange) mayRetry(reason failure.Reason) bool {
 		return false // a foreign route says so itself when it wants more
 	}
 	return reason.Retryable() && idempotent(x.rec.Method)
+}
+
+// replayable reports whether the request can be sent again although the upstream may have acted on it, as far as that is
+// known before it is sent.
+func (x *Exchange) replayable() bool {
+	if !idempotent(x.rec.Method) {
+		return false
+	}
+	return x.ended || x.head.ContentLength >= 0 && x.head.ContentLength <= int64(x.w.cfg.Replay)
 }
 
 // programAttempts is how many attempts the program beside us gets: a second one because it may have closed an idle

@@ -144,8 +144,10 @@ func (s *section) take(n name, field, value []byte, h *message.Head) error {
 		h.Upgrade = value
 	case nameConnection:
 		return s.connection(value)
+	case nameKeepAlive:
+		h.KeepAlive = value
 	}
-	return nil // Keep-Alive, Proxy-Connection and HTTP2-Settings say nothing that we act on
+	return nil // Proxy-Connection and HTTP2-Settings say nothing that we act on
 }
 
 // connection reads the options of one Connection field (RFC 9110 section 7.6.1).

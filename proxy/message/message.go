@@ -43,6 +43,7 @@ type Head struct {
 	ContentLength int64  // NoLength if not stated; kept for HEAD and 304 although no body follows
 	Upgrade       []byte // Upgrade (HTTP/1.1) or :protocol (RFC 8441); nil if none
 	Close         bool   // HTTP/1: the connection ends after this message
+	KeepAlive     []byte // HTTP/1 responses: Keep-Alive; a hint, not kept by CloneInto
 	Trailers      bool   // TE: trailers
 	Continue      bool   // Expect: 100-continue
 }
@@ -127,6 +128,7 @@ func (h *Head) CloneInto(dst *Head, arena []byte) []byte {
 	}
 	fields := dst.Fields[:0]
 	*dst = *h
+	dst.KeepAlive = nil
 	dst.Method, dst.Target, dst.Scheme = put(h.Method), put(h.Target), put(h.Scheme)
 	dst.Authority, dst.Reason, dst.Upgrade = put(h.Authority), put(h.Reason), put(h.Upgrade)
 	for i := range h.Fields {

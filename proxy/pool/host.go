@@ -5,6 +5,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/keepalive"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
@@ -18,6 +19,8 @@ type host struct {
 	shared  []upstream.Conn        // HTTP/2 connections that stand, oldest first
 	idle    []upstream.Conn        // HTTP/1.1 connections without a request, last used last
 	dialing int
+	learned *keepalive.Envelope
+	making  bool          // inside makeRoom
 	single  bool          // Auto: the last handshake said HTTP/1.1
 	timeout time.Duration // of the latest Get
 	spare   *blank
@@ -37,11 +40,12 @@ func single(c upstream.Conn) bool {
 	return yes
 }
 
-// take answers a connection that is Free, nil if there is none.
-func (h *host) take() upstream.Conn {
+// take answers a connection that is Free, nil if there is none. A careful request gets none that its server may be about
+// to close.
+func (h *host) take(careful bool) upstream.Conn {
 	for i := 0; i < len(h.shared); {
 		switch c := h.shared[i]; {
-		case h.spent(c):
+		case h.spent(c), !h.young(c):
 			c.Retire() // which takes it out
 		case c.Free():
 			return c
@@ -51,9 +55,12 @@ func (h *host) take() upstream.Conn {
 	}
 	for n := len(h.idle); n > 0; n = len(h.idle) {
 		c := h.idle[n-1]
+		if h.old(c, careful) {
+			return nil // and so are all others: this is the one that was used last
+		}
 		h.idle[n-1] = nil
 		h.idle = h.idle[:n-1]
-		if u, ok := c.(*upstream.HTTP1); c.Free() && (!ok || u.Fresh()) && !h.spent(c) {
+		if u, ok := c.(*upstream.HTTP1); c.Free() && (!ok || !u.Ended()) && !h.spent(c) {
 			return c
 		}
 		c.Retire()
@@ -99,7 +106,11 @@ func (h *host) connect() {
 	if h.multiplexed() {
 		want, most = min(1, h.waiting), maxShared
 	}
-	for h.dialing < want && len(h.conns) < most && h.mayDial() {
+	for h.dialing < want {
+		if len(h.conns) >= most || !h.mayDial() {
+			h.makeRoom()
+			return
+		}
 		h.dialing++
 		h.dial()
 	}
@@ -180,11 +191,11 @@ func (h *host) dialTo() loop.Dial {
 // serve gives connections to those who wait, first come first served.
 func (h *host) serve() {
 	for h.head != nil {
-		c := h.take()
+		w := h.head
+		c := h.take(w.Careful)
 		if c == nil {
 			return
 		}
-		w := h.head
 		h.leave(w)
 		w.Owner.Connected(c)
 		if single(c) && c.Free() { // it was not wanted after all
@@ -200,6 +211,7 @@ func (h *host) keep(c upstream.Conn) {
 		return
 	}
 	h.idle = append(h.idle, c)
+	h.trim()
 }
 
 // Up implements upstream.Owner.
@@ -225,6 +237,7 @@ func (h *host) Up(c upstream.Conn) {
 
 // Freed implements upstream.Owner.
 func (h *host) Freed(c upstream.Conn) {
+	h.saw(c)
 	if single(c) {
 		h.keep(c)
 	}
@@ -251,6 +264,7 @@ func (h *host) Down(c upstream.Conn, f *failure.Failure) {
 		return
 	}
 	delete(h.conns, c)
+	h.lost(c)
 	if b := h.target.Breaker; b != nil {
 		b.Give(cluster.Connections)
 	}

@@ -28,7 +28,13 @@ func (h *host) options() (o model.HTTP2Options) {
 // spent reports whether c has had all the requests, or all the time, that its cluster gives a connection.
 func (h *host) spent(c upstream.Conn) bool {
 	m := h.target.Cluster
-	if m == nil || c.Served() == 0 { // one request each, however short the time
+	if c.Served() == 0 { // one request each, however short the time
+		return false
+	}
+	if n := h.learned.Requests(); n > 0 && c.Served() >= n && single(c) {
+		return true
+	}
+	if m == nil {
 		return false
 	}
 	if m.MaxRequests > 0 && c.Served() >= uint64(m.MaxRequests) {
@@ -64,6 +70,7 @@ func (h *host) expire() {
 			l.served = now
 			h.conns[c] = l
 		case c.Idle() && c.Free():
+			h.rested(c)
 			c.Retire()
 		}
 	}

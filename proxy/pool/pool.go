@@ -1,7 +1,7 @@
 // Package pool keeps the upstream connections of one loop and one source identity: HTTP/2 over mTLS to the
 // proxies of other workloads, HTTP/1.1 keep-alive and HTTP/2 to programs, either as configured or as the server's
 // ALPN says (auto.go). It promises that a request waits for a connection only while one is being made or all that its
-// cluster may have are busy, that the number of waiters, connections and idle connections is bounded, and that two identities never share a connection (each has its own Pool). It never chooses an
+// cluster may have are busy, that a connection which its server may be about to close gets no request (age.go), that the number of waiters, connections and idle connections is bounded, and that two identities never share a connection (each has its own Pool). It never chooses an
 // endpoint and never retries.
 //
 // A Pool belongs to its loop; nothing is safe for concurrent use. Start reading at Pool.Get.
@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/keepalive"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
@@ -106,6 +107,8 @@ type Waiter struct {
 		// Unconnected: no connection could be made.
 		Unconnected(f *failure.Failure)
 	}
+	// Careful: the request cannot be sent again, so it gets no connection that its server may be about to close.
+	Careful    bool
 	at         *host
 	prev, next *Waiter
 }
@@ -117,6 +120,7 @@ func (w *Waiter) Waiting() bool { return w.at != nil }
 type Pool struct {
 	cfg      Config
 	hosts    map[Target]*host
+	servers  map[server]*keepalive.Envelope
 	last     *host // of the latest Get
 	draining bool
 }
@@ -140,7 +144,7 @@ func New(cfg Config) *Pool {
 	count(&cfg.MaxIdle, 1024)
 	count(&cfg.MaxConns, 4096)
 	count(&cfg.MaxWaiters, 4096)
-	return &Pool{cfg: cfg, hosts: map[Target]*host{}}
+	return &Pool{cfg: cfg, hosts: map[Target]*host{}, servers: map[server]*keepalive.Envelope{}}
 }
 
 // Get answers a connection to t that is Free, for the caller to open its request on at once. If there is none it
@@ -149,7 +153,7 @@ func New(cfg Config) *Pool {
 func (p *Pool) Get(t *Target, timeout time.Duration, w *Waiter) (upstream.Conn, *failure.Failure) {
 	h := p.host(t)
 	if h.head == nil {
-		if c := h.take(); c != nil {
+		if c := h.take(w.Careful); c != nil {
 			return c, nil
 		}
 	}
@@ -191,7 +195,7 @@ func (p *Pool) host(t *Target) *host {
 	}
 	h := p.hosts[*t]
 	if h == nil {
-		h = &host{pool: p, target: *t, conns: map[upstream.Conn]life{}, timeout: p.cfg.ConnectTimeout}
+		h = &host{pool: p, target: *t, conns: map[upstream.Conn]life{}, timeout: p.cfg.ConnectTimeout, learned: p.learned(t)}
 		h.sweep.Expired = h.expire
 		p.hosts[*t] = h
 	}

@@ -139,7 +139,7 @@ func TestReuse(t *testing.T) {
 	b.until("the idle connection gone", func() bool { return b.pool.Conns() == 0 })
 }
 
-// TestPatience: a connection that the program may be about to close is not used again.
+// TestPatience: a connection that the program may be about to close is not used again, but watched.
 func TestPatience(t *testing.T) {
 	var opened atomic.Int32
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
@@ -163,7 +163,13 @@ func TestPatience(t *testing.T) {
 	if n := opened.Load(); n != 2 {
 		t.Errorf("%d connections", n)
 	}
-	b.until("the old one gone", func() bool { return b.pool.Conns() == 1 })
+	b.do(func() {
+		if n := b.pool.Conns(); n != 2 {
+			t.Errorf("%d connections stand", n)
+		}
+	})
+	srv.CloseClientConnections()
+	b.until("both gone", func() bool { return b.pool.Conns() == 0 })
 }
 
 func TestBounds(t *testing.T) {

@@ -23,6 +23,7 @@ type HTTP1 struct {
 	r      Receiver
 	served uint64
 	rested time.Duration // since when it has no request
+	rest   time.Duration // how long it had had none when the present one came
 
 	state   state1
 	chunked bool // the request's body
@@ -32,11 +33,13 @@ type HTTP1 struct {
 	offer   bool // the request offers to switch, so its body is what goes through the tunnel
 	up      bool
 	down    bool
+	quit    bool // the server has ended it while it had no request, or had said nothing to one
 	paused  bool
 	stalled bool  // Data took nothing
 	unread  int   // response bytes given and not consumed
 	left    int64 // request body bytes that the stated length still promises; -1: none was stated
 	line    [20]byte
+	hint    []byte // Keep-Alive of the first response
 }
 
 // state1 is what the next bytes are.
@@ -62,6 +65,7 @@ func (u *HTTP1) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 		return nil, ErrFull
 	}
 	u.served++
+	u.rest = u.c.Loop().Now() - u.rested
 	u.r, u.method, u.state = r, h.Method, waiting
 	u.sent, u.chunked, u.offer, u.stalled, u.unread = end, false, false, false, 0
 	u.left = -1
@@ -95,19 +99,35 @@ func (u *HTTP1) Free() bool {
 	return u.up && !u.down && !u.close && !u.retire && u.r == nil && u.state == idle
 }
 
-// Fresh reports whether a connection without a request should be given one. A program that closes idle connections
-// may have done so in this very turn, so the kernel is asked; when it is about to (Shared.Patience) another connection
-// is safer. What is not idempotent could not be sent again.
-func (u *HTTP1) Fresh() bool {
-	rest := u.c.Loop().Now() - u.rested
-	if rest < atRest || rest > u.shared.patience() {
-		return rest < atRest
+// Ended reports whether the server of a connection without a request has ended it, or said something, that its loop has
+// not seen yet. A program that closes idle connections may have done so in this very turn, so the kernel is asked.
+func (u *HTTP1) Ended() bool {
+	if u.Rest() < atRest {
+		return false
 	}
 	e, ok := u.c.(interface{ Ended() bool })
-	return !ok || !e.Ended()
+	return ok && e.Ended()
 }
 
-// atRest is from when on Fresh asks the kernel.
+// Rest answers for how long the connection has had no request.
+func (u *HTTP1) Rest() time.Duration {
+	if u.r != nil {
+		return 0
+	}
+	return u.c.Loop().Now() - u.rested
+}
+
+// Rested answers for how long it had had no request when the present, or last, one came.
+func (u *HTTP1) Rested() time.Duration { return u.rest }
+
+// Hint answers what the server has said in Keep-Alive with its first response, nil if nothing.
+func (u *HTTP1) Hint() []byte { return u.hint }
+
+// Quit reports whether the server has ended the connection while it had no request, or without a word to the request
+// that came after a rest; that rest is told.
+func (u *HTTP1) Quit() (rest time.Duration, yes bool) { return u.rest, u.quit }
+
+// atRest is from when on Ended asks the kernel.
 const atRest = 10 * time.Millisecond
 
 // Idle implements Conn.
@@ -176,9 +196,21 @@ func (u *HTTP1) Data(p []byte) int {
 func (u *HTTP1) discard() {
 	u.close = true
 	if u.r == nil && !u.retire {
+		u.hungUp()
 		u.retire = true
 		u.owner.Ending(u)
 		u.c.Close()
+	}
+}
+
+// hungUp notes that the server has ended the connection of its own accord, unless we had begun to.
+func (u *HTTP1) hungUp() {
+	switch {
+	case u.quit || !u.up || u.retire || u.close && u.r != nil:
+	case u.r == nil:
+		u.quit, u.rest = true, u.c.Loop().Now()-u.rested
+	case u.state == waiting && u.rest >= atRest: // it was at it when the request came
+		u.quit = true
 	}
 }
 
@@ -205,6 +237,9 @@ func (u *HTTP1) readHead(p []byte) int {
 	case h.Status < 200:
 		u.r.Head(h, false)
 		return n
+	}
+	if u.served == 1 && h.KeepAlive != nil {
+		u.hint = append(u.hint, h.KeepAlive...)
 	}
 	if h.Close || h.Version == message.HTTP10 || f.Kind == http1.BodyUntilClose {
 		u.close = true
@@ -293,6 +328,7 @@ func (u *HTTP1) EOF() {
 	case u.r == nil:
 		u.discard()
 	case u.state != complete:
+		u.hungUp()
 		u.c.Close()
 		u.fail(failure.UpstreamReset, errClosed)
 	default:
@@ -313,6 +349,7 @@ func (u *HTTP1) Closed(err error) {
 	if err == nil {
 		err = errClosed
 	}
+	u.hungUp()
 	u.down = true
 	u.fail(failure.UpstreamReset, err)
 	var f *failure.Failure

@@ -32,6 +32,9 @@ type HTTP2 struct {
 	ping            loop.Timer
 	told            bool // since the last PING the peer has said something
 	within          time.Duration
+	rested          time.Duration // since when it has no request
+	rest            time.Duration // how long it had had none when the last one came that found it so
+	quit            bool          // the server has ended it while it had no request, and said nothing before
 }
 
 // stream2 is one request on an HTTP2. It is recycled by its connection.
@@ -106,6 +109,9 @@ func (u *HTTP2) Open(h *message.Head, end bool, r Receiver) (Stream, error) {
 	} else {
 		u.free = t.next
 	}
+	if u.open == 0 {
+		u.rest = u.c.Loop().Now() - u.rested
+	}
 	t.s, t.r, t.over, t.next = s, r, false, nil
 	s.User = t
 	u.open++
@@ -124,6 +130,28 @@ func (u *HTTP2) Idle() bool { return u.open == 0 }
 
 // Served implements Conn.
 func (u *HTTP2) Served() uint64 { return u.served }
+
+// Rest answers for how long the connection has had no request.
+func (u *HTTP2) Rest() time.Duration {
+	if u.open > 0 || !u.up {
+		return 0
+	}
+	return u.c.Loop().Now() - u.rested
+}
+
+// Rested answers for how long it had had no request when the last one came that found it so.
+func (u *HTTP2) Rested() time.Duration { return u.rest }
+
+// Quit reports whether the server has ended the connection while it had no request, without a GOAWAY before; its rest is
+// told.
+func (u *HTTP2) Quit() (rest time.Duration, yes bool) { return u.rest, u.quit }
+
+// hungUp notes that.
+func (u *HTTP2) hungUp() {
+	if u.up && !u.ending && !u.down && u.open == 0 {
+		u.quit, u.rest = true, u.Rest()
+	}
+}
 
 // Retire implements Conn.
 func (u *HTTP2) Retire() {
@@ -250,6 +278,7 @@ func (u *HTTP2) stop() {
 
 // EOF implements loop.Handler: a peer that ends its direction will answer nothing more.
 func (u *HTTP2) EOF() {
+	u.hungUp()
 	u.stop()
 	u.c.Close()
 	u.h2.End(http2.InternalError)
@@ -280,6 +309,7 @@ func (u *HTTP2) Closed(err error) {
 	if err == nil {
 		err = errClosed
 	}
+	u.hungUp()
 	u.down = true
 	u.cause = err
 	if u.ping.Armed() {
@@ -355,7 +385,7 @@ func (e *events2) Settings() {
 	switch {
 	case u.ending || u.down:
 	case !u.up:
-		u.up = true
+		u.up, u.rested = true, u.c.Loop().Now()
 		if u.ping.Armed() {
 			u.c.Loop().Disarm(&u.ping)
 		}
@@ -402,7 +432,9 @@ func (t *stream2) Done() {
 	u.h2.Release(t.s)
 	t.s = nil
 	t.next, u.free = u.free, t
-	u.open--
+	if u.open--; u.open == 0 {
+		u.rested = u.c.Loop().Now()
+	}
 	u.flush()
 	if u.down {
 		return

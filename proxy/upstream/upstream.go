@@ -77,8 +77,8 @@ type Owner interface {
 type Shared struct {
 	Limits http1.Limits
 	Window int // response bytes under way per stream that were not consumed; default 64 KiB
-	// Patience is after how long without a request an HTTP/1.1 connection is not used again; default 4 s, because some
-	// programs (Node.js) close theirs after five.
+	// Patience is after how long without a request an HTTP/1.1 connection is not used again, whatever was learned about its
+	// server; default 4 s, because some programs (Node.js) close theirs after five.
 	Patience time.Duration
 	scratch  []byte // heads are written here before they go out
 }
@@ -89,7 +89,8 @@ var ErrFull = errors.New("upstream: connection takes no more requests now")
 // errClosed is the cause of a failure when the peer ended the connection in an orderly way.
 var errClosed = errors.New("upstream closed the connection")
 
-func (s *Shared) patience() time.Duration {
+// Longest answers Patience or its default.
+func (s *Shared) Longest() time.Duration {
 	if s.Patience <= 0 {
 		return 4 * time.Second
 	}
