@@ -82,7 +82,7 @@ each other, without a change to them.
 	root.AddCommand(
 		newUpCommand(), newRunCommand(), newUpgradeCommand(), newProxyCommand(), newDemoCommand(), newShopCommand(),
 		newApplyCommand(), newDeleteCommand(), newGetCommand(), newWaitCommand(),
-		newStatusCommand(), newEndpointsCommand(), newRoutesCommand(), newStatCommand(),
+		newStatusCommand(), newEndpointsCommand(), newRoutesCommand(), newRetriesCommand(), newStatCommand(),
 		newTokenCommand(), newCheckCommand(), newVersionCommand(), newCompletionCommand(),
 	)
 	return root

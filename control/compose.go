@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/routes"
@@ -20,7 +21,9 @@ import (
 	"github.com/tulle-mesh/tulle/control/status"
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/telemetry"
+	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
@@ -32,11 +35,12 @@ func (p *Plane) compose(ctx context.Context) error {
 		return err
 	}
 	p.onClose(reg.Close)
+	lasts := &outage.Memory{}
 	var rt *routes.Routes
 	started := make(chan struct{}) // closed when rt is set: nobody asks for a snapshot before
 	snap := func() snapshot.Snapshot {
 		<-started
-		return snapshot.Snapshot{Index: rt.Index(), View: reg}
+		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned}
 	}
 	out := push.New(push.Config{Snapshot: snap, Log: p.log})
 	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return serviceNames(reg) }, Changed: func(services []model.ServiceName, revision int64) {
@@ -50,10 +54,11 @@ func (p *Plane) compose(ctx context.Context) error {
 	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
 	seen := &stats.Stats{}
 	tokens := token.New(p.store, p.ca.RootsDER()[0])
-	if err := p.serveProxies(ctx, reg, out, seen, tokens); err != nil {
+	p.spread(lasts, out)
+	if err := p.serveProxies(ctx, reg, out, seen, lasts, tokens); err != nil {
 		return err
 	}
-	return p.serveAPI(reg, rt, out, seen, tokens)
+	return p.serveAPI(reg, rt, out, seen, lasts, tokens)
 }
 
 // serviceNames answers every service.
@@ -65,14 +70,14 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 }
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
-func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *push.Push, seen *stats.Stats, tokens *token.Tokens) error {
+func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
 	own, err := attest.Own(ctx, p.ca, p.log)
 	if err != nil {
 		return err
 	}
 	p.onClose(own.Close)
 	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
-	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Stats: func(w registry.Workload, text []byte) {
+	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
 		// Each proxy of a workload counts from zero, and two may count at the same time.
 		if err := seen.Report(fmt.Sprintf("%s#%d", w.Key(), w.Starts), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
@@ -100,7 +105,7 @@ func dialable(address string) string {
 }
 
 // serveAPI opens what people and the command line talk to.
-func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, tokens *token.Tokens) error {
+func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
 	admin, err := p.adminToken()
 	if err != nil {
 		return err
@@ -117,6 +122,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
+		Outages: lasts.List,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {
@@ -125,6 +131,28 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 	p.serve(api.RemoteServer(), p.http)
 	p.serve(api.LocalServer(), local)
 	return nil
+}
+
+// spread tells proxies what was learned about how long failures last, until Close.
+func (p *Plane) spread(lasts *outage.Memory, out *push.Push) {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(outage.Every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				if names := lasts.Due(now); len(names) > 0 {
+					out.Renew(resource.TypeCluster, names)
+				}
+			}
+		}
+	}()
+	p.onClose(func() { stop(); <-ended })
 }
 
 // behind answers the proxies that do not enforce a revision of the store yet. While the control plane itself has not

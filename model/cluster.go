@@ -35,6 +35,9 @@ type Cluster struct {
 	MaxDuration  time.Duration // of a connection; 0: no bound
 	// CloseOnHealthFailure ends the connections to an endpoint that becomes unhealthy.
 	CloseOnHealthFailure bool
+	// Recovery is what all proxies have learned about how long its failures last: the wire form of a recovery.Learned; nil:
+	// nothing.
+	Recovery []byte
 }
 
 // Discovery is where endpoints come from.

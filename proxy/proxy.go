@@ -31,6 +31,8 @@ import (
 const (
 	reportEvery = time.Second
 	reportIdle  = 10 * time.Second
+	// maxRecovered bounds of how many destinations a report tells how long their failures last; the others wait for the next.
+	maxRecovered = 64
 )
 
 // Config of a proxy; all fields but AccessLog and Locality are needed.
@@ -165,6 +167,7 @@ func (p *Proxy) report(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			p.client.Recovered(p.live.Recovered(maxRecovered))
 			if b := p.edges(); !bytes.Equal(b, last) || now.Sub(at) >= reportIdle {
 				p.client.Report(b)
 				last, at = b, now

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/token"
@@ -48,6 +49,8 @@ type Config struct {
 	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)
 	// Behind answers the workloads whose proxies do not enforce the store's revision yet.
 	Behind func(revision int64) []Straggler
+	// Outages answers what was learned about how long failures last, and the last ones.
+	Outages func() []outage.Destination
 	// Proxies answers the connected proxies.
 	Proxies func() []Proxy
 }
@@ -71,6 +74,7 @@ func New(cfg Config) *API {
 		"GET /v1/status":                               a.serveStatus,
 		"GET /v1/endpoints":                            a.serveEndpoints,
 		"GET /v1/routes":                               a.serveRoutes,
+		"GET /v1/retries":                              a.serveRetries,
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/tokens":                               a.serveTokens,

@@ -95,6 +95,26 @@ func (p *Push) Changed(revision uint64, services []model.ServiceName, endpoints 
 	}
 }
 
+// Renew says that resources of one type are different, for a reason that is no revision of the store.
+func (p *Push) Renew(typ string, names []model.PortName) {
+	who := map[*server.Stream][]string{}
+	p.mu.Lock()
+	p.changes++
+	for _, n := range names {
+		k := key{typ, n.String()}
+		delete(p.compiled, k)
+		for s := range p.asked[k] {
+			who[s] = append(who[s], k.name)
+		}
+	}
+	p.mu.Unlock()
+	for s, list := range who {
+		for _, name := range list {
+			s.Touch(typ, name)
+		}
+	}
+}
+
 // collect adds what was asked for about a service. The caller holds mu.
 func (p *Push) collect(to []key, service model.ServiceName) []key {
 	for k := range p.byService[service] {

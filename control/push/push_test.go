@@ -19,6 +19,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/client"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
@@ -163,5 +164,6 @@ func (anyone) Begin(spiffe.ID, server.Hello) (server.Session, error) { return an
 func (anyone) Ready(bool)                                            {}
 func (anyone) Learned(uint16, model.Protocol)                        {}
 func (anyone) Stats([]byte)                                          {}
+func (anyone) Recovered([]recovery.Report)                           {}
 func (anyone) Goodbye(context.Context) int                           { return 0 }
 func (anyone) End(bool)                                              {}

@@ -9,6 +9,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
@@ -21,7 +22,9 @@ type Sessions struct {
 	Push     *Push
 	// Stats takes the reports of proxies; nil drops them. It is called from many goroutines and keeps json.
 	Stats func(w registry.Workload, json []byte)
-	Log   *slog.Logger
+	// Recovered takes what proxies have learned about how long failures last; nil drops it. Called as Stats is.
+	Recovered func(list []recovery.Report)
+	Log       *slog.Logger
 }
 
 var _ server.Sessions = (*Sessions)(nil)
@@ -58,6 +61,12 @@ func (s *session) Learned(port uint16, p model.Protocol) { s.ss.Registry.Learned
 func (s *session) Stats(json []byte) {
 	if s.ss.Stats != nil {
 		s.ss.Stats(s.w, json)
+	}
+}
+
+func (s *session) Recovered(list []recovery.Report) {
+	if s.ss.Recovered != nil {
+		s.ss.Recovered(list)
 	}
 }
 

@@ -28,6 +28,8 @@ type View interface {
 type Snapshot struct {
 	Index *compile.Index
 	View  View
+	// Recovery answers model.Cluster.Recovery of a destination; nil: nobody learns.
+	Recovery func(model.PortName) []byte
 }
 
 // ErrType: no resource of that type is served.
@@ -55,6 +57,9 @@ func (s Snapshot) Resource(typ, name string) (proto.Message, error) {
 		}
 	case resource.TypeCluster:
 		if m, ok := c.Cluster(n); ok {
+			if s.Recovery != nil {
+				m.Recovery = s.Recovery(n)
+			}
 			return encode(resource.EncodeCluster(m))
 		}
 	case resource.TypeEndpoints:

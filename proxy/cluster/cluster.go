@@ -33,6 +33,8 @@ type Cluster struct {
 
 	watch atomic.Pointer[chan struct{}] // nil: nobody watches (outlier.go)
 
+	recovery Recovery
+
 	contradicted atomic.Uint32 // how often the learned protocol was proven wrong
 	doubted      atomic.Uint32 // the learned value that was proven wrong last, plus 1
 }
@@ -55,6 +57,7 @@ func New(m *model.Cluster) *Cluster {
 	c.set.Load().whole.plan.Store(&plan{})
 	c.breakers = newBreakers(c)
 	c.setOriginal(m)
+	c.recovery.share(m.Recovery)
 	return c
 }
 
@@ -67,6 +70,7 @@ func (c *Cluster) Model() *model.Cluster { return c.model.Load() }
 // Set puts other settings in force. Endpoints and their state stay.
 func (c *Cluster) Set(m *model.Cluster) {
 	was := c.model.Swap(m)
+	c.recovery.share(m.Recovery)
 	c.setOriginal(m)
 	if !reflect.DeepEqual(was.Balancing, m.Balancing) {
 		c.remake()

@@ -26,6 +26,7 @@ type Endpoint struct {
 	since     atomic.Int64          // loop time, plus 1, since which it is well, with SlowStart; 0: not noted yet
 	half      atomic.Uint32         // a halfState
 	usage     usage
+	outage    outage
 }
 
 // key is what makes an endpoint the same as one in an earlier set.

@@ -17,6 +17,11 @@ func (x *Exchange) responded(status int) {
 	now := x.w.cfg.Loop.Now()
 	x.ep.Took(now, now-x.picked, status >= 500 || status == 429)
 	x.probed(status < 500)
+	if status >= 502 && status <= 504 {
+		x.ep.Failed(x.w.cfg.Loop)
+	} else {
+		x.ep.Succeeded(x.w.cfg.Loop, x.picked)
+	}
 }
 
 // probed tells the endpoint how the attempt went that decides about it.
@@ -40,6 +45,7 @@ func (x *Exchange) failed(late bool) {
 	x.ep.Missed(late)
 	now := x.w.cfg.Loop.Now()
 	x.ep.Took(now, now-x.picked, true)
+	x.ep.Failed(x.w.cfg.Loop)
 	x.probed(false)
 }
 

@@ -1,6 +1,10 @@
 package live
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/tulle-mesh/tulle/model/recovery"
+)
 
 // Place is where a workload's proxy is.
 type Place struct {
@@ -16,6 +20,20 @@ func (l *Live) Reachable() map[Place]bool {
 		for _, e := range c.Endpoints() {
 			m := e.Model()
 			out[Place{m.Address, m.Namespace, m.Workload}] = true
+		}
+	}
+	return out
+}
+
+// Recovered answers what was learned since the last call about how long failures last, of at most most destinations. From
+// any goroutine.
+func (l *Live) Recovered(most int) (out []recovery.Report) {
+	for _, c := range *l.held.Load() {
+		if len(out) >= most {
+			break
+		}
+		if learned, last, ok := c.Recovery().Take(); ok {
+			out = append(out, recovery.Report{Cluster: c.Name().String(), Learned: learned, Last: last})
 		}
 	}
 	return out

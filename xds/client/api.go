@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 )
 
 // Kind is a kind of resource.
@@ -110,6 +111,10 @@ func (c *Client) Report(stats []byte) { c.report(stats) }
 
 // Reported reports whether the newest report has been sent.
 func (c *Client) Reported() bool { return c.reported() }
+
+// Recovered tells what was learned about how long failures of destinations last. What waits for the connection is bounded;
+// what was learned while it is away may be lost, the proxy itself still knows it.
+func (c *Client) Recovered(list []recovery.Report) { c.recovered(list) }
 
 // Withdraw says goodbye: it returns when the proxies of all callers have acknowledged that the workload is
 // gone, when the control plane has given up waiting for them (2 s), or when ctx ends. When there is no

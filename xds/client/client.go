@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/delta"
 	"github.com/tulle-mesh/tulle/xds/resource"
 )
@@ -40,10 +41,11 @@ type Client struct {
 	protocol *delta.Client
 	ready    bool
 	learnt   map[uint16]model.Protocol
-	stats    []byte        // the newest report that was not sent
-	gone     bool          // Withdraw was called: never announced again
-	retired  bool          // Retire was called: this proxy speaks for the workload no more
-	parted   chan struct{} // closed when the control plane answered the goodbye
+	outages  []recovery.Report // that were not sent
+	stats    []byte            // the newest report that was not sent
+	gone     bool              // Withdraw was called: never announced again
+	retired  bool              // Retire was called: this proxy speaks for the workload no more
+	parted   chan struct{}     // closed when the control plane answered the goodbye
 	st       State
 	news     news
 }
@@ -210,6 +212,19 @@ func (c *Client) learned(port uint16, p model.Protocol) {
 func (c *Client) report(stats []byte) {
 	c.mu.Lock()
 	c.stats = stats
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
+func (c *Client) recovered(list []recovery.Report) {
+	if len(list) == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.outages = append(c.outages, list...)
+	if n := len(c.outages) - maxRecovered; n > 0 {
+		c.outages = c.outages[:copy(c.outages, c.outages[n:])]
+	}
 	c.mu.Unlock()
 	c.wakeUp()
 }

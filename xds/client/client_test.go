@@ -18,6 +18,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/client"
 	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
@@ -254,8 +255,13 @@ func (c chief) Begin(p spiffe.ID, h server.Hello) (server.Session, error) {
 func (c chief) Ready(r bool)                       { c.add("ready %v", r) }
 func (c chief) Learned(p uint16, m model.Protocol) { c.add("learned %d %s", p, m) }
 func (c chief) Stats(b []byte)                     { c.add("stats %s", b) }
-func (c chief) Goodbye(ctx context.Context) int    { <-c.goodbye; return 0 }
-func (c chief) End(said bool)                      { c.add("end %v", said) }
+func (c chief) Recovered(list []recovery.Report) {
+	for _, r := range list {
+		c.add("recovered %s %v %v", r.Cluster, r.Learned.Service.Weight(), r.Last)
+	}
+}
+func (c chief) Goodbye(ctx context.Context) int { <-c.goodbye; return 0 }
+func (c chief) End(said bool)                   { c.add("end %v", said) }
 
 func TestSession(t *testing.T) {
 	ch := chief{newLog(), make(chan struct{})}
@@ -269,6 +275,10 @@ func TestSession(t *testing.T) {
 	ch.next(t, "learned 8080 learned-http")
 	c.Report([]byte("{}"))
 	ch.next(t, "stats {}")
+	lesson := recovery.Report{Cluster: port.String(), Last: []recovery.Outage{{Ended: time.UnixMilli(1_800_000_000_000), Lasted: time.Second}}}
+	lesson.Learned.Service.Add(lesson.Last[0].Ended, time.Second)
+	c.Recovered([]recovery.Report{lesson})
+	ch.next(t, fmt.Sprintf("recovered reviews.default:9080 1 %v", lesson.Last))
 
 	s.Stop()
 	ch.next(t, "end false")

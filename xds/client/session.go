@@ -59,6 +59,7 @@ func (c *Client) due() []*tullepb.FromProxy {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Stats{Stats: &tullepb.Stats{Json: c.stats}}})
 		c.stats = nil
 	}
+	out = c.lessons(out)
 	if c.news.goodbye {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
 	}
@@ -98,4 +99,30 @@ func protocolName(p model.Protocol) string {
 		return ""
 	}
 	return p.String()
+}
+
+// Bounds of what is told of recoveries; the server takes no more in one message.
+const (
+	maxRecovered   = 256
+	maxRecoveredIn = 64
+)
+
+// lessons adds what was learned about recoveries. The caller holds mu.
+func (c *Client) lessons(out []*tullepb.FromProxy) []*tullepb.FromProxy {
+	for len(c.outages) > 0 {
+		m := &tullepb.Recovered{}
+		n := min(len(c.outages), maxRecoveredIn)
+		for i := range c.outages[:n] {
+			r := &c.outages[i]
+			one := &tullepb.Recovery{Cluster: r.Cluster, Learned: r.Learned.Append(nil)}
+			for _, o := range r.Last {
+				one.Last = append(one.Last, &tullepb.Outage{Ended: o.Ended.UnixMilli(), Lasted: o.Lasted.Milliseconds()})
+			}
+			m.Of = append(m.Of, one)
+		}
+		c.outages = c.outages[n:]
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Recovered{Recovered: m}})
+	}
+	c.outages = nil
+	return out
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
@@ -26,6 +27,7 @@ type Session interface {
 	Ready(ready bool)
 	Learned(port uint16, p model.Protocol) // port is the workload's own
 	Stats(json []byte)                     // kept by the callee
+	Recovered(list []recovery.Report)      // likewise
 	// Goodbye withdraws the workload and returns when its callers' proxies know, or when it has waited long
 	// enough or ctx has ended: then it answers how many do not.
 	Goodbye(ctx context.Context) (waiting int)
@@ -115,6 +117,12 @@ func hear(s Session, m *tullepb.FromProxy) error {
 			return err
 		}
 		s.Learned(port, p)
+	case *tullepb.FromProxy_Recovered:
+		list, err := readRecovered(w.Recovered)
+		if err != nil {
+			return err
+		}
+		s.Recovered(list)
 	case *tullepb.FromProxy_Hello:
 		return fmt.Errorf("a second hello")
 	}

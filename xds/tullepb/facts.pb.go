@@ -2980,6 +2980,7 @@ type Cluster struct {
 	MaxRequests          uint32                 `protobuf:"varint,18,opt,name=max_requests,json=maxRequests,proto3" json:"max_requests,omitempty"`
 	MaxDuration          int64                  `protobuf:"varint,19,opt,name=max_duration,json=maxDuration,proto3" json:"max_duration,omitempty"`
 	CloseOnHealthFailure bool                   `protobuf:"varint,20,opt,name=close_on_health_failure,json=closeOnHealthFailure,proto3" json:"close_on_health_failure,omitempty"`
+	Recovery             []byte                 `protobuf:"bytes,21,opt,name=recovery,proto3" json:"recovery,omitempty"` // wire form of recovery.Learned
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -3152,6 +3153,13 @@ func (x *Cluster) GetCloseOnHealthFailure() bool {
 		return x.CloseOnHealthFailure
 	}
 	return false
+}
+
+func (x *Cluster) GetRecovery() []byte {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
 }
 
 type Host struct {
@@ -5701,7 +5709,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
 	"\apending\x18\x02 \x01(\rR\apending\x12\x1a\n" +
 	"\brequests\x18\x03 \x01(\rR\brequests\x12\x18\n" +
-	"\aretries\x18\x04 \x01(\rR\aretries\"\xc8\x06\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\"\xe4\x06\n" +
 	"\aCluster\x12&\n" +
 	"\x04name\x18\x01 \x01(\v2\x12.tulle.v1.PortNameR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12'\n" +
@@ -5725,7 +5733,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\fidle_timeout\x18\x11 \x01(\x03R\vidleTimeout\x12!\n" +
 	"\fmax_requests\x18\x12 \x01(\rR\vmaxRequests\x12!\n" +
 	"\fmax_duration\x18\x13 \x01(\x03R\vmaxDuration\x125\n" +
-	"\x17close_on_health_failure\x18\x14 \x01(\bR\x14closeOnHealthFailure\"\x9d\x01\n" +
+	"\x17close_on_health_failure\x18\x14 \x01(\bR\x14closeOnHealthFailure\x12\x1a\n" +
+	"\brecovery\x18\x15 \x01(\fR\brecovery\"\x9d\x01\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +

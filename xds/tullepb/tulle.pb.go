@@ -171,6 +171,7 @@ type FromProxy struct {
 	//	*FromProxy_Learned
 	//	*FromProxy_Goodbye
 	//	*FromProxy_Stats
+	//	*FromProxy_Recovered
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -258,6 +259,15 @@ func (x *FromProxy) GetStats() *Stats {
 	return nil
 }
 
+func (x *FromProxy) GetRecovered() *Recovered {
+	if x != nil {
+		if x, ok := x.What.(*FromProxy_Recovered); ok {
+			return x.Recovered
+		}
+	}
+	return nil
+}
+
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -282,6 +292,10 @@ type FromProxy_Stats struct {
 	Stats *Stats `protobuf:"bytes,5,opt,name=stats,proto3,oneof"`
 }
 
+type FromProxy_Recovered struct {
+	Recovered *Recovered `protobuf:"bytes,20,opt,name=recovered,proto3,oneof"`
+}
+
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -291,6 +305,8 @@ func (*FromProxy_Learned) isFromProxy_What() {}
 func (*FromProxy_Goodbye) isFromProxy_What() {}
 
 func (*FromProxy_Stats) isFromProxy_What() {}
+
+func (*FromProxy_Recovered) isFromProxy_What() {}
 
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -685,6 +701,163 @@ func (x *Stats) GetJson() []byte {
 	return nil
 }
 
+// Recovered is what a proxy has learned since the last one about how long failures of destinations last.
+type Recovered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            []*Recovery            `protobuf:"bytes,1,rep,name=of,proto3" json:"of,omitempty"` // at most 64
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovered) Reset() {
+	*x = Recovered{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovered) ProtoMessage() {}
+
+func (x *Recovered) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
+func (*Recovered) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Recovered) GetOf() []*Recovery {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+type Recovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Learned       []byte                 `protobuf:"bytes,2,opt,name=learned,proto3" json:"learned,omitempty"` // wire form of recovery.Learned
+	Last          []*Outage              `protobuf:"bytes,3,rep,name=last,proto3" json:"last,omitempty"`       // at most 4
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Recovery) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Recovery) GetLearned() []byte {
+	if x != nil {
+		return x.Learned
+	}
+	return nil
+}
+
+func (x *Recovery) GetLast() []*Outage {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
+
+type Outage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ended         int64                  `protobuf:"varint,1,opt,name=ended,proto3" json:"ended,omitempty"`   // milliseconds of Unix time
+	Lasted        int64                  `protobuf:"varint,2,opt,name=lasted,proto3" json:"lasted,omitempty"` // milliseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outage) Reset() {
+	*x = Outage{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outage) ProtoMessage() {}
+
+func (x *Outage) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outage.ProtoReflect.Descriptor instead.
+func (*Outage) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Outage) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Outage) GetLasted() int64 {
+	if x != nil {
+		return x.Lasted
+	}
+	return 0
+}
+
 type ToProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -698,7 +871,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +883,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[9]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +896,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{9}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -775,7 +948,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +960,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[10]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +973,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{10}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
 }
 
 type Withdrawn struct {
@@ -812,7 +985,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +997,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[11]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +1010,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{11}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -861,13 +1034,14 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xec\x01\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xa1\x02\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
 	"\alearned\x18\x03 \x01(\v2\x11.tulle.v1.LearnedH\x00R\alearned\x12-\n" +
 	"\agoodbye\x18\x04 \x01(\v2\x11.tulle.v1.GoodbyeH\x00R\agoodbye\x12'\n" +
-	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05statsB\x06\n" +
+	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05stats\x123\n" +
+	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecoveredB\x06\n" +
 	"\x04what\"\xf3\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
@@ -900,7 +1074,16 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\"\t\n" +
 	"\aGoodbye\"\x1b\n" +
 	"\x05Stats\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"r\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"/\n" +
+	"\tRecovered\x12\"\n" +
+	"\x02of\x18\x01 \x03(\v2\x12.tulle.v1.RecoveryR\x02of\"d\n" +
+	"\bRecovery\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
+	"\alearned\x18\x02 \x01(\fR\alearned\x12$\n" +
+	"\x04last\x18\x03 \x03(\v2\x10.tulle.v1.OutageR\x04last\"6\n" +
+	"\x06Outage\x12\x14\n" +
+	"\x05ended\x18\x01 \x01(\x03R\x05ended\x12\x16\n" +
+	"\x06lasted\x18\x02 \x01(\x03R\x06lasted\"r\n" +
 	"\aToProxy\x12*\n" +
 	"\x06joined\x18\x01 \x01(\v2\x10.tulle.v1.JoinedH\x00R\x06joined\x123\n" +
 	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawnB\x06\n" +
@@ -923,7 +1106,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),      // 0: tulle.v1.Service
 	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
@@ -934,10 +1117,13 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Learned)(nil),      // 6: tulle.v1.Learned
 	(*Goodbye)(nil),      // 7: tulle.v1.Goodbye
 	(*Stats)(nil),        // 8: tulle.v1.Stats
-	(*ToProxy)(nil),      // 9: tulle.v1.ToProxy
-	(*Joined)(nil),       // 10: tulle.v1.Joined
-	(*Withdrawn)(nil),    // 11: tulle.v1.Withdrawn
-	nil,                  // 12: tulle.v1.Hello.LabelsEntry
+	(*Recovered)(nil),    // 9: tulle.v1.Recovered
+	(*Recovery)(nil),     // 10: tulle.v1.Recovery
+	(*Outage)(nil),       // 11: tulle.v1.Outage
+	(*ToProxy)(nil),      // 12: tulle.v1.ToProxy
+	(*Joined)(nil),       // 13: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 14: tulle.v1.Withdrawn
+	nil,                  // 15: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -946,18 +1132,21 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	6,  // 3: tulle.v1.FromProxy.learned:type_name -> tulle.v1.Learned
 	7,  // 4: tulle.v1.FromProxy.goodbye:type_name -> tulle.v1.Goodbye
 	8,  // 5: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
-	12, // 6: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	4,  // 7: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	6,  // 8: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	10, // 9: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	11, // 10: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	2,  // 11: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	9,  // 12: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 6: tulle.v1.FromProxy.recovered:type_name -> tulle.v1.Recovered
+	15, // 7: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 8: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 9: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 10: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
+	11, // 11: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
+	13, // 12: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	14, // 13: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	2,  // 14: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	12, // 15: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -971,8 +1160,9 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Learned)(nil),
 		(*FromProxy_Goodbye)(nil),
 		(*FromProxy_Stats)(nil),
+		(*FromProxy_Recovered)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[9].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[12].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 	}
@@ -982,7 +1172,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

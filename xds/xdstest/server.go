@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
@@ -208,5 +209,6 @@ func (deaf) Begin(spiffe.ID, server.Hello) (server.Session, error) { return deaf
 func (deaf) Ready(bool)                                            {}
 func (deaf) Learned(uint16, model.Protocol)                        {}
 func (deaf) Stats([]byte)                                          {}
+func (deaf) Recovered([]recovery.Report)                           {}
 func (deaf) Goodbye(context.Context) int                           { return 0 }
 func (deaf) End(bool)                                              {}
