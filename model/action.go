@@ -26,6 +26,10 @@ type Redirect struct {
 	Pattern    string // with PathPattern
 	StripQuery bool
 	Status     int // 301, 302, 303, 307 or 308
+	// AsEnvoy has Envoy's rules where they are not Gateway API's: Path with PathPrefixed replaces text, not whole elements; a
+	// query in Path replaces the request's; and a Port of 0 is none with Host, else the request's, unless that is its old
+	// scheme's own and the scheme changes.
+	AsEnvoy bool
 }
 
 // Mirror sends a copy of a share of the requests to another cluster, and what it answers nowhere. It never delays the
@@ -34,6 +38,7 @@ type Mirror struct {
 	Cluster  PortName
 	Fraction uint32 // of a million; 0: all
 	Invalid  bool   // its reference does not resolve: nothing is sent
+	Suffix   bool   // "-shadow" is put behind the host of the authority, as Envoy does
 }
 
 // CORS answers preflight requests (WHATWG Fetch, section 3.2) and tells browsers what they may read.
@@ -43,7 +48,10 @@ type CORS struct {
 	Headers     []string      // "*" alone: all
 	Expose      []string      // "*" alone: all
 	Credentials bool
-	MaxAge      time.Duration // 0: not said
+	MaxAge      time.Duration // 0: not said; less: 0 is said
+	// Forward leaves what comes from other origins to the backend, as Envoy does: preflights go on, and what it answers stays.
+	// Otherwise preflights are answered without permission, and nothing but this gives any.
+	Forward bool
 }
 
 // OriginMatch holds for an origin ("https://shop.example:8443") by exact text, or, with Wildcard, for what begins with
@@ -55,12 +63,13 @@ type OriginMatch struct {
 	Regex          string // RE2, anchored at both ends; instead of the others
 }
 
-// Fault makes some of the requests fail or slow, to see what callers make of it. Shares are of a million, drawn apart.
+// Fault makes some of the requests fail or slow, to see what callers make of it. Shares are of a million, drawn apart. Its
+// zero value does nothing.
 type Fault struct {
-	Delay      time.Duration // before the first attempt
+	Delay      time.Duration // before the first attempt, within the route's timeouts
 	DelayShare uint32
 	Status     int // HTTP status that is answered instead
-	GRPC       int // grpc-status to gRPC calls; -1: Status translated
+	GRPC       int // grpc-status to gRPC calls; 0 and less: Status translated
 	AbortShare uint32
 	Reset      bool   // AbortShare resets the stream or connection instead of answering
 	Rate       uint64 // bytes a second of the response's body
@@ -70,7 +79,7 @@ type Fault struct {
 
 // Session keeps a client with the endpoint that its first request went to, for as long as that endpoint takes requests
 // (Gateway API: sessionPersistence). What names the endpoint travels with the client, so it survives every change of the
-// set of endpoints and of this proxy.
+// set of endpoints and of this proxy. With neither Header nor Cookie there is no session.
 type Session struct {
 	Header   string        // name of the request and response field; "": a cookie
 	Cookie   string        // name of the cookie

@@ -44,6 +44,11 @@ type HTTP struct {
 	AccessLogs        []AccessLog
 
 	GRPCWeb bool // filter envoy.filters.http.grpc_web: gRPC-Web clients are bridged to gRPC
+	// Filters without which what a route says of their subject has no effect. Fault and Session are what routes get that say
+	// nothing; nil: there is no such filter.
+	CORS    bool
+	Fault   *Fault
+	Session *Session
 }
 
 // Codec is which versions of HTTP a listener speaks.

@@ -90,6 +90,7 @@ type Direct struct {
 type Rewrite struct {
 	Prefix       string // replaces the matched prefix (the whole path of an exact match) when HasPrefix
 	HasPrefix    bool
+	PrefixText   bool   // Prefix is put before the rest as text (Envoy); else whole path elements are replaced (Gateway API)
 	Path         string // replaces the whole path; "": does not
 	Pattern      string // RE2: what it matches of the path is replaced by Replacement; "": none
 	Replacement  string // \1 is the first group

@@ -19,6 +19,7 @@ const (
 	TCPSent             = "tulle_tcp_sent_bytes_total"
 	TCPReceived         = "tulle_tcp_received_bytes_total"
 	RefusedTotal        = "tulle_refused_total"
+	MirroredTotal       = "tulle_mirrored_requests_total"
 	BreakerOverflows    = "tulle_breaker_overflows_total"
 	ClusterEndpoints    = "tulle_cluster_endpoints"
 	HealthChecks        = "tulle_health_checks_total"
@@ -86,6 +87,7 @@ func Metrics() []Metric {
 		{TCPSent, "counter", "Bytes relayed from the caller to the server.", edgeLabels()},
 		{TCPReceived, "counter", "Bytes relayed from the server to the caller.", edgeLabels()},
 		{RefusedTotal, "counter", "Connections refused before anything was known of an exchange.", []string{"reason"}},
+		{MirroredTotal, "counter", "Copies of requests, sent because a route has mirrors, that ended. They are in no other metric.", []string{"destination", "port", "code", "reason"}},
 		{BreakerOverflows, "counter", "How often a cluster already had as much under way as its circuit breakers allow. Of `connections`, requests then wait for one that becomes free.", []string{"cluster", "priority", "bound"}},
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
@@ -131,6 +133,7 @@ var LogFields = [...]Field{
 	{"grpc_status", "gRPC status"},
 	{"reason", "why it failed"},
 	{"route", "as the label"},
+	{"mirror", "true: a copy of a request, whose response nobody got"},
 	{"rule", "index of the rule in its route"},
 	{"backend", "the cluster chosen, `name.namespace:port`"},
 	{"duration_ms", "from the complete head of the request to the end of the response"},

@@ -43,6 +43,7 @@ type Record struct {
 
 	Protocol    model.Protocol
 	TCP         bool // a relayed connection, not an exchange
+	Mirror      bool // a copy of an exchange: nobody got its response
 	Passthrough bool // to an address outside the mesh
 	MTLS        bool
 

@@ -47,6 +47,8 @@ type set struct {
 	learned       model.Protocol
 	overprovision uint32 // percent; 0: the cluster's
 	localities    []model.LocalityWeight
+
+	names atomic.Pointer[map[uint64]*Endpoint] // made when first asked for (named.go)
 }
 
 // New makes a Cluster without endpoints.

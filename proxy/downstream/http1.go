@@ -577,10 +577,10 @@ func (t *client1) Consumed(n int) {
 }
 
 // Abort implements exchange.Client: the client misses the rest of a body with a stated length or the last chunk; a body
-// that ends with the connection, and a tunnel, must end with a reset.
-func (t *client1) Abort(failure.Reason) {
+// that ends with the connection, and a tunnel, must end with a reset, as does what was to be one.
+func (t *client1) Abort(reason failure.Reason) {
 	s := (*conn1)(t)
-	if s.answer == answerClose && !s.closed {
+	if (s.answer == answerClose || reason == failure.FaultInjected) && !s.closed {
 		s.closed = true
 		s.c.Reset()
 		return

@@ -52,7 +52,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	if m := x.cluster.Model(); m.Discovery == model.DiscoveryOriginal {
 		choice.Wanted = x.original(m)
 	}
-	ep, from, why := x.cluster.Choose(&choice)
+	ep, from, why := x.choose(&choice)
 	if ep == nil && from > 0 && !x.unreachable() {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
 		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
@@ -175,7 +175,7 @@ func (x *Exchange) attemptFailed(reason failure.Reason) {
 // 9.2.2).
 func (x *Exchange) mayRetry(reason failure.Reason) bool {
 	switch {
-	case x.begun || x.dropped > 0 || x.count >= x.w.cfg.Attempts:
+	case x.begun || x.shadow.on || x.dropped > 0 || x.count >= x.w.cfg.Attempts:
 		return false
 	case x.cluster == nil && (x.unreachable() || x.count >= programAttempts):
 		return false // there is one program; the caller's proxy knows other ones

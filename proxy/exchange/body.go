@@ -25,7 +25,10 @@ func (x *Exchange) Data(p []byte, end bool) {
 	if x.ended = end; end {
 		x.whole = x.stirred
 	}
-	if x.begun || len(x.body)+len(p) > x.w.cfg.Replay {
+	if len(x.copies) > 0 {
+		x.copyBody(p, end)
+	}
+	if x.begun || x.shadow.on || len(x.body)+len(p) > x.w.cfg.Replay {
 		x.forget()
 	}
 	if len(x.body) == 0 && x.stream != nil && (x.begun || x.dropped > 0) && !x.shut() {
@@ -59,6 +62,9 @@ func (x *Exchange) Trailers(h *message.Head) {
 	x.ended, x.hasTrailers = true, true
 	x.stir()
 	x.whole = x.stirred
+	if len(x.copies) > 0 {
+		x.copyTrailers()
+	}
 	x.pump()
 	x.leave()
 }
@@ -107,7 +113,7 @@ func (x *Exchange) pump() {
 		}
 	}
 	x.credit()
-	if x.begun {
+	if x.begun || x.shadow.on {
 		x.forget()
 	}
 	x.settle()

@@ -69,6 +69,10 @@ func (x *Exchange) answer(reason failure.Reason) {
 		}
 		x.dress(&r.head, true)
 	}
+	if reason == failure.FaultInjected {
+		x.disguise(&r.head)
+	}
+	x.present(&r.head, true)
 	x.keepForLog(&r.head, false)
 	if x.origin.HTTP != nil && x.rec.Method != "HEAD" {
 		x.rec.ResponseBytes = int64(len(r.text))
@@ -138,6 +142,7 @@ func (x *Exchange) finish() {
 	x.endAttempt(x.reason)
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
+	x.letGo()
 	x.rec.End = x.w.cfg.Loop.Now()
 	x.rec.Reason = x.reason.Label()
 	x.w.cfg.Observer.Done(&x.rec)

@@ -18,6 +18,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/pool"
+	"github.com/tulle-mesh/tulle/proxy/router"
 )
 
 // Origin is what is known about the connection that requests come from. All its exchanges share it and none
@@ -51,6 +52,7 @@ type Origin struct {
 	// Turned: Wanted is where the client wanted to go before its connection was turned to us, not where we listen.
 	Turned bool
 	Logs   *observe.Logs // of the chain
+	Fault  *router.Fault // HTTP.Fault, compiled; nil: it does nothing
 }
 
 // Observer takes the record of every exchange that ended, exactly once (observe.Recorder). The record is reused

@@ -201,9 +201,6 @@ func withoutPort(a []byte) []byte {
 // dress does to a response's head what the chain says; own: it was made here.
 func (x *Exchange) dress(h *message.Head, own bool) {
 	c := x.origin.HTTP
-	if x.route != nil && !own {
-		x.setCookies(h)
-	}
 	switch {
 	case c.ServerName == "" || c.ServerHeader == model.ServerPassThrough:
 	case c.ServerHeader == model.ServerOverwrite:

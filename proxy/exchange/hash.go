@@ -16,31 +16,36 @@ import (
 // takeHash computes what the route's hash keys come to: xxHash64 of each value that is there, combined in their order as
 // Envoy does, so that both send a client to the same place of a ring. A cookie that is not there and may be made is
 // made; the client gets it with the response.
-func (x *Exchange) takeHash(keys []model.HashKey) {
+func (x *Exchange) takeHash(keys []model.HashKey) { x.hash, x.hashed = x.combine(keys, false) }
+
+// combine answers what keys come to, and whether any is there; fresh: cookies that are made tell requests apart, not
+// connections.
+func (x *Exchange) combine(keys []model.HashKey, fresh bool) (sum uint64, some bool) {
 	for i := range keys {
 		k := &keys[i]
-		h, ok := x.hashOf(k)
+		h, ok := x.hashOf(k, fresh)
 		if !ok {
 			continue
 		}
-		if x.hashed {
-			h ^= bits.RotateLeft64(x.hash, 1)
+		if some {
+			h ^= bits.RotateLeft64(sum, 1)
 		}
-		x.hash, x.hashed = h, true
+		sum, some = h, true
 		if k.Terminal {
-			return
+			break
 		}
 	}
+	return sum, some
 }
 
-func (x *Exchange) hashOf(k *model.HashKey) (uint64, bool) {
+func (x *Exchange) hashOf(k *model.HashKey, fresh bool) (uint64, bool) {
 	var v []byte
 	switch k.Kind {
 	case model.HashHeader:
 		v = x.headerToHash(k.Name)
 	case model.HashCookie:
 		if v = cookie(&x.head, k.Name); v == nil && k.Generate {
-			v = x.makeCookie(k)
+			v = x.makeCookie(k, fresh)
 		}
 	case model.HashSourceIP:
 		v = x.whose().Unmap().AppendTo(x.scratch[:0])
@@ -132,12 +137,20 @@ func query(target []byte, name string) []byte {
 
 var question = []byte{'?'}
 
-// makeCookie makes the cookie of k: its value tells clients apart by their connection. The response sets it.
-func (x *Exchange) makeCookie(k *model.HashKey) []byte {
+// makeCookie makes the cookie of k, or answers the one that was made already: its value tells clients apart by their
+// connection, or is fresh. The response sets it.
+func (x *Exchange) makeCookie(k *model.HashKey, fresh bool) []byte {
+	if v := x.madeCookie(k.Name); v != nil {
+		return v
+	}
 	b := x.origin.Remote.AppendTo(x.scratch[:0])
 	b = x.origin.Wanted.AppendTo(b)
 	x.scratch = b
-	value := strconv.AppendUint(x.scratch[:0], xxhash.Sum64(b), 16)
+	sum := xxhash.Sum64(b)
+	if fresh {
+		sum = x.w.random.Uint64()
+	}
+	value := strconv.AppendUint(x.scratch[:0], sum, 16)
 	n := len(value)
 	value = append(append(append(append(value, k.Name...), `="`...), value[:n]...), '"')
 	if k.TTL > 0 {
@@ -152,6 +165,21 @@ func (x *Exchange) makeCookie(k *model.HashKey) []byte {
 	x.cookies = append(x.cookies, 0) // between two
 	return value[:n]
 }
+
+// madeCookie answers the value of a cookie that was made for this exchange, nil if there is none.
+func (x *Exchange) madeCookie(name string) []byte {
+	for rest := x.cookies; len(rest) > 0; {
+		var c []byte
+		c, rest, _ = bytes.Cut(rest, zero)
+		if n := len(name); len(c) > n+2 && string(c[:n]) == name && c[n] == '=' && c[n+1] == '"' {
+			v, _, _ := bytes.Cut(c[n+2:], quote)
+			return v
+		}
+	}
+	return nil
+}
+
+var quote = []byte{'"'}
 
 // setCookies adds the cookies that were made to the response.
 func (x *Exchange) setCookies(h *message.Head) {

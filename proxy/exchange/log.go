@@ -33,7 +33,7 @@ func (x *Exchange) keepForLog(h *message.Head, trailers bool) {
 
 // log writes the exchange to the chain's access logs.
 func (x *Exchange) log() {
-	if x.origin.Logs == nil || x.origin.Conn == nil {
+	if x.origin.Logs == nil || x.origin.Conn == nil || x.shadow.on {
 		return
 	}
 	e := &x.w.entry

@@ -44,6 +44,8 @@ type Exchange struct {
 	clocks
 	logged
 	web web
+	actions
+	shadow shadow
 	result
 
 	wait         pool.Waiter
@@ -51,7 +53,9 @@ type Exchange struct {
 	requestTimer loop.Timer
 	attemptTimer loop.Timer
 	quietTimer   loop.Timer
-	busy         int // calls that are inside
+	faultTimer   loop.Timer
+	copies       []*Exchange // mirrors of this request that get its body; nil: one that is over
+	busy         int         // calls that are inside
 	next         *Exchange
 }
 
@@ -109,9 +113,9 @@ type result struct {
 // upgrade and CONNECT have no end). It may call client back before it returns; if that was with Finished the
 // answer is nil.
 //
-// It is the story of a request: what is ours is taken out, the route is found, and attempts are made
-// until one answers or none is left (attempt.go); bodies flow (body.go), the response returns (response.go), and
-// what happened is remembered (end.go).
+// It is the story of a request: what is ours is taken out, the route is found and does what it does itself (action.go), and
+// attempts are made until one answers or none is left (attempt.go); bodies flow (body.go), the response returns
+// (response.go), and what happened is remembered (end.go).
 func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exchange {
 	x := w.get()
 	x.busy++
@@ -133,12 +137,9 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	}
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)
-	} else if x.route != nil && x.route.Direct != nil {
-		x.limitTime()
-		x.direct(x.route.Direct)
 	} else {
 		x.limitTime()
-		x.attempt()
+		x.start()
 	}
 	return x.leave()
 }
@@ -201,7 +202,7 @@ func (x *Exchange) findRoute() failure.Reason {
 	if why := x.follow(r); why != failure.None {
 		return why
 	}
-	if r.Direct != nil {
+	if x.act(r) {
 		return failure.None
 	}
 	filter.Request(r.Filters, &x.head)
@@ -211,7 +212,7 @@ func (x *Exchange) findRoute() failure.Reason {
 	if r.FromField != "" {
 		return x.towards(r, x.named(r.FromField), failure.UnknownCluster)
 	}
-	b := r.Choose(uint32(x.w.random.Uint64() >> 32))
+	b := x.chooseBackend(r)
 	if b == nil || b.Invalid {
 		return failure.NoBackend
 	}

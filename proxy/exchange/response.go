@@ -76,6 +76,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	if x.origin.HTTP != nil {
 		x.dress(h, false)
 	}
+	x.present(h, false)
 	x.keepForLog(h, false)
 	if x.upgrade && !x.tunnel {
 		x.declined(h)

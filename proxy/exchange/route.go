@@ -26,7 +26,7 @@ func (x *Exchange) follow(r *router.Route) failure.Reason {
 // rewrite changes what the backend is told.
 func (x *Exchange) rewrite(r *router.Route) {
 	w := &r.Rewrite
-	if w.HasPrefix && len(x.head.Target) > 0 && x.head.Target[0] == '/' {
+	if r.Rewrites() && len(x.head.Target) > 0 && x.head.Target[0] == '/' {
 		x.rewritePath(r)
 	}
 	if w.Host != "" {
@@ -34,25 +34,15 @@ func (x *Exchange) rewrite(r *router.Route) {
 	}
 }
 
-// rewritePath replaces what has matched. The original goes on as x-envoy-original-path.
+// rewritePath changes the path as the route says. The original goes on as x-envoy-original-path.
 func (x *Exchange) rewritePath(r *router.Route) {
 	t := x.head.Target
 	path, rest := t, []byte(nil)
 	if i := bytes.IndexByte(t, '?'); i >= 0 {
 		path, rest = t[:i], t[i:]
 	}
-	tail := []byte(nil)
-	if r.Match.PathKind == model.PathPrefix {
-		tail = path[min(len(r.Match.Path), len(path)):]
-	}
 	n := len(x.notes)
-	x.notes = append(x.notes, r.Rewrite.Prefix...)
-	x.notes = append(x.notes, tail...)
-	if len(x.notes) == n || x.notes[n] != '/' { // a target begins with a slash
-		x.notes = append(x.notes[:n], '/')
-		x.notes = append(append(x.notes, r.Rewrite.Prefix...), tail...)
-	}
-	x.notes = append(x.notes, rest...)
+	x.notes = append(r.AppendRewritten(x.notes, path), rest...)
 	x.head.Remove(fieldOriginalPath)
 	x.head.Add(nameOriginalPath, t)
 	x.head.Target = x.notes[n:len(x.notes):len(x.notes)]
@@ -108,6 +98,7 @@ func (x *Exchange) made(h *message.Head, body []byte) {
 		x.dress(h, true)
 	}
 	head := x.rec.Method == "HEAD" || h.Status == 204 || h.Status == 304
+	x.present(h, true)
 	x.keepForLog(h, false)
 	x.client.Head(h, head || len(body) == 0)
 	if !head && len(body) > 0 {

@@ -65,6 +65,7 @@ func (w *Worker) get() *Exchange {
 		x.requestTimer.Expired = x.requestTimeout
 		x.attemptTimer.Expired = x.attemptTimeout
 		x.quietTimer.Expired = x.quiet
+		x.faultTimer.Expired = x.faultExpired
 		return x
 	}
 	w.free = x.next
@@ -83,6 +84,7 @@ func (w *Worker) put(x *Exchange) {
 	x.body, x.held = nil, nil
 	x.origin, x.client = nil, nil
 	x.request, x.response, x.result = request{}, response{}, result{}
+	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
 	x.handshake, x.heard, x.closed = handshake{}, false, false
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""

@@ -46,6 +46,8 @@ const (
 	EndpointUnhealthy        // the endpoint failed its health checks, or was ejected, while it was in use
 	RateLimited              // a rate limit of the workload, route or listener
 	Shed                     // the workload has as much to do as it can
+	FaultInjected            // the route makes some requests fail
+	MirrorBehind             // the copy of a request took its body too slowly
 	reasonCount
 )
 

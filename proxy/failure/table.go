@@ -108,6 +108,10 @@ var table = [reasonCount]entry{
 		log: "more requests than a rate limit allows", hint: "call less often (RateLimit and Retry-After say when, where the limit has headers: true), or raise the limit in the TrafficPolicy"},
 	Shed: {label: "shed", side: Us, status: 503, grpc: grpcUnavailable,
 		log: "the workload has as much to do as it can", hint: "add instances; classes in the TrafficPolicy say which requests go first"},
+	FaultInjected: {label: "fault_injected", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "a fault was injected on purpose", hint: "the route has fault injection: take it out of the route when the experiment is over"},
+	MirrorBehind: {label: "mirror_behind", side: Upstream, status: 503, grpc: grpcUnavailable,
+		log: "the copy of a request took its body too slowly and was given up", hint: "only the copy is lost, the request went on: make the mirror's service faster, or mirror a smaller share"},
 	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
 }

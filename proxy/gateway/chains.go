@@ -22,6 +22,7 @@ type filterChain struct {
 	logs    *observe.Logs
 	to      destination        // HTTP
 	config  *downstream.Config // HTTP
+	fault   *router.Fault      // HTTP: injected where routes say nothing; nil: none
 }
 
 // chains are those of one version of a listener.
@@ -107,6 +108,9 @@ func (v *version) chain(g *Gateway, m *model.Chain, before *version, same bool) 
 		return nil, err
 	}
 	c.config = downstream.ConfigOf(m.HTTP)
+	if c.fault, err = router.CompileFault(m.HTTP.Fault); err != nil {
+		return nil, err
+	}
 	c.to.g = g
 	c.to.table, err = g.tableOf(m.HTTP)
 	return c, err

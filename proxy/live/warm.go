@@ -85,6 +85,11 @@ func named(t *router.Table, to map[model.PortName]bool) {
 				to[b.Cluster] = true
 			}
 		}
+		for _, m := range t.Model.Routes[i].Mirrors {
+			if !m.Invalid {
+				to[m.Cluster] = true
+			}
+		}
 	}
 }
 

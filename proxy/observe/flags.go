@@ -37,6 +37,7 @@ var flags = map[failure.Reason]flag{
 	failure.EndpointUnhealthy: {"UC", "UpstreamConnectionTermination", "upstream_reset_after_response_started{connection_termination}"},
 	failure.StreamDuration:    {"DT", "DurationTimeout", "max_duration_timeout"},
 	failure.Deadline:          {"UT", "UpstreamRequestTimeout", "response_timeout"},
+	failure.FaultInjected:     {"FI", "FaultInjected", "fault_filter_abort"},
 	failure.Draining:          {"", "", "draining"},
 	failure.Internal:          {"LR", "LocalReset", "internal_error"},
 }

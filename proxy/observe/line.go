@@ -38,6 +38,10 @@ func appendLine(dst []byte, r *record.Record) []byte {
 	l.number("grpc_status", int64(r.GRPC), r.GRPC >= 0 && !r.TCP)
 	l.text("reason", r.Reason)
 	l.text("route", r.Route)
+	if r.Mirror {
+		l.key("mirror")
+		l.b = append(l.b, "true"...)
+	}
 	l.number("rule", int64(r.Rule), r.Route != "")
 	if r.Backend.Port != 0 {
 		l.text("backend", r.Backend.String())

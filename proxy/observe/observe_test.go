@@ -120,7 +120,14 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 	r.Done(exchange("web", "cart", 200, time.Millisecond))
 	r.Done(&record.Record{TCP: true})
 	r.Refused(failure.OwnPort)
+	copied := exchange("web", "shadow", 200, time.Millisecond)
+	copied.Mirror = true
+	r.Done(copied)
+	r.Done(copied)
 	all := scrape(t, o)
+	if n := all[`tulle_mirrored_requests_total{destination="shadow.default",port="80",code="200",reason=""}`]; n != 2 || len(o.Edges()) != 2 {
+		t.Errorf("%v copies, %d edges: copies are counted apart", n, len(o.Edges()))
+	}
 	for series, want := range map[string]float64{`tulle_tls_handshakes{state="open"}`: 2, `tulle_tls_handshakes{state="waiting"}`: 3,
 		`tulle_tls_handshakes_shed_total{shed="refused"}`: 4, `tulle_tls_handshakes_shed_total{shed="late"}`: 6, "tulle_access_log_dropped_total": 7} {
 		if all[series] != want {
@@ -317,7 +324,9 @@ func TestAccessLog(t *testing.T) {
 	c := o.Recorder()
 	c.Done(full())
 	o.AccessLog(true)
-	c.Done(full())
+	one := full()
+	one.Mirror = true
+	c.Done(one)
 	c.Done(&record.Record{TCP: true, RequestBytes: 7})
 	o.AccessLog(false)
 	c.Done(full())

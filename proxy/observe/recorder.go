@@ -14,6 +14,8 @@ type Recorder struct {
 	head    atomic.Pointer[edge] // of the list of all edges, newest first, for whoever reads
 	recent  [16]*edge            // by edgeKey.slot: most requests are of a few edges, and hashing five strings is dear
 	refused [maxReasons]atomic.Uint64
+
+	mirrored atomic.Pointer[mirrored] // a list, newest first
 }
 
 const maxReasons = 64
@@ -33,7 +35,11 @@ func (c *Recorder) Done(r *record.Record) {
 		c.Closed(r, &f)
 		return
 	}
-	c.edge(r).done(r)
+	if r.Mirror {
+		c.mirror(r)
+	} else {
+		c.edge(r).done(r)
+	}
 	if c.o.log.on.Load() {
 		c.o.log.put(r)
 	}

@@ -11,7 +11,7 @@ import (
 
 func (r *Route) matches(h *message.Head, path, query []byte, rnd uint32) bool {
 	m := &r.Route.Match
-	if m.Method != "" && string(h.Method) != m.Method {
+	if !r.methodMatches(h) {
 		return false
 	}
 	switch {

@@ -40,6 +40,11 @@ type Route struct {
 	query   []field
 	prefix  string   // PathPrefix without its trailing slash
 	sums    []uint64 // running sums of the backends' weights
+
+	Inject            *Fault           // the compiled Fault; nil: none
+	names             []uint64         // of the backends (sticky.go)
+	rewrite, redirect change           // of the path
+	origins           []*regexp.Regexp // of CORS; nil: by text
 }
 
 // Compile makes a Table of t, which must not be changed afterwards. It fails when a regular expression is not
@@ -107,7 +112,7 @@ func (r *Route) compile(m *model.Route, index int) (err error) {
 	if len(m.Backends) > 0 && sum == 0 {
 		return fmt.Errorf("the weights of its %d backends add up to 0; leave the list empty instead", len(m.Backends))
 	}
-	return nil
+	return r.compileActions()
 }
 
 // anchored compiles an RE2 expression that has to match the whole of its input.

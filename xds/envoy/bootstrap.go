@@ -106,6 +106,11 @@ func namesClusters(path string, b *model.Bootstrap, t *model.RouteTable) error {
 					return refuse(at(at(path+".virtual_hosts", i)+".routes", k)+".route", "%q is not one of static_resources.clusters", clip(to.Cluster.String()))
 				}
 			}
+			for _, to := range r.Mirrors {
+				if !slices.ContainsFunc(b.Clusters, func(c model.Cluster) bool { return c.Name == to.Cluster }) {
+					return refuse(at(at(path+".virtual_hosts", i)+".routes", k)+".route.request_mirror_policies", "%q is not one of static_resources.clusters", clip(to.Cluster.String()))
+				}
+			}
 		}
 	}
 	return nil

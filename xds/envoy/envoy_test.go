@@ -132,7 +132,7 @@ func TestRefused(t *testing.T) {
 		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint_name": "x"}]}]}`, "endpoints[0].lb_endpoints[0].endpoint_name: is not run"},
 		{"endpoints", `{"cluster_name": "x", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "x", "port_value": 1}}}}]}]}`, "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "},
 		{"route", `{` + anyRoute + `}`, "virtual_hosts[0].routes[0]: has no action"},
-		{"route", `{` + anyRoute + `, "redirect": {}}`, "virtual_hosts[0].routes[0].redirect: is not run"},
+		{"route", `{` + anyRoute + `, "non_forwarding_action": {}}`, "virtual_hosts[0].routes[0].non_forwarding_action: is not run"},
 		{"route", `{` + anyRoute + `, ` + toC + `, "retry_policy": {}}}`, "virtual_hosts[0].routes[0].route.retry_policy: is not run"},
 		{"route", `{` + anyRoute + `, ` + toC + `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]}}`, "virtual_hosts[0].routes[0].route.upgrade_configs[0].enabled: of false"},
 		{"route", `{` + anyRoute + `, ` + toC + `}, "request_headers_to_add": [{"header": {"key": "a", "value": "%START_TIME%"}}]}`, "virtual_hosts[0].routes[0].request_headers_to_add[0].header.value: command operators"},

@@ -163,6 +163,11 @@ func httpRoutes(path string, m *hcmv3.HttpConnectionManager, h *model.HTTP) (err
 func httpFilters(path string, list []*hcmv3.HttpFilter, h *model.HTTP) error {
 	for i, f := range list {
 		p := at(path, i)
+		if ours, err := actionFilter(join(p, "typed_config"), f.GetTypedConfig(), h); err != nil {
+			return err
+		} else if ours {
+			continue
+		}
 		switch a := f.GetTypedConfig(); {
 		case is(a, &webv3.GrpcWeb{}):
 			h.GRPCWeb = true

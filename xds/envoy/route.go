@@ -9,7 +9,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -28,6 +27,13 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 	t := &model.RouteTable{Name: model.Free(m.GetName()), IgnorePort: m.GetIgnorePortInHostMatching(), AnyCluster: !boolOr(m.GetValidateClusters(), true)}
 	common, err := headerFilters(path, m)
 	if err != nil {
+		return nil, err
+	}
+	level, err := perRoute{}.with(path, m.GetTypedPerFilterConfig())
+	if err != nil {
+		return nil, err
+	}
+	if level.mirrors, err = mirrors(join(path, "request_mirror_policies"), m.GetRequestMirrorPolicies()); err != nil {
 		return nil, err
 	}
 	taken := map[string]string{}
@@ -50,16 +56,39 @@ func RouteTable(path string, m *routev3.RouteConfiguration) (*model.RouteTable, 
 			return nil, err
 		}
 		h.Filters = append(h.Filters, common...)
-		for k, r := range vh.GetRoutes() {
-			route, err := decodeRoute(at(join(p, "routes"), k), r, h.Name, k)
-			if err != nil {
-				return nil, err
-			}
-			h.Routes = append(h.Routes, route)
+		if h.Routes, err = routesOf(p, vh, level); err != nil {
+			return nil, err
 		}
 		t.Hosts = append(t.Hosts, h)
 	}
 	return t, nil
+}
+
+// routesOf reads the routes of a virtual host; above is what the levels above it say of filters.
+func routesOf(path string, vh *routev3.VirtualHost, above perRoute) (out []model.Route, err error) {
+	host, err := above.with(path, vh.GetTypedPerFilterConfig())
+	if err != nil {
+		return nil, err
+	}
+	if l := vh.GetRequestMirrorPolicies(); len(l) > 0 {
+		if host.mirrors, err = mirrors(join(path, "request_mirror_policies"), l); err != nil {
+			return nil, err
+		}
+	}
+	for k, m := range vh.GetRoutes() {
+		p := at(join(path, "routes"), k)
+		r, err := decodeRoute(p, m, vh.GetName(), k)
+		if err != nil {
+			return nil, err
+		}
+		own, err := host.with(p, m.GetTypedPerFilterConfig())
+		if err != nil {
+			return nil, err
+		}
+		own.apply(&r)
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 func decodeRoute(path string, m *routev3.Route, host string, index int) (r model.Route, err error) {
@@ -75,6 +104,9 @@ func decodeRoute(path string, m *routev3.Route, host string, index int) (r model
 	switch a := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		return r, routeAction(join(path, "route"), a.Route, &r)
+	case *routev3.Route_Redirect:
+		r.Redirect, err = redirect(join(path, "redirect"), a.Redirect)
+		return r, err
 	case *routev3.Route_DirectResponse:
 		p := join(path, "direct_response")
 		body, err := material(join(p, "body"), a.DirectResponse.GetBody())
@@ -87,7 +119,7 @@ func decodeRoute(path string, m *routev3.Route, host string, index int) (r model
 		}
 		return r, err
 	}
-	return r, refuse(path, "has no action that Tulle runs: route or direct_response")
+	return r, refuse(path, "has no action that Tulle runs: route, redirect or direct_response")
 }
 
 func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error) {
@@ -117,13 +149,12 @@ func routeMatch(path string, m *routev3.RouteMatch) (out model.Match, err error)
 	}
 	if f := m.GetRuntimeFraction(); f != nil {
 		p := join(path, "runtime_fraction")
-		of := map[typev3.FractionalPercent_DenominatorType]uint32{typev3.FractionalPercent_HUNDRED: 10000, typev3.FractionalPercent_TEN_THOUSAND: 100, typev3.FractionalPercent_MILLION: 1}
-		share := uint64(f.GetDefaultValue().GetNumerator()) * uint64(of[f.GetDefaultValue().GetDenominator()])
-		if share == 0 {
+		n := share(f.GetDefaultValue(), 0)
+		if n == 0 {
 			return out, refuse(p, "of 0 never matches; leave the route out")
 		}
-		if share < 1000000 {
-			out.Fraction = uint32(share)
+		if n < million {
+			out.Fraction = n
 		}
 	}
 	for i, h := range m.GetHeaders() {
@@ -207,8 +238,25 @@ func regex(path string, m *matcherv3.RegexMatcher) error {
 }
 
 func routeAction(path string, m *routev3.RouteAction, r *model.Route) error {
-	r.Rewrite = model.Rewrite{Prefix: m.GetPrefixRewrite(), HasPrefix: m.GetPrefixRewrite() != "", Host: m.GetHostRewriteLiteral(),
+	r.Rewrite = model.Rewrite{Prefix: m.GetPrefixRewrite(), HasPrefix: m.GetPrefixRewrite() != "", PrefixText: m.GetPrefixRewrite() != "", Host: m.GetHostRewriteLiteral(),
 		AutoHost: m.GetAutoHostRewrite().GetValue(), AppendXFHost: m.GetAppendXForwardedHost()}
+	var err error
+	if s := m.GetRegexRewrite(); s != nil {
+		if r.Rewrite.HasPrefix {
+			return refuse(join(path, "regex_rewrite"), "and prefix_rewrite exclude each other")
+		}
+		if r.Rewrite.Pattern, r.Rewrite.Replacement, err = replacing(join(path, "regex_rewrite"), s); err != nil {
+			return err
+		}
+	}
+	if l := m.GetRequestMirrorPolicies(); len(l) > 0 {
+		if r.Mirrors, err = mirrors(join(path, "request_mirror_policies"), l); err != nil {
+			return err
+		}
+		if r.Mirrors == nil {
+			r.Mirrors = []model.Mirror{} // it says that there are none
+		}
+	}
 	if m.GetPriority() == corev3.RoutingPriority_HIGH {
 		r.Priority = model.PriorityHigh
 	}
