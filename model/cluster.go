@@ -329,9 +329,10 @@ type Endpoint struct {
 	Labels    []Label
 }
 
-// LocalityWeight is the share of a locality among those of its priority.
+// LocalityWeight is the share of a locality among those of its priority. Endpoints have a part in that of the most exact one
+// that they are in; those that are in none get nothing.
 type LocalityWeight struct {
-	Locality string
+	Locality string // "region", "region/zone" or "region/zone/sub_zone"
 	Priority uint32
 	Weight   uint32
 }

@@ -122,6 +122,10 @@ func balancing(b *v1alpha1.Balancing) model.Balancing {
 	}
 	if u := b.Utilization; u != nil {
 		out.Utilization = model.Utilization{Blackout: u.Blackout.Value(), Expiry: u.Expiry.Value(), Update: u.Update.Value(), ErrorPenalty: float64(*u.ErrorPenalty) / 100}
+		if *u.ErrorPenalty == 0 {
+			out.Utilization.ErrorPenalty = -1 // none; 0 is the default
+		}
+		out.Utilization.Blackout = max(out.Utilization.Blackout, 1) // likewise
 	}
 	if s := b.SlowStart; s != nil {
 		out.SlowStart = model.SlowStart{Window: s.Window.Value(), Aggression: s.Aggression, Least: float64(s.Least)}

@@ -59,17 +59,15 @@ func (l Latency) Cost(now, start, decay time.Duration) float64 {
 // Cheaper answers, of two candidates drawn at random, the one with the lower cost for its weight, -1 if none may. cost answers a
 // candidate's cost, and whether it may take a request at all. rnd is uniform over uint64.
 func (w *Wheel) Cheaper(rnd uint64, cost func(i int) (float64, bool)) int {
-	may := func(i int) (int64, bool) { _, ok := cost(i); return 0, ok }
+	var last float64 // of the one that draw has answered; cost is asked once for each
+	may := func(i int) (_ int64, ok bool) { last, ok = cost(i); return 0, ok }
 	a, _ := w.draw(&rnd, -1, may)
 	if a < 0 {
 		return -1
 	}
+	first := last
 	b, _ := w.draw(&rnd, a, may)
-	if b < 0 {
-		return a
-	}
-	ca, _ := cost(a)
-	if cb, _ := cost(b); cb*w.weight(a) < ca*w.weight(b) {
+	if b >= 0 && last*w.weight(a) < first*w.weight(b) {
 		return b
 	}
 	return a

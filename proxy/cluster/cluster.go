@@ -23,7 +23,6 @@ type Cluster struct {
 	set   atomic.Pointer[set]
 	mu    sync.Mutex             // for who makes a plan: the last one made has seen every change; and a subset
 	own   atomic.Pointer[string] // locality of the caller; nil or "": not known
-	turns atomic.Uint64          // of RoundRobin and LeastUtilized
 	tls   atomic.Pointer[TLS]
 	half  atomic.Int32 // endpoints that wait for a request that decides about them (probe.go)
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/balancer"
@@ -85,6 +86,7 @@ type group struct {
 	table     *balancer.Table    // Maglev
 	rotation  *balancer.Rotation // RoundRobin
 	reported  *reported          // LeastUtilized
+	turns     *atomic.Uint64     // of RoundRobin and LeastUtilized; apart from what is only read
 	warmth    warmth
 }
 
@@ -103,8 +105,8 @@ func split(priority uint32, endpoints []*Endpoint, b *model.Balancing, weights [
 	var order []string
 	var rest []*Endpoint // of localities that have a weight
 	for _, e := range endpoints {
-		l := e.Model().Locality
-		if shares[l] == 0 {
+		l, ok := shareOf(e.Model().Locality, shares)
+		if !ok {
 			continue
 		}
 		if parts[l] == nil {
@@ -129,6 +131,20 @@ func split(priority uint32, endpoints []*Endpoint, b *model.Balancing, weights [
 	return out
 }
 
+// shareOf answers which share an endpoint's locality has a part in: that of its own, or of the zone or region that it is in.
+func shareOf(locality string, shares map[string]uint64) (string, bool) {
+	for {
+		if shares[locality] > 0 {
+			return locality, true
+		}
+		i := strings.LastIndexByte(locality, '/')
+		if i < 0 {
+			return "", false
+		}
+		locality = locality[:i]
+	}
+}
+
 // scaled answers weights by which each locality has its share, however many endpoints it has.
 func scaled(endpoints []*Endpoint, parts map[string][]*Endpoint, shares map[string]uint64) []uint32 {
 	out := make([]uint32, len(endpoints))
@@ -136,10 +152,11 @@ func scaled(endpoints []*Endpoint, parts map[string][]*Endpoint, shares map[stri
 	exact := make([]float64, len(endpoints))
 	for i, e := range endpoints {
 		m, sum := e.Model(), 0.0
-		for _, o := range parts[m.Locality] {
+		l, _ := shareOf(m.Locality, shares)
+		for _, o := range parts[l] {
 			sum += float64(max(o.Model().Weight, 1))
 		}
-		exact[i] = float64(shares[m.Locality]) * float64(max(m.Weight, 1)) / sum
+		exact[i] = float64(shares[l]) * float64(max(m.Weight, 1)) / sum
 		most = max(most, exact[i])
 	}
 	for i, x := range exact {
@@ -150,7 +167,7 @@ func scaled(endpoints []*Endpoint, parts map[string][]*Endpoint, shares map[stri
 
 // newGroup makes a group; weights nil: the endpoints' own.
 func newGroup(endpoints []*Endpoint, weights []uint32, b *model.Balancing) *group {
-	g := &group{endpoints: endpoints}
+	g := &group{endpoints: endpoints, turns: &atomic.Uint64{}}
 	labels := make([]string, len(endpoints))
 	own := weights == nil
 	for i, e := range endpoints {

@@ -134,13 +134,13 @@ func (c *Cluster) among(g *group, ch *Choice, want class, warm bool) *Endpoint {
 	case b.Policy == model.Maglev && g.table != nil && ch.Hashed:
 		i = g.table.Pick(ch.Hash, may)
 	case b.Policy == model.LeastUtilized && g.reported != nil:
-		if i = c.utilized(g, ch.Now, b.Utilization, may); i < 0 {
+		if i = g.utilized(ch.Now, b.Utilization, may); i < 0 {
 			i = g.wheel.Random(ch.Random, may)
 		}
 	case b.SlowStart.Window > 0:
-		i = c.gently(g, ch, b, may)
+		i = g.gently(ch, b, may)
 	default:
-		i = c.plainly(g, ch, b, may)
+		i = g.plainly(ch, b, may)
 	}
 	if i < 0 {
 		return nil
@@ -149,10 +149,10 @@ func (c *Cluster) among(g *group, ch *Choice, want class, warm bool) *Endpoint {
 }
 
 // plainly picks by the policies that do not hash.
-func (c *Cluster) plainly(g *group, ch *Choice, b *model.Balancing, may func(int) bool) int {
+func (g *group) plainly(ch *Choice, b *model.Balancing, may func(int) bool) int {
 	switch {
 	case b.Policy == model.RoundRobin && g.rotation != nil:
-		return g.rotation.Pick(c.turns.Add(1), may)
+		return g.rotation.Pick(g.turns.Add(1), may)
 	case b.Policy == model.LeastRequest:
 		return g.wheel.Least(ch.Random, b.ChoiceCount, func(i int) (int64, bool) { return g.endpoints[i].inflight.Load(), may(i) })
 	case b.Policy == model.PeakEWMA:
@@ -172,10 +172,10 @@ const patience = 64
 
 // gently is plainly with those that are new held back (model.SlowStart): one that has a part f of its weight is passed by in
 // 1-f of the cases, so that others are drawn in its place in proportion to what they have.
-func (c *Cluster) gently(g *group, ch *Choice, b *model.Balancing, may func(int) bool) int {
+func (g *group) gently(ch *Choice, b *model.Balancing, may func(int) bool) int {
 	most, some := g.warming(ch.Now, &b.SlowStart)
 	if !some {
-		return c.plainly(g, ch, b, may)
+		return g.plainly(ch, b, may)
 	}
 	rnd, left := ch.Random, patience
 	lucky := func(i int) bool {
@@ -188,5 +188,5 @@ func (c *Cluster) gently(g *group, ch *Choice, b *model.Balancing, may func(int)
 		rnd = rnd*6364136223846793005 + 1442695040888963407 // Knuth's; its high bits are good enough to thin out
 		return float64(rnd>>11)/(1<<53) < g.endpoints[i].warm(ch.Now, &b.SlowStart, most)
 	}
-	return c.plainly(g, ch, b, lucky)
+	return g.plainly(ch, b, lucky)
 }

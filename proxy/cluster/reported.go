@@ -62,12 +62,12 @@ func newReported(n int) *reported {
 }
 
 // utilized picks by the weights, after making them anew if that is due. One loop does it while the others go on.
-func (c *Cluster) utilized(g *group, now time.Duration, u model.Utilization, may func(int) bool) int {
+func (g *group) utilized(now time.Duration, u model.Utilization, may func(int) bool) int {
 	r := g.reported
 	u = balancer.Usage(u)
 	if made := r.made.Load(); int64(now)-made >= int64(u.Update) && r.made.CompareAndSwap(made, int64(now)) {
 		balancer.Turns(len(g.endpoints), func(i int) float64 { return g.endpoints[i].usage.current(now, &u) },
 			func(i int, turn uint32) { r.turns[i].Store(turn) })
 	}
-	return balancer.Stride(len(g.endpoints), func() uint64 { return c.turns.Add(1) }, func(i int) uint32 { return r.turns[i].Load() }, may)
+	return balancer.Stride(len(g.endpoints), func() uint64 { return g.turns.Add(1) }, func(i int) uint32 { return r.turns[i].Load() }, may)
 }

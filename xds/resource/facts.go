@@ -312,6 +312,7 @@ var enums = map[reflect.Type]uint64{
 	reflect.TypeFor[model.DNSFamily]():       uint64(model.DNSAll),
 	reflect.TypeFor[model.LocalityMode]():    uint64(model.LocalityWeighted),
 	reflect.TypeFor[model.LBPolicy]():        uint64(model.LeastUtilized),
+	reflect.TypeFor[model.SubsetFallback]():  uint64(model.SubsetDefault),
 	reflect.TypeFor[model.UpstreamVersion](): uint64(model.UpstreamDownstream),
 	reflect.TypeFor[model.Priority]():        uint64(model.PriorityHigh),
 	reflect.TypeFor[model.HealthCheckKind](): uint64(model.CheckGRPC),
@@ -365,4 +366,3 @@ func validRegex(path, expr string) error {
 	}
 	return nil
 }
-

@@ -33,7 +33,7 @@ var (
 var last = map[reflect.Type]uint64{
 	reflect.TypeFor[model.Protocol](): 7, reflect.TypeFor[model.PathKind](): 2, reflect.TypeFor[model.FieldMatchKind](): 5, reflect.TypeFor[model.FilterKind](): 1,
 	reflect.TypeFor[model.HashKind](): 3, reflect.TypeFor[model.PathChangeKind](): 3, reflect.TypeFor[model.Class](): 2, reflect.TypeFor[model.RateKeyKind](): 5,
-	reflect.TypeFor[model.Discovery](): 4, reflect.TypeFor[model.DNSFamily](): 4, reflect.TypeFor[model.LocalityMode](): 2, reflect.TypeFor[model.LBPolicy](): 6,
+	reflect.TypeFor[model.Discovery](): 4, reflect.TypeFor[model.DNSFamily](): 4, reflect.TypeFor[model.LocalityMode](): 2, reflect.TypeFor[model.LBPolicy](): 6, reflect.TypeFor[model.SubsetFallback](): 2,
 	reflect.TypeFor[model.UpstreamVersion](): 4, reflect.TypeFor[model.Priority](): 1, reflect.TypeFor[model.HealthCheckKind](): 2, reflect.TypeFor[model.Health](): 4,
 	reflect.TypeFor[model.TLSVersion](): 2, reflect.TypeFor[model.SANKind](): 4, reflect.TypeFor[model.StringMatchKind](): 4, reflect.TypeFor[model.RetryOn](): 255,
 }

@@ -2981,6 +2981,7 @@ type Cluster struct {
 	MaxDuration          int64                  `protobuf:"varint,19,opt,name=max_duration,json=maxDuration,proto3" json:"max_duration,omitempty"`
 	CloseOnHealthFailure bool                   `protobuf:"varint,20,opt,name=close_on_health_failure,json=closeOnHealthFailure,proto3" json:"close_on_health_failure,omitempty"`
 	Recovery             []byte                 `protobuf:"bytes,21,opt,name=recovery,proto3" json:"recovery,omitempty"` // wire form of recovery.Learned
+	Localities           []*LocalityWeight      `protobuf:"bytes,22,rep,name=localities,proto3" json:"localities,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -3162,6 +3163,13 @@ func (x *Cluster) GetRecovery() []byte {
 	return nil
 }
 
+func (x *Cluster) GetLocalities() []*LocalityWeight {
+	if x != nil {
+		return x.Localities
+	}
+	return nil
+}
+
 type Host struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3170,6 +3178,7 @@ type Host struct {
 	Priority      uint32                 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
 	Locality      string                 `protobuf:"bytes,5,opt,name=locality,proto3" json:"locality,omitempty"`
 	CheckPort     uint32                 `protobuf:"varint,6,opt,name=check_port,json=checkPort,proto3" json:"check_port,omitempty"`
+	Labels        []*Label               `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3244,6 +3253,13 @@ func (x *Host) GetCheckPort() uint32 {
 		return x.CheckPort
 	}
 	return 0
+}
+
+func (x *Host) GetLabels() []*Label {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 type DNSOptions struct {
@@ -5709,7 +5725,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
 	"\apending\x18\x02 \x01(\rR\apending\x12\x1a\n" +
 	"\brequests\x18\x03 \x01(\rR\brequests\x12\x18\n" +
-	"\aretries\x18\x04 \x01(\rR\aretries\"\xe4\x06\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\"\x9e\a\n" +
 	"\aCluster\x12&\n" +
 	"\x04name\x18\x01 \x01(\v2\x12.tulle.v1.PortNameR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12'\n" +
@@ -5734,7 +5750,10 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\fmax_requests\x18\x12 \x01(\rR\vmaxRequests\x12!\n" +
 	"\fmax_duration\x18\x13 \x01(\x03R\vmaxDuration\x125\n" +
 	"\x17close_on_health_failure\x18\x14 \x01(\bR\x14closeOnHealthFailure\x12\x1a\n" +
-	"\brecovery\x18\x15 \x01(\fR\brecovery\"\x9d\x01\n" +
+	"\brecovery\x18\x15 \x01(\fR\brecovery\x128\n" +
+	"\n" +
+	"localities\x18\x16 \x03(\v2\x18.tulle.v1.LocalityWeightR\n" +
+	"localities\"\xc6\x01\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
@@ -5742,7 +5761,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\bpriority\x18\x04 \x01(\rR\bpriority\x12\x1a\n" +
 	"\blocality\x18\x05 \x01(\tR\blocality\x12\x1d\n" +
 	"\n" +
-	"check_port\x18\x06 \x01(\rR\tcheckPort\"_\n" +
+	"check_port\x18\x06 \x01(\rR\tcheckPort\x12'\n" +
+	"\x06labels\x18\a \x03(\v2\x0f.tulle.v1.LabelR\x06labels\"_\n" +
 	"\n" +
 	"DNSOptions\x12\x18\n" +
 	"\arefresh\x18\x01 \x01(\x03R\arefresh\x12\x1f\n" +
@@ -6096,37 +6116,39 @@ var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	27, // 62: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
 	58, // 63: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
 	60, // 64: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
-	40, // 65: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
-	41, // 66: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
-	42, // 67: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
-	45, // 68: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
-	43, // 69: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
-	44, // 70: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
-	3,  // 71: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
-	46, // 72: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
-	48, // 73: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
-	49, // 74: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
-	51, // 75: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
-	52, // 76: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
-	55, // 77: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
-	53, // 78: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
-	54, // 79: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
-	54, // 80: tulle.v1.Secret.key:type_name -> tulle.v1.Material
-	54, // 81: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
-	54, // 82: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
-	52, // 83: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
-	56, // 84: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
-	52, // 85: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
-	57, // 86: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
-	59, // 87: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
-	12, // 88: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
-	62, // 89: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 90: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
-	91, // [91:91] is the sub-list for method output_type
-	91, // [91:91] is the sub-list for method input_type
-	91, // [91:91] is the sub-list for extension type_name
-	91, // [91:91] is the sub-list for extension extendee
-	0,  // [0:91] is the sub-list for field type_name
+	62, // 65: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 66: tulle.v1.Host.labels:type_name -> tulle.v1.Label
+	40, // 67: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
+	41, // 68: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
+	42, // 69: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
+	45, // 70: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
+	43, // 71: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
+	44, // 72: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
+	3,  // 73: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
+	46, // 74: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
+	48, // 75: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
+	49, // 76: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
+	51, // 77: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
+	52, // 78: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
+	55, // 79: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
+	53, // 80: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
+	54, // 81: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
+	54, // 82: tulle.v1.Secret.key:type_name -> tulle.v1.Material
+	54, // 83: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
+	54, // 84: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
+	52, // 85: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
+	56, // 86: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
+	52, // 87: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
+	57, // 88: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
+	59, // 89: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
+	12, // 90: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
+	62, // 91: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 92: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
+	93, // [93:93] is the sub-list for method output_type
+	93, // [93:93] is the sub-list for method input_type
+	93, // [93:93] is the sub-list for extension type_name
+	93, // [93:93] is the sub-list for extension extendee
+	0,  // [0:93] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_facts_proto_init() }
