@@ -45,7 +45,7 @@ func main() {
 	kinds := flag.String("kinds", "", "kinds of load, by a part of their names; all")
 	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
 	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
-	parts := flag.String("parts", "cost,latency,handshakes,memory,profile", "what to measure; also: soak")
+	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features", "what to measure; also: soak")
 	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long the soak takes")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
 	flag.DurationVar(&o.duration, "for", 2*time.Second, "how long each measurement takes")
@@ -120,7 +120,7 @@ func run(o options, install bool) error {
 	for _, part := range []struct {
 		name string
 		run  func(*results) error
-	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"soak", soak}} {
+	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"features", costOfFeatures}, {"soak", soak}} {
 		if !wanted(o.parts, part.name) {
 			continue
 		}

@@ -25,11 +25,15 @@ type results struct {
 	memory     []memoryRow
 	sidecar    [][2]footprint
 	stages     []stage
-	soaked     []footprint // each minute
+	soaked     []footprint          // each minute
+	features   map[string][]float64 // µs of CPU per request, "": none
 }
 
 // write writes RESULTS.md and the plots.
 func (r *results) write() error {
+	if r.features != nil && len(r.options.parts) == 1 {
+		return r.writeFeatures()
+	}
 	var b bytes.Buffer
 	r.head(&b)
 	r.goalTable(&b)
@@ -49,6 +53,9 @@ func (r *results) write() error {
 	}
 	if r.stages != nil {
 		r.stageTable(&b)
+	}
+	if r.features != nil {
+		r.featureTable(&b)
 	}
 	if r.soaked != nil {
 		fmt.Fprintf(&b, "\n## Memory under churn\n\nRequests on mTLS connections that stay, that are new for each request, and 500 that come and go.\n\n| minute | RssAnon MB | PSS MB |\n|---:|---:|---:|\n")

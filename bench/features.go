@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/bench/load"
+)
+
+// feature is one thing that can be switched on, as it is written in Envoy's bootstrap file. Requests take it on their way
+// and nothing comes of it: no limit is reached, nothing fails. What is measured is what it costs to have it.
+type feature struct {
+	name    string
+	route   string // beside match and route of the one route
+	action  string // in the route action
+	filter  string // among http_filters, before the router
+	cluster string // in the cluster
+}
+
+// featureGoal is how much each may add, in µs of CPU per request.
+const featureGoal = 0.5
+
+const typed = "type.googleapis.com/envoy.extensions.filters.http."
+
+var features = []feature{
+	{name: "header modification", route: `request_headers_to_add: [{header: {key: x-a, value: b}}], response_headers_to_add: [{header: {key: x-c, value: d}}]`},
+	{name: "path rewrite", action: `prefix_rewrite: /`},
+	{name: "regex rewrite", action: `regex_rewrite: {pattern: {regex: "^/a(.*)"}, substitution: "/b\\1"}`},
+	{name: "timeouts", action: `timeout: 30s, idle_timeout: 60s`},
+	{name: "retries, with a budget", action: `retry_policy: {retry_on: "5xx,reset", num_retries: 2, per_try_timeout: 10s}`,
+		cluster: `circuit_breakers: {thresholds: [{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000, retry_budget: {budget_percent: {value: 20}, min_retry_concurrency: 3}}]}`},
+	{name: "outlier ejection", cluster: `outlier_detection: {consecutive_5xx: 5, interval: 1s}`},
+	{name: "health checks", cluster: `health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 3, healthy_threshold: 1, tcp_health_check: {}}]`},
+	{name: "round robin with slow start", cluster: `load_balancing_policy: {policies: [{typed_extension_config: {name: rr, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin, slow_start_config: {slow_start_window: 10s}}}}]}`},
+	{name: "ring hash by header", action: `hash_policy: [{header: {header_name: host}}]`, cluster: `lb_policy: RING_HASH`},
+	{name: "weighted by utilization (ORCA)", cluster: `load_balancing_policy: {policies: [{typed_extension_config: {name: wrr, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin}}}]}`},
+	{name: "CORS", filter: `{name: envoy.filters.http.cors, typed_config: {"@type": ` + typed + `cors.v3.Cors}}`,
+		route: `typed_per_filter_config: {envoy.filters.http.cors: {"@type": ` + typed + `cors.v3.CorsPolicy, allow_origin_string_match: [{exact: "https://shop.example"}], allow_methods: "GET"}}`},
+	{name: "fault injection (0 %)", filter: `{name: envoy.filters.http.fault, typed_config: {"@type": ` + typed + `fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 0}}}}`},
+	{name: "local rate limit", filter: `{name: envoy.filters.http.local_ratelimit, typed_config: {"@type": ` + typed + `local_ratelimit.v3.LocalRateLimit, stat_prefix: l, token_bucket: {max_tokens: 10000000, tokens_per_fill: 10000000, fill_interval: 1s}, filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}}}`},
+	{name: "adaptive concurrency", filter: `{name: envoy.filters.http.adaptive_concurrency, typed_config: {"@type": ` + typed + `adaptive_concurrency.v3.AdaptiveConcurrency, gradient_controller_config: {sample_aggregate_percentile: {value: 90}, concurrency_limit_params: {concurrency_update_interval: 0.1s}, min_rtt_calc_params: {interval: 60s, request_count: 50}}}}`},
+	{name: "session persistence", filter: `{name: envoy.filters.http.stateful_session, typed_config: {"@type": ` + typed + `stateful_session.v3.StatefulSession, session_state: {name: envoy.http.stateful_session.header, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState, name: x-session}}}}`},
+	{name: "mirror of 0 % of the requests", action: `request_mirror_policies: [{cluster: back, runtime_fraction: {default_value: {numerator: 0}}}]`},
+}
+
+// file answers a bootstrap file with the feature switched on.
+func (f feature) file(text string) string {
+	const action, filters, static = "              - match: {prefix: /}\n                route: {cluster: back, timeout: 0s}\n", "          http_filters:\n", "    type: STATIC\n"
+	if f.route != "" {
+		text = strings.Replace(text, action, "              - {match: {prefix: /}, route: {cluster: back, timeout: 0s}, "+f.route+"}\n", 1)
+	}
+	if f.action != "" {
+		timeout := "timeout: 0s, "
+		if strings.Contains(f.action, "timeout: 30s") {
+			timeout = ""
+		}
+		text = strings.Replace(text, "route: {cluster: back, timeout: 0s}", "route: {cluster: back, "+timeout+f.action+"}", 1)
+	}
+	if f.filter != "" {
+		text = strings.Replace(text, filters, filters+"          - "+f.filter+"\n", 1)
+	}
+	if f.cluster != "" {
+		if i, j := strings.Index(text, "    circuit_breakers:"), strings.Index(text, "    load_assignment:"); strings.Contains(f.cluster, "circuit_breakers") && i >= 0 {
+			text = text[:i] + text[j:]
+		}
+		text = strings.Replace(text, static, static+"    "+f.cluster+"\n", 1)
+	}
+	return text
+}
+
+// costOfFeatures measures HTTP/1.1 through one plain proxy, with nothing and with each feature alone, in turn.
+func costOfFeatures(r *results) error {
+	o := r.options
+	r.features = map[string][]float64{}
+	for round := range o.rounds {
+		for _, f := range append([]feature{{}}, features...) {
+			s := subject{"Tulle", func(w *world, k load.Kind, t topology, backend string) (*running, error) {
+				front := freePort()
+				text, err := os.ReadFile(w.bootstrap("tulle", k, front, backend, false, false))
+				if err != nil {
+					return nil, err
+				}
+				pid, err := w.start(o.tulle, "proxy", "--bootstrap", w.file("feature.yaml", f.file(string(text))), "--concurrency", "2")
+				return &running{address: front, pids: []int{pid}}, err
+			}}
+			_, err := with(o, s, load.HTTP1, plain, func(_ *world, run *running) error {
+				p := plan(o, load.HTTP1, plain, run, 32)
+				if _, err := generate(run, p); err != nil { // warm
+					return err
+				}
+				before, err := cpu(run.pids)
+				if err != nil {
+					return err
+				}
+				done, err := generate(run, p)
+				if err != nil {
+					return err
+				}
+				after, err := cpu(run.pids)
+				if err != nil {
+					return err
+				}
+				each := (after - before).Seconds() * 1e6 / float64(done.Done)
+				r.features[f.name] = append(r.features[f.name], each)
+				fmt.Fprintf(os.Stderr, "round %d  feature %-34s %6.2f µs\n", round+1, f.name, each)
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+const featureHeading = "\n## What each feature adds\n"
+
+// featureTable says what each adds to the plain proxy of the same rounds.
+func (r *results) featureTable(b *bytes.Buffer) {
+	base := median(r.features[""])
+	fmt.Fprintf(b, "%s\nOne plain proxy, HTTP/1.1, 32 connections, each feature switched on alone; measured on %s, %d rounds of %s, medians. With none: %.2f µs of CPU per request.\nThe goal is at most %.1f µs more.\n\n| feature | CPU µs per request | more | |\n|---|---:|---:|---|\n",
+		featureHeading, r.begun.Format("2006-01-02"), r.options.rounds, r.options.duration, base, featureGoal)
+	for _, f := range features {
+		if v := r.features[f.name]; v != nil {
+			more := median(v) - base
+			verdict := "reached"
+			if more > featureGoal {
+				verdict = "**missed**"
+			}
+			fmt.Fprintf(b, "| %s | %.2f | %+.2f | %s |\n", f.name, median(v), more, verdict)
+		}
+	}
+}
+
+// writeFeatures puts the table into the RESULTS.md that is there: all else in it was measured in another run.
+func (r *results) writeFeatures() error {
+	file := filepath.Join(r.options.out, "RESULTS.md")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	r.featureTable(&b)
+	before, rest, found := strings.Cut(string(old), featureHeading)
+	if found {
+		if i := strings.Index(rest, "\n## "); i >= 0 {
+			b.WriteString(rest[i:])
+		}
+	}
+	return os.WriteFile(file, append([]byte(before), b.Bytes()...), 0o644)
+}
