@@ -34,17 +34,31 @@ type Retry struct {
 	// AnyMethod: requests of any method may be sent again though they may have been acted on. The user has said that
 	// acting twice does no harm.
 	AnyMethod bool
-	// RetryAfter is honoured up to this; 0: it is not looked at.
+	// RetryAfter is honoured up to this: at least so long is waited, and a response that asks for more goes to the client.
+	// 0: it is not looked at.
 	RetryAfter time.Duration
+	// AfterFields are the response fields that say it, the first that does counts; empty: retry-after.
+	AfterFields []AfterField
 	// OtherHosts: endpoints that have failed this request are not picked again while there are others.
 	OtherHosts bool
 }
 
+// AfterField is a response field that says when to come again.
+type AfterField struct {
+	Name string // lower case
+	Unix bool   // its value is a time, in seconds since 1970, and not how many seconds to wait
+}
+
 // Budget bounds how much retries may add to what a cluster is sent, in this proxy and, by what the proxies behind it say
-// about their own, along a whole chain of services.
+// about their own, along a whole chain of services. Its zero value is the mesh's own: 20 percent, and 10 at least. Attempts
+// that have reached nobody (no connection, or a server that is about to end) are not counted.
 type Budget struct {
-	Percent uint32 // of the requests; 0: no budget
-	Least   uint32 // retries under way that are allowed whatever Percent says
+	Percent uint32 // of the requests of the last ten seconds
+	Least   uint32 // retries in ten seconds that are allowed whatever Percent says
+	// UnderWay: Percent is of the requests that are under way or wait for a connection, and Least of the retries that are;
+	// those that reached nobody count, and no other bound of retries holds (Envoy's retry_budget).
+	UnderWay bool
+	Off      bool // there is no budget
 }
 
 // Hedge sends a second attempt before the first has answered; the first response head wins and the other attempt is

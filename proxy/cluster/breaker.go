@@ -28,8 +28,9 @@ func (b Bound) String() string {
 // (Envoy's circuit breakers). What it counts outlives changes of the settings; its limits are those of the settings in
 // force. Everything that was taken must be given back once. Safe for concurrent use; nothing locks or allocates.
 type Breaker struct {
-	cluster  *Cluster
+	cluster  *Cluster // nil: own has the limits
 	priority model.Priority
+	own      atomic.Pointer[model.Breakers]
 	counts   [bounds]count
 }
 
@@ -55,8 +56,10 @@ func (c *Cluster) Breaker(p model.Priority) *Breaker {
 }
 
 // Take counts one more, unless that is more than the settings allow: then it answers false.
-func (b *Breaker) Take(what Bound) bool {
-	n, most := &b.counts[what], b.most(what)
+func (b *Breaker) Take(what Bound) bool { return b.take(what, b.mostOr(what, 0)) }
+
+func (b *Breaker) take(what Bound, most int64) bool {
+	n := &b.counts[what]
 	for {
 		now := n.now.Load()
 		if now >= most {
@@ -81,12 +84,18 @@ func (b *Breaker) Now(what Bound) int64 { return b.counts[what].now.Load() }
 // Refused answers how often Take has answered false.
 func (b *Breaker) Refused(what Bound) uint64 { return b.counts[what].refused.Load() }
 
-// most is what the settings in force allow; what they do not bound has no bound here.
-func (b *Breaker) most(what Bound) int64 {
-	m := &b.cluster.model.Load().Breakers[b.priority]
-	limit := [bounds]uint32{m.Connections, m.Pending, m.Requests, m.Retries}[what]
+// mostOr is what the settings in force allow; of what they do not bound it is other, and 0 is no bound.
+func (b *Breaker) mostOr(what Bound, other int64) int64 {
+	m := b.own.Load()
+	if b.cluster != nil {
+		m = &b.cluster.model.Load().Breakers[b.priority]
+	}
+	limit := int64([bounds]uint32{m.Connections, m.Pending, m.Requests, m.Retries}[what])
+	if limit == 0 {
+		limit = other
+	}
 	if limit == 0 {
 		return math.MaxInt64
 	}
-	return int64(limit)
+	return limit
 }

@@ -27,6 +27,7 @@ type Cluster struct {
 	half  atomic.Int32 // endpoints that wait for a request that decides about them (probe.go)
 
 	breakers *[model.PriorityHigh + 1]Breaker // apart from what is only read: all loops write them
+	attempts *attempts                        // likewise
 
 	originals atomic.Pointer[originals] // nil: endpoints do not come from what downstreams wanted
 
@@ -56,7 +57,7 @@ func New(m *model.Cluster) *Cluster {
 	c.model.Store(m)
 	c.set.Store(&set{whole: &view{}})
 	c.set.Load().whole.plan.Store(&plan{})
-	c.breakers = newBreakers(c)
+	c.breakers, c.attempts = newBreakers(c), &attempts{}
 	c.setOriginal(m)
 	c.recovery.share(m.Recovery)
 	return c

@@ -1,38 +1,95 @@
 package exchange
 
 import (
+	"time"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
+
+// try is one attempt. The exchange's current one is embedded in it. Others run beside it only while a request is hedged
+// (hedge.go); whichever something happens to becomes the current one first, so that the rest of the exchange knows one.
+type try struct {
+	x       *Exchange
+	ep      *cluster.Endpoint
+	stream  upstream.Stream
+	wait    pool.Waiter
+	target  pool.Target
+	timer   loop.Timer    // Timeouts.Attempt
+	since   time.Duration // loop time when it began
+	nth     int           // which attempt it is, from 1; 0: none is under way
+	sent    int           // bytes of the request's body that the stream has taken
+	endSent bool          // the stream has all of the request
+	probe   bool          // it decides about ep, which is ejected
+	stale   bool          // the connection had served others, and nothing of a response has come: the server may have been closing it
+	counted bool          // by the breakers: as a request,
+	again   bool          // as a further attempt,
+	pending bool          // by the route's as one that waits for a connection
+	beside  *try          // the next of Exchange.rivals, or of those that are not used
+}
+
+// ready prepares a new try for its first use.
+func (t *try) ready() {
+	t.wait.Owner, t.timer.Expired = (*waiting)(t), t.timedOut
+}
+
+// clear forgets what the try was for. It is over.
+func (t *try) clear() {
+	t.nth, t.sent, t.endSent, t.stale, t.beside = 0, 0, false, false, nil
+}
 
 // attempt tries once: an endpoint is picked and a connection to it asked for. It goes on in open, at once or when
 // the connection stands.
 func (x *Exchange) attempt() {
 	from, why := x.pick()
 	if why != failure.None {
-		x.answer(why)
+		x.unpicked(why)
 		return
 	}
 	x.remember(from)
-	if x.route != nil && x.route.Timeouts.Attempt > 0 {
-		x.w.cfg.Loop.Arm(&x.attemptTimer, x.route.Timeouts.Attempt)
+	l := x.w.cfg.Loop
+	if x.route != nil {
+		if x.route.Timeouts.Attempt > 0 {
+			l.Arm(&x.timer, x.route.Timeouts.Attempt)
+		}
+		if x.route.Hedge != nil {
+			x.armHedge()
+		}
 	}
 	timeout := x.origin.ConnectTimeout
 	if x.cluster != nil {
 		timeout = x.cluster.ConnectTimeout()
 	}
-	x.wait.Careful = !x.replayable()
-	c, f := x.w.cfg.Pool.Get(&x.target, timeout, &x.wait)
+	t := x.try
+	t.wait.Careful = !x.replayable()
+	c, f := x.w.cfg.Pool.Get(&t.target, timeout, &t.wait)
 	switch {
 	case f != nil:
 		x.attemptFailed(f.Reason)
 	case c != nil:
 		x.open(c, true)
+	case x.bound != nil && t.wait.Waiting():
+		if t.pending = x.bound.Take(cluster.Pending); !t.pending {
+			x.attemptFailed(failure.Overflow)
+		}
+	}
+}
+
+// unpicked ends an attempt for which there is no endpoint.
+func (x *Exchange) unpicked(why failure.Reason) {
+	x.uncount(x.try)
+	switch {
+	case x.rivals != nil:
+		x.drop(why, false)
+	case x.fallBack(why):
+	default:
+		x.answer(why)
 	}
 }
 
@@ -48,12 +105,15 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		return 1, failure.None
 	}
 	now := x.w.cfg.Loop.Now()
-	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Excluded: x.tried[:x.ntried], Subset: x.subset()}
+	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Subset: x.subset()}
+	if x.elsewhere() {
+		choice.Excluded = x.tried[:x.ntried]
+	}
 	if m := x.cluster.Model(); m.Discovery == model.DiscoveryOriginal {
 		choice.Wanted = x.original(m)
 	}
 	ep, from, why := x.choose(&choice)
-	if ep == nil && from > 0 && !x.unreachable() {
+	if ep == nil && from > 0 && !x.unreachable() && x.rivals == nil && len(choice.Excluded) > 0 {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
 		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
 		ep, from, why = x.cluster.Choose(&choice)
@@ -64,8 +124,11 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		}
 		return from, why
 	}
-	x.ep, x.picked, x.probe = ep, now, choice.Probe
+	x.ep, x.probe = ep, choice.Probe
 	ep.Begin()
+	if x.ntried == len(x.tried) {
+		x.ntried = copy(x.tried[:], x.tried[1:])
+	}
 	x.tried[x.ntried] = ep
 	x.ntried++
 	x.target = x.targetOf(ep)
@@ -82,23 +145,30 @@ func (x *Exchange) unreachable() bool {
 	return false
 }
 
-// remember notes the attempt in the record.
+// remember notes the attempt in the record, and the request in what its cluster counts.
 func (x *Exchange) remember(from int) {
+	now := x.w.cfg.Loop.Now()
 	if x.count < record.MaxAttempts {
 		a := &x.rec.Attempts[x.count]
-		*a = record.Attempt{Workload: x.target.Workload, Address: x.target.Address, From: from, Start: x.w.cfg.Loop.Now()}
+		*a = record.Attempt{Workload: x.target.Workload, Address: x.target.Address, From: from, Start: now}
+	}
+	if x.cluster != nil && x.count == x.spared {
+		x.cluster.First(now, true)
 	}
 	x.count++
-	x.rec.NAttempts = x.count
+	x.outOf = from
+	x.since, x.nth, x.rec.NAttempts = now, x.count, x.count
 }
 
-// waiting is Exchange as the pool sees it.
-type waiting Exchange
+// waiting is a try as the pool sees it.
+type waiting try
 
 // Connected implements the owner of a pool.Waiter.
-func (t *waiting) Connected(c upstream.Conn) {
-	x := (*Exchange)(t)
+func (w *waiting) Connected(c upstream.Conn) {
+	t := (*try)(w)
+	x := t.x
 	x.busy++
+	x.prefer(t)
 	if x.ep != nil {
 		x.ep.Connected()
 	}
@@ -107,9 +177,11 @@ func (t *waiting) Connected(c upstream.Conn) {
 }
 
 // Unconnected implements the owner of a pool.Waiter.
-func (t *waiting) Unconnected(f *failure.Failure) {
-	x := (*Exchange)(t)
+func (w *waiting) Unconnected(f *failure.Failure) {
+	t := (*try)(w)
+	x := t.x
 	x.busy++
+	x.prefer(t)
 	if x.ep != nil {
 		x.ep.ConnectFailed(x.w.cfg.Loop.Now())
 	}
@@ -120,28 +192,19 @@ func (t *waiting) Unconnected(f *failure.Failure) {
 // open sends the request's head on c and as much of its body as is here. stood says that c was waiting for a request, even
 // if it has had none yet: its server may be closing it.
 func (x *Exchange) open(c upstream.Conn, stood bool) {
-	if b := x.breaker; b != nil {
-		if !b.Take(cluster.Requests) {
-			if stood {
-				x.w.cfg.Pool.Unused(&x.target, c)
-			}
-			x.attemptFailed(failure.Overflow)
-			return
-		}
-		x.counted = true
+	if !x.countRequest() {
+		x.unopened(c, stood, failure.Overflow)
+		return
 	}
 	x.adapt(c)
 	end := x.ended && len(x.body) == 0 && !x.hasTrailers && !x.upgrade
-	s, err := c.Open(&x.head, end, (*receiver)(x))
+	s, err := c.Open(&x.head, end, (*receiver)(x.try))
 	if err != nil {
 		reason := failure.RefusedStream
 		if f, ok := err.(*failure.Failure); ok {
 			reason = f.Reason
 		}
-		if stood {
-			x.w.cfg.Pool.Unused(&x.target, c)
-		}
-		x.attemptFailed(reason)
+		x.unopened(c, stood, reason)
 		return
 	}
 	if x.ep != nil {
@@ -152,9 +215,100 @@ func (x *Exchange) open(c upstream.Conn, stood bool) {
 	x.pump()
 }
 
-// attemptFailed ends the attempt and makes another if that is safe and there is one left.
+// unopened ends an attempt that has not taken its connection, which others may use now: a rival, perhaps.
+func (x *Exchange) unopened(c upstream.Conn, stood bool, reason failure.Reason) {
+	t := x.try
+	if stood {
+		x.w.cfg.Pool.Unused(&t.target, c)
+	}
+	x.prefer(t)
+	x.attemptFailed(reason)
+}
+
+// countRequest counts the attempt among the requests that the breakers bound; false: there is no room.
+func (x *Exchange) countRequest() bool {
+	if x.pending {
+		x.pending = false
+		x.bound.Give(cluster.Pending)
+	}
+	if x.breaker != nil && !x.breaker.Take(cluster.Requests) {
+		return false
+	}
+	if x.bound != nil && !x.bound.Take(cluster.Requests) {
+		if x.breaker != nil {
+			x.breaker.Give(cluster.Requests)
+		}
+		return false
+	}
+	x.counted = x.breaker != nil || x.bound != nil
+	return true
+}
+
+// uncount gives back what a try has counted of the bounds.
+func (x *Exchange) uncount(t *try) {
+	if t.pending {
+		x.bound.Give(cluster.Pending)
+	}
+	if t.counted {
+		if x.breaker != nil {
+			x.breaker.Give(cluster.Requests)
+		}
+		if x.bound != nil {
+			x.bound.Give(cluster.Requests)
+		}
+	}
+	if t.again && x.breaker != nil {
+		x.breaker.Give(cluster.Retries)
+	}
+	t.pending, t.counted, t.again = false, false, false
+}
+
+// endTry lets go of what a try holds. waste says that its response is not wanted though it was complete enough.
+func (x *Exchange) endTry(t *try, reason failure.Reason, waste bool) {
+	x.w.cfg.Pool.Leave(&t.wait)
+	x.w.cfg.Loop.Disarm(&t.timer)
+	x.uncount(t) // before the connection is free: who waits for it begins inside Done
+	if s := t.stream; s != nil {
+		t.stream = nil
+		if waste {
+			s.Discard()
+		} else {
+			s.Done()
+		}
+	}
+	if t.ep != nil {
+		if !waste {
+			x.missed(t, reason)
+		}
+		t.unprobed()
+		t.ep.End()
+		t.ep = nil
+	}
+	if n := t.nth - 1; n >= 0 && n < record.MaxAttempts && x.rec.Attempts[n].End == 0 {
+		x.rec.Attempts[n].Reason, x.rec.Attempts[n].End = reason.Label(), x.w.cfg.Loop.Now()
+	}
+}
+
+// endAttempt lets go of what all attempts hold, and of the one that was to follow.
+func (x *Exchange) endAttempt(reason failure.Reason) {
+	if x.resting || x.pause.Armed() {
+		x.resting = false
+		x.w.cfg.Loop.Disarm(&x.pause)
+	}
+	if x.rivals != nil {
+		x.w.cfg.Pool.Leave(&x.wait)
+		x.endRivals(reason)
+	}
+	x.endTry(x.try, reason, false)
+}
+
+// attemptFailed ends the current attempt and makes another if that is safe and there is one left.
 func (x *Exchange) attemptFailed(reason failure.Reason) {
-	x.endAttempt(reason)
+	if x.rivals != nil && !x.expired() {
+		x.drop(reason, false)
+		return
+	}
+	x.endTry(x.try, reason, false)
 	x.reason = reason
 	if x.expired() {
 		x.fail(failure.Deadline)
@@ -163,86 +317,22 @@ func (x *Exchange) attemptFailed(reason failure.Reason) {
 	if x.dropped == 0 {
 		x.sent, x.endSent = 0, false // the next stream begins at the beginning
 	}
-	if x.mayRetry(reason) && x.takeRetry() {
-		x.attempt()
-		return
+	if x.mayRetry(reason) {
+		if wait, ok := x.waitFor(nil, reason); ok && x.takeRetry(reason) {
+			x.later(wait)
+			return
+		}
 	}
-	x.fail(reason)
-}
-
-// mayRetry reports whether the request may be sent again: nothing of the response has gone out, all of the
-// request is still here, and the upstream has not acted on it or acting twice does no harm (RFC 9110 section
-// 9.2.2).
-func (x *Exchange) mayRetry(reason failure.Reason) bool {
-	switch {
-	case x.begun || x.shadow.on || x.dropped > 0 || x.count >= x.w.cfg.Attempts:
-		return false
-	case x.cluster == nil && (x.unreachable() || x.count >= programAttempts):
-		return false // there is one program; the caller's proxy knows other ones
-	case reason.Untouched():
-		return true
-	case x.origin.HTTP != nil && !x.stale:
-		return false // a foreign route says so itself when it wants more
-	}
-	return reason.Retryable() && idempotent(x.rec.Method)
-}
-
-// replayable reports whether the request can be sent again although the upstream may have acted on it, as far as that is
-// known before it is sent.
-func (x *Exchange) replayable() bool {
-	if !idempotent(x.rec.Method) {
-		return false
-	}
-	return x.ended || x.head.ContentLength >= 0 && x.head.ContentLength <= int64(x.w.cfg.Replay)
-}
-
-// programAttempts is how many attempts the program beside us gets: a second one because it may have closed an idle
-// connection just when the request was sent on it. More would multiply with those of the caller's proxy.
-const programAttempts = 2
-
-// takeRetry counts another attempt, if the cluster may have one.
-func (x *Exchange) takeRetry() bool {
-	if x.breaker == nil {
-		return true
-	}
-	x.again = x.breaker.Take(cluster.Retries)
-	return x.again
-}
-
-// uncount gives back what the attempt has counted of the cluster's bounds.
-func (x *Exchange) uncount() {
-	if x.counted {
-		x.breaker.Give(cluster.Requests)
-		x.counted = false
-	}
-	if x.again {
-		x.breaker.Give(cluster.Retries)
-		x.again = false
+	if !x.fallBack(reason) {
+		x.fail(reason)
 	}
 }
 
-// endAttempt lets go of what the attempt holds.
-func (x *Exchange) endAttempt(reason failure.Reason) {
-	x.w.cfg.Pool.Leave(&x.wait)
-	x.w.cfg.Loop.Disarm(&x.attemptTimer)
-	x.uncount() // before the connection is free: who waits for it begins inside Done
-	if s := x.stream; s != nil {
-		x.stream = nil
-		s.Done()
-	}
-	if x.ep != nil {
-		x.missed(reason)
-		x.unprobed()
-		x.ep.End()
-		x.ep = nil
-	}
-	if n := x.count - 1; n >= 0 && n < record.MaxAttempts && x.rec.Attempts[n].End == 0 {
-		x.rec.Attempts[n].Reason, x.rec.Attempts[n].End = reason.Label(), x.w.cfg.Loop.Now()
-	}
-}
-
-func (x *Exchange) attemptTimeout() {
+// timedOut is called when the attempt's own time is over.
+func (t *try) timedOut() {
+	x := t.x
 	x.busy++
+	x.prefer(t)
 	x.attemptFailed(failure.AttemptTimeout)
 	x.leave()
 }

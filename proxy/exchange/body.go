@@ -71,6 +71,9 @@ func (x *Exchange) Trailers(h *message.Head) {
 
 // forget drops what the current stream has taken; the request cannot be sent again then.
 func (x *Exchange) forget() {
+	if x.rivals != nil {
+		x.settleOn()
+	}
 	if x.sent == 0 {
 		return
 	}
@@ -88,6 +91,11 @@ func (x *Exchange) shut() bool { return x.upgrade && !x.tunnel }
 
 // pump gives the stream what it takes of the request.
 func (x *Exchange) pump() {
+	for t := x.rivals; t != nil; t = t.beside {
+		if t.stream != nil && !t.endSent {
+			x.feed(t)
+		}
+	}
 	if x.stream == nil || x.shut() {
 		return
 	}
@@ -95,22 +103,9 @@ func (x *Exchange) pump() {
 		x.settle()
 		return
 	}
-	for x.sent < len(x.body) {
-		n := x.stream.Data(x.body[x.sent:], x.ended && !x.hasTrailers)
-		x.sent += n
-		if n == 0 {
-			x.credit()
-			return
-		}
-		x.endSent = x.sent == len(x.body) && x.ended && !x.hasTrailers
-	}
-	if x.ended && !x.endSent {
-		x.endSent = true
-		if x.hasTrailers {
-			x.stream.Trailers(&x.trailers)
-		} else {
-			x.stream.Data(nil, true)
-		}
+	if !x.feed(x.try) {
+		x.credit()
+		return
 	}
 	x.credit()
 	if x.begun || x.shadow.on {
@@ -119,9 +114,34 @@ func (x *Exchange) pump() {
 	x.settle()
 }
 
+// feed gives one stream what it takes of the request, and reports whether that was all there is.
+func (x *Exchange) feed(t *try) bool {
+	for t.sent < len(x.body) {
+		n := t.stream.Data(x.body[t.sent:], x.ended && !x.hasTrailers)
+		t.sent += n
+		if n == 0 {
+			return false
+		}
+		t.endSent = t.sent == len(x.body) && x.ended && !x.hasTrailers
+	}
+	if x.ended && !t.endSent {
+		t.endSent = true
+		if x.hasTrailers {
+			t.stream.Trailers(&x.trailers)
+		} else {
+			t.stream.Data(nil, true)
+		}
+	}
+	return true
+}
+
 // credit tells the client what has been passed on.
 func (x *Exchange) credit() {
-	if n := x.dropped + int64(x.sent) - x.credited; n > 0 {
+	sent := x.sent
+	for t := x.rivals; t != nil; t = t.beside {
+		sent = max(sent, t.sent)
+	}
+	if n := x.dropped + int64(sent) - x.credited; n > 0 {
 		x.credited += n
 		x.client.Consumed(int(n))
 	}

@@ -16,6 +16,7 @@ import (
 type clocks struct {
 	late     failure.Reason // what requestTimer means
 	until    time.Duration  // loop time at which a tunnel ends; 0: never
+	ends     time.Duration  // loop time at which requestTimer ends what is no tunnel; 0: never
 	idle     time.Duration  // nothing may be still for longer; 0: no bound
 	complete time.Duration  // loop time by which all of the request must be here; 0: no bound
 	stirred  time.Duration  // loop time when something moved last
@@ -40,6 +41,7 @@ func (x *Exchange) limitTime() {
 		x.limitStream(c, t)
 	}
 	if x.late != failure.None {
+		x.ends = x.until
 		l.Arm(&x.requestTimer, max(x.until-x.rec.Start, 0))
 	}
 	x.until = 0

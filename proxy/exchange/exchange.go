@@ -13,6 +13,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
@@ -69,6 +70,8 @@ type Config struct {
 	Seed     uint64   // of the loop's pseudo-random choices
 	// Attempts is how many attempts one exchange may make at most; default 5.
 	Attempts int
+	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.
+	Routes *cluster.RouteBreakers
 	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
 	Replay int
 }

@@ -218,12 +218,3 @@ func method(b []byte) string {
 	}
 	return string(b)
 }
-
-// idempotent reports whether a request of this method may be sent twice (RFC 9110 section 9.2.2).
-func idempotent(method string) bool {
-	switch method {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
-}

@@ -15,52 +15,52 @@ func (x *Exchange) responded(status int) {
 	}
 	x.ep.Answered(status)
 	now := x.w.cfg.Loop.Now()
-	x.ep.Took(now, now-x.picked, status >= 500 || status == 429)
-	x.probed(status < 500)
+	x.ep.Took(now, now-x.since, status >= 500 || status == 429)
+	x.try.probed(status < 500)
 	if status >= 502 && status <= 504 {
 		x.ep.Failed(x.w.cfg.Loop)
 	} else {
-		x.ep.Succeeded(x.w.cfg.Loop, x.picked)
+		x.ep.Succeeded(x.w.cfg.Loop, x.since)
 	}
 }
 
 // probed tells the endpoint how the attempt went that decides about it.
-func (x *Exchange) probed(well bool) {
-	if x.probe {
-		x.probe = false
-		x.ep.Probed(well)
+func (t *try) probed(well bool) {
+	if t.probe {
+		t.probe = false
+		t.ep.Probed(well)
 	}
 }
 
 // unprobed tells it that the attempt has ended and nothing was learned.
-func (x *Exchange) unprobed() {
-	if x.probe {
-		x.probe = false
-		x.ep.Unprobed()
+func (t *try) unprobed() {
+	if t.probe {
+		t.probe = false
+		t.ep.Unprobed()
 	}
 }
 
 // failed tells the endpoint that it has not answered, and late: that it took too long.
-func (x *Exchange) failed(late bool) {
-	x.ep.Missed(late)
+func (x *Exchange) failed(t *try, late bool) {
+	t.ep.Missed(late)
 	now := x.w.cfg.Loop.Now()
-	x.ep.Took(now, now-x.picked, true)
-	x.ep.Failed(x.w.cfg.Loop)
-	x.probed(false)
+	t.ep.Took(now, now-t.since, true)
+	t.ep.Failed(x.w.cfg.Loop)
+	t.probed(false)
 }
 
-// missed tells the endpoint why its attempt ended, if that is the endpoint's doing.
-func (x *Exchange) missed(reason failure.Reason) {
+// missed tells the endpoint why an attempt ended, if that is the endpoint's doing.
+func (x *Exchange) missed(t *try, reason failure.Reason) {
 	switch reason {
 	case failure.ConnectFailed, failure.ConnectTimeout, failure.TLSFailed, failure.PeerIdentity, failure.UpstreamProtocol:
-		x.failed(false)
+		x.failed(t, false)
 	case failure.UpstreamReset, failure.RefusedStream:
-		if !x.stale { // else the server was closing an idle connection, which is its right
-			x.failed(false)
+		if !t.stale { // else the server was closing an idle connection, which is its right
+			x.failed(t, false)
 		}
 	case failure.AttemptTimeout, failure.RequestTimeout, failure.Deadline:
 		if !x.begun {
-			x.failed(true)
+			x.failed(t, true)
 		}
 	}
 }

@@ -10,9 +10,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/filter"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
-	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/router"
-	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
 // Exchange is described in the package comment. Its methods are called by the downstream's stream, on the loop.
@@ -48,10 +46,10 @@ type Exchange struct {
 	shadow shadow
 	result
 
-	wait         pool.Waiter
-	target       pool.Target
+	*try         // the current attempt
+	first        try
+	pause        loop.Timer // before the next one
 	requestTimer loop.Timer
-	attemptTimer loop.Timer
 	quietTimer   loop.Timer
 	faultTimer   loop.Timer
 	copies       []*Exchange // mirrors of this request that get its body; nil: one that is over
@@ -67,8 +65,6 @@ type request struct {
 	upgrade     bool            // Upgrade or CONNECT: what would be the body goes through only after the switch
 	ended       bool            // all of it is here
 	hasTrailers bool
-	endSent     bool  // the current stream has all of it
-	sent        int   // bytes of body that the current stream has taken
 	dropped     int64 // bytes before body, gone: the request cannot be sent again
 	credited    int64 // bytes that the client was given credit for
 }
@@ -87,20 +83,19 @@ type attempts struct {
 	route   *router.Route
 	backend *model.Backend
 	cluster *cluster.Cluster
-	ep      *cluster.Endpoint
-	stream  upstream.Stream
 	tried   [maxAttempts]*cluster.Endpoint
 	ntried  int
 	count   int
-	stale   bool   // the connection had served others, and nothing of a response has come: the server may have been closing it
-	hash    uint64 // what the route's hash keys come to, for policies that hash (hash.go)
-	hashed  bool   // there was something to hash; otherwise the pick is at random
-	breaker *cluster.Breaker
-	counted bool // by the breaker: as a request,
-	again   bool // as a further attempt
-
-	picked time.Duration // loop time at which ep was
-	probe  bool          // this attempt decides about ep, which is ejected
+	spared  int // of count: those that were made before the fallback took over
+	fallen  bool
+	resting bool             // pause is the wait before the next attempt; else before a second at the same time
+	outOf   int              // how many endpoints the last pick was from
+	rivals  *try             // attempts beside the current one
+	dead    *try             // those that are over
+	hash    uint64           // what the route's hash keys come to, for policies that hash (hash.go)
+	hashed  bool             // there was something to hash; otherwise the pick is at random
+	breaker *cluster.Breaker // of the cluster
+	bound   *cluster.Breaker // of the route
 }
 
 // result is how it ends.
@@ -232,6 +227,9 @@ func (x *Exchange) towards(r *router.Route, name model.PortName, unknown failure
 		return unknown
 	}
 	x.breaker = x.cluster.Breaker(r.Priority)
+	if r.Breakers != nil {
+		x.bound = x.w.boundOf(r)
+	}
 	x.rewrite(r)
 	return failure.None
 }

@@ -5,12 +5,13 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/message"
 )
 
-// receiver is Exchange as the upstream's stream sees it.
-type receiver Exchange
+// receiver is a try as the upstream's stream sees it.
+type receiver try
 
 // Head implements upstream.Receiver.
-func (t *receiver) Head(h *message.Head, end bool) {
-	x := (*Exchange)(t)
+func (r *receiver) Head(h *message.Head, end bool) {
+	t := (*try)(r)
+	x := t.x
 	if x.finished {
 		return
 	}
@@ -19,10 +20,12 @@ func (t *receiver) Head(h *message.Head, end bool) {
 	h.Close = false
 	x.stir()
 	if h.Status < 200 && h.Status != 101 {
-		x.stale = false
-		x.client.Head(h, false)
+		if t.stale = false; x.rivals == nil {
+			x.client.Head(h, false)
+		}
 		return
 	}
+	x.prefer(t)
 	x.stripResponse(h)
 	if x.againElsewhere(h) {
 		return
@@ -30,37 +33,18 @@ func (t *receiver) Head(h *message.Head, end bool) {
 	x.begin(h, end)
 }
 
-// againElsewhere makes another attempt when the proxy in front of the endpoint, and not the program, has
-// answered, and that makes sense: its program does not accept, or it is about to end. Otherwise the reason it gave
-// becomes ours.
-func (x *Exchange) againElsewhere(h *message.Head) bool {
-	x.reason = failure.None
-	if x.cluster == nil {
-		return false
-	}
-	label := h.Get(fieldReason)
-	if label == nil {
-		return false
-	}
-	reason, known := failure.ParseReason(string(label))
-	if !known {
-		return false
-	}
-	x.reason = reason
-	if x.unreachable() || reason == failure.Draining {
-		x.ep.ConnectFailed(x.w.cfg.Loop.Now())
-	}
-	if !x.mayRetry(reason) {
-		return false
-	}
-	x.attemptFailed(reason)
-	return true
+// tunnelling reports whether a response accepts to switch protocols.
+func (x *Exchange) tunnelling(h *message.Head) bool {
+	return x.upgrade && (h.Status == 101 || h.Status/100 == 2 && x.rec.Method == "CONNECT")
 }
 
 // begin sends the response's final head on. From here on nothing is tried again.
 func (x *Exchange) begin(h *message.Head, end bool) {
-	x.w.cfg.Loop.Disarm(&x.attemptTimer)
-	tunnel := x.upgrade && (h.Status == 101 || h.Status/100 == 2 && x.rec.Method == "CONNECT")
+	x.w.cfg.Loop.Disarm(&x.timer)
+	if x.route != nil && x.route.Hedge != nil {
+		x.won()
+	}
+	tunnel := x.tunnelling(h)
 	if why := x.switched(h, tunnel); why != failure.None {
 		x.fail(why)
 		return
@@ -116,8 +100,8 @@ func (x *Exchange) declined(h *message.Head) {
 }
 
 // Data implements upstream.Receiver.
-func (t *receiver) Data(p []byte, end bool) {
-	x := (*Exchange)(t)
+func (r *receiver) Data(p []byte, end bool) {
+	x := (*try)(r).x
 	if x.finished {
 		return
 	}
@@ -151,8 +135,8 @@ func (x *Exchange) passed(n int) {
 }
 
 // Trailers implements upstream.Receiver.
-func (t *receiver) Trailers(h *message.Head) {
-	x := (*Exchange)(t)
+func (r *receiver) Trailers(h *message.Head) {
+	x := (*try)(r).x
 	if x.finished {
 		return
 	}
@@ -173,12 +157,13 @@ func (t *receiver) Trailers(h *message.Head) {
 }
 
 // Failed implements upstream.Receiver.
-func (t *receiver) Failed(reason failure.Reason, cause error) {
-	x := (*Exchange)(t)
+func (r *receiver) Failed(reason failure.Reason, cause error) {
+	x := (*try)(r).x
 	if x.finished {
 		return
 	}
 	x.busy++
+	x.prefer((*try)(r))
 	if x.over { // only the rest of the request was lost
 		x.endSent = true
 		x.endAttempt(failure.None)
@@ -190,8 +175,8 @@ func (t *receiver) Failed(reason failure.Reason, cause error) {
 }
 
 // Writable implements upstream.Receiver.
-func (t *receiver) Writable() {
-	x := (*Exchange)(t)
+func (r *receiver) Writable() {
+	x := (*try)(r).x
 	if x.finished {
 		return
 	}

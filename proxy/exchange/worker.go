@@ -2,13 +2,16 @@ package exchange
 
 import (
 	"math/rand/v2"
+	"strconv"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/router"
 )
 
-// maxAttempts bounds Config.Attempts, so that what an exchange has tried fits into it.
+// maxAttempts bounds Config.Attempts, and how many endpoints an exchange remembers to have tried.
 const maxAttempts = 8
 
 // Worker is what all exchanges of one loop share. It belongs to its loop.
@@ -22,8 +25,10 @@ type Worker struct {
 	named   model.PortName // the cluster that a request field has named last
 	said    saidAddress    // likewise an address
 	entry   observe.Entry  // of the access log, reused
-	served  int            // of them, those that other proxies sent
-	dated   int64          // second that today is of
+	tries   *try           // not used
+	bounds  map[*router.Route]*cluster.Breaker
+	served  int   // of them, those that other proxies sent
+	dated   int64 // second that today is of
 	today   []byte
 }
 
@@ -35,6 +40,9 @@ func NewWorker(cfg Config) *Worker {
 	cfg.Attempts = min(cfg.Attempts, maxAttempts)
 	if cfg.Replay <= 0 {
 		cfg.Replay = 64 << 10
+	}
+	if cfg.Routes == nil {
+		cfg.Routes = &cluster.RouteBreakers{}
 	}
 	return &Worker{cfg: cfg, random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
 }
@@ -61,9 +69,11 @@ func (w *Worker) get() *Exchange {
 	x := w.free
 	if x == nil {
 		x = &Exchange{w: w}
-		x.wait.Owner = (*waiting)(x)
+		x.try = &x.first
+		x.first.x = x
+		x.first.ready()
 		x.requestTimer.Expired = x.requestTimeout
-		x.attemptTimer.Expired = x.attemptTimeout
+		x.pause.Expired = x.paused
 		x.quietTimer.Expired = x.quiet
 		x.faultTimer.Expired = x.faultExpired
 		return x
@@ -87,6 +97,7 @@ func (w *Worker) put(x *Exchange) {
 	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
 	x.handshake, x.heard, x.closed = handshake{}, false, false
+	w.reclaim(x)
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""
 	x.notes, x.cookies = reusable(x.notes), reusable(x.cookies)
 	if cap(x.arena) > maxArena {
@@ -95,6 +106,29 @@ func (w *Worker) put(x *Exchange) {
 	x.next = w.free
 	w.free = x
 }
+
+// boundOf answers what counts the requests of a route, on all loops. Who is asked first finds it by its name.
+func (w *Worker) boundOf(r *router.Route) *cluster.Breaker {
+	if b := w.bounds[r]; b != nil {
+		return b
+	}
+	if len(w.bounds) >= maxBounds { // most are of tables that are no more
+		clear(w.bounds)
+	}
+	if w.bounds == nil {
+		w.bounds = map[*router.Route]*cluster.Breaker{}
+	}
+	host := ""
+	if r.Host != nil {
+		host = r.Host.Name
+	}
+	b := w.cfg.Routes.Of(host+"\x00"+r.Name+"\x00"+strconv.Itoa(r.Rule), r.Breakers)
+	w.bounds[r] = b
+	return b
+}
+
+// maxBounds is how many routes with bounds a worker finds without asking.
+const maxBounds = 4096
 
 // reusable answers the memory of b, empty, if it is worth keeping.
 func reusable(b []byte) []byte {

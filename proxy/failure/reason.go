@@ -48,6 +48,9 @@ const (
 	Shed                     // the workload has as much to do as it can
 	FaultInjected            // the route makes some requests fail
 	MirrorBehind             // the copy of a request took its body too slowly
+	RetriedStatus            // the status of a response for which the route asks to try again; of an attempt
+	Outrun                   // another attempt of the same request has answered first; of an attempt
+	CallerGone               // the request that this one was made for has ended without waiting for it
 	reasonCount
 )
 

@@ -112,6 +112,12 @@ var table = [reasonCount]entry{
 		log: "a fault was injected on purpose", hint: "the route has fault injection: take it out of the route when the experiment is over"},
 	MirrorBehind: {label: "mirror_behind", side: Upstream, status: 503, grpc: grpcUnavailable,
 		log: "the copy of a request took its body too slowly and was given up", hint: "only the copy is lost, the request went on: make the mirror's service faster, or mirror a smaller share"},
+	RetriedStatus: {label: "retried_status", side: Upstream, status: 503, grpc: grpcUnavailable,
+		log: "the upstream answered with a status for which the route tries again, and then there was nobody left to try", hint: "`tulle endpoints SERVICE`: see the workload's own log for what it answered"},
+	Outrun: {label: "outrun", side: Us, status: 503, grpc: grpcCanceled,
+		log: "another attempt of the same request was answered first", hint: "nothing to do: the request was hedged; raise `hedging.after` if that happens to many"},
+	CallerGone: {label: "caller_gone", side: Downstream, status: 499, grpc: grpcCanceled,
+		log: "the request that this one was made for has ended without waiting for it", hint: "compare the timeout of the first caller with the time that the chain of services takes; `tulle explain` shows both"},
 	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
 }

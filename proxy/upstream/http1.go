@@ -189,6 +189,7 @@ func (u *HTTP1) Data(p []byte) int {
 			break
 		}
 	}
+	u.tidy()
 	return used
 }
 

@@ -26,6 +26,7 @@ type HTTP2 struct {
 	heard, asked     bool // since the last Probe: the peer has said something; a ping waits for its answer
 	cause            error
 	stalled          []*stream2 // wait for the connection's output to drain
+	wasted           []*stream2 // nobody wants their responses; for one Feed
 
 	most            int           // streams at a time, 0: as many as the peer allows
 	every, patience time.Duration // of PINGs, 0: none; and of what has to come within
@@ -238,6 +239,7 @@ func (u *HTTP2) Data(p []byte) int {
 	u.h2.Tick(u.c.Loop().Now())
 	u.feeding, u.heard, u.told = true, true, true
 	n, err := u.h2.Feed(p)
+	u.tidy()
 	u.feeding = false
 	u.flush()
 	if err != nil {

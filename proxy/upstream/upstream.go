@@ -45,6 +45,9 @@ type Stream interface {
 	// Done gives the stream up. It is called exactly once, also after Failed; what was incomplete is reset.
 	// Nothing is called on the receiver afterwards.
 	Done()
+	// Discard is Done, from inside Receiver.Head, for a response that nobody wants: what of it is here already is read, so that
+	// nothing has to be reset.
+	Discard()
 }
 
 // Receiver is told about the response. Head is called once for every 1xx and once for the final head; 101, and

@@ -60,7 +60,7 @@ func TestErrors(t *testing.T) {
 		{"port_value: 10000", "port_value: 70000", "f.yaml:4: static_resources.listeners[0].address.socket_address.port_value: 70000 is not a port"},
 		{"port_value: 10000", "port_value: many", "f.yaml:4: invalid value for uint32"},
 		{"name: back\n", "name: back\n    name: again\n", `f.yaml:24: "name" is there already, on line 23`},
-		{"timeout: 0s", "timeout: 0s, retry_policy: {}", "f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.retry_policy: is not run"},
+		{"timeout: 0s", "timeout: 0s, retry_policy: {per_try_idle_timeout: 1s}", "f.yaml:17: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.retry_policy.per_try_idle_timeout: is not run"},
 		{"  clusters:", "   clusters:", "f.yaml:"},
 		{"  listeners:\n", "  listeners:\n  - {name: first, address: {socket_address: {address: 127.0.0.1, port_value: 10000}}, filter_chains: [{filters: [{name: t, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: back}}]}]}\n",
 			"f.yaml:5: static_resources.listeners[1].address: 127.0.0.1:10000 is an address of listener first"},

@@ -255,12 +255,13 @@ func upstreamCommon(path string, m *corev3.HttpProtocolOptions, c *model.Cluster
 	})
 }
 
-// clusterBreakers reads the bounds by priority; the first threshold of a priority counts, as in Envoy. Of retries there is a
-// bound only where the file has one: Envoy's default is for its retry policies, which are not run, while an attempt that
-// the upstream certainly has not seen is made again by itself.
+// clusterBreakers reads the bounds by priority; the first threshold of a priority counts, as in Envoy. Envoy's default of
+// max_retries holds for what a retry_policy asks for only: an attempt that the upstream certainly has not seen is made again
+// by itself.
 func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error {
 	usual := model.Breakers{Connections: 1024, Pending: 1024, Requests: 1024}
 	c.Breakers = [2]model.Breakers{usual, usual}
+	c.Budget.Off = true
 	path = join(path, "circuit_breakers")
 	var seen [2]bool
 	for i, t := range m.GetCircuitBreakers().GetThresholds() {
@@ -280,6 +281,9 @@ func clusterBreakers(path string, m *clusterv3.Cluster, c *model.Cluster) error 
 			continue
 		}
 		seen[p] = true
+		if err := retryBudget(join(at(join(path, "thresholds"), i), "retry_budget"), t.GetRetryBudget(), c); err != nil {
+			return err
+		}
 		c.Breakers[p] = model.Breakers{Connections: numberOr(t.GetMaxConnections(), 1024), Pending: numberOr(t.GetMaxPendingRequests(), 1024),
 			Requests: numberOr(t.GetMaxRequests(), 1024), Retries: t.GetMaxRetries().GetValue()}
 	}

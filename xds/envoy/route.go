@@ -78,6 +78,9 @@ func routesOf(path string, vh *routev3.VirtualHost, above perRoute) (out []model
 	for k, m := range vh.GetRoutes() {
 		p := at(join(path, "routes"), k)
 		r, err := decodeRoute(p, m, vh.GetName(), k)
+		if err == nil && m.GetRoute() != nil {
+			err = attempts(join(p, "route"), m.GetRoute(), vh, path, &r)
+		}
 		if err != nil {
 			return nil, err
 		}

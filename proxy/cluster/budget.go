@@ -1,0 +1,183 @@
+package cluster
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/retry"
+)
+
+// A Budget remembers budgetSlots times budgetSlot.
+const (
+	budgetSlot  = time.Second
+	budgetSlots = 10
+)
+
+// Budget counts what a cluster was sent in the last ten seconds and says how much of it may be sent again (model.Budget,
+// package retry). It outlives changes of the settings. Safe for concurrent use; nothing locks or allocates. When a slot
+// begins anew, counts of another loop in the same instant may be lost.
+type Budget struct {
+	slots   [budgetSlots]slot
+	refused atomic.Uint64
+	again   atomic.Uint64
+}
+
+type slot struct {
+	number atomic.Int64  // of the slot since the clock's origin, plus 1; 0: never used
+	sums   atomic.Uint64 // requests in the upper half, attempts in the lower
+	extra  atomic.Int64
+}
+
+const oneRequest = 1 << 32
+
+// at answers the slot of loop time now, made empty if it was of an earlier time.
+func (b *Budget) at(now time.Duration) *slot {
+	n := int64(now/budgetSlot) + 1
+	s := &b.slots[n%budgetSlots]
+	if was := s.number.Load(); was < n && s.number.CompareAndSwap(was, n) {
+		s.sums.Store(0)
+		s.extra.Store(0)
+	}
+	return s
+}
+
+// First counts a request and its first attempt; earns is false for one that is itself an attempt of a request that was
+// counted before, further up: it earns no attempts.
+func (b *Budget) First(now time.Duration, earns bool) {
+	n := uint64(1)
+	if earns {
+		n += oneRequest
+	}
+	b.at(now).sums.Add(n)
+}
+
+// Below counts what an attempt has come to below this hop, in thousandths (field tulle-spent).
+func (b *Budget) Below(now time.Duration, spent int64) {
+	if spent > retry.One {
+		b.at(now).extra.Add(spent - retry.One)
+	}
+}
+
+// Sums answers what was counted in the last ten seconds.
+func (b *Budget) Sums(now time.Duration) (out retry.Sums) {
+	last := int64(now/budgetSlot) + 1
+	for i := range b.slots {
+		s := &b.slots[i]
+		if n := s.number.Load(); n == 0 || n <= last-budgetSlots {
+			continue
+		}
+		v := s.sums.Load()
+		out.Requests += int64(v / oneRequest)
+		out.Attempts += int64(v % oneRequest)
+		out.Extra += s.extra.Load()
+	}
+	return out
+}
+
+// Refused answers how many attempts were not allowed; Again how many were made.
+func (b *Budget) Refused() uint64 { return b.refused.Load() }
+
+// Again answers how many further attempts the cluster was sent.
+func (b *Budget) Again() uint64 { return b.again.Load() }
+
+// attempts is what all loops count of a cluster's attempts.
+type attempts struct {
+	budget Budget
+	times  atomic.Pointer[Times] // nil: nobody wants to know
+}
+
+// Budget answers what counts the cluster's attempts.
+func (c *Cluster) Budget() *Budget { return &c.attempts.budget }
+
+// First counts a request that is sent to the cluster, where its settings want that known.
+func (c *Cluster) First(now time.Duration, earns bool) {
+	if m := &c.model.Load().Budget; !m.Off && !m.UnderWay {
+		c.attempts.budget.First(now, earns)
+	}
+}
+
+// MayRepeat counts a further attempt if the settings allow it. free says that the one before has reached nobody. bound is
+// what the number of further attempts under way is bounded by where the settings have no bound of their own; 0: nothing.
+// held reports whether b, which may be nil, has counted it among Retries: Give has to follow.
+func (c *Cluster) MayRepeat(now time.Duration, b *Breaker, free bool, bound int64) (may, held bool) {
+	m := c.model.Load().Budget
+	switch {
+	case m.UnderWay && b != nil:
+		most := max(int64(m.Least), int64(m.Percent)*(b.Now(Requests)+b.Now(Pending))/100)
+		may = b.take(Retries, most)
+		held = may
+	case b != nil && !b.take(Retries, b.mostOr(Retries, bound)):
+	case m.Off || m.UnderWay || free:
+		may, held = true, b != nil
+	default:
+		may, held = c.attempts.budget.allow(now, m, b)
+	}
+	if may {
+		c.attempts.budget.again.Add(1)
+	} else {
+		c.attempts.budget.refused.Add(1)
+	}
+	return may, held
+}
+
+// allow counts a further attempt if what was counted so far leaves room for it; otherwise b gets back what it has counted.
+func (b *Budget) allow(now time.Duration, m model.Budget, br *Breaker) (may, held bool) {
+	if retry.Allows(retry.Filled(m), b.Sums(now)) {
+		b.at(now).sums.Add(1)
+		return true, br != nil
+	}
+	if br != nil {
+		br.Give(Retries)
+	}
+	return false, false
+}
+
+// Amplification answers how many attempts at the end of the chain one request to the cluster has come to, in thousandths.
+func (c *Cluster) Amplification(now time.Duration) int64 {
+	m := c.model.Load().Budget
+	if m.Off || m.UnderWay {
+		return retry.One
+	}
+	return retry.Amplification(retry.Filled(m), c.attempts.budget.Sums(now))
+}
+
+// Spent is what the proxy of a workload tells its callers: how many attempts a request causes below it, at most, in the
+// cluster where that is the most, over the last five to ten seconds. Safe for concurrent use; its zero value is ready.
+type Spent struct {
+	now, before atomic.Uint64 // number of the period in the upper half, thousandths in the lower
+}
+
+const spentPeriod = 5 * time.Second
+
+// Note says what a cluster's amplification is at loop time now.
+func (s *Spent) Note(now time.Duration, thousandths int64) {
+	period := uint64(now/spentPeriod) + 1
+	v := period<<32 | uint64(min(max(thousandths, retry.One), 1<<31))
+	for {
+		was := s.now.Load()
+		switch {
+		case was>>32 > period || was>>32 == period && was >= v:
+			return
+		case was>>32 == period:
+			if s.now.CompareAndSwap(was, v) {
+				return
+			}
+		case s.now.CompareAndSwap(was, v):
+			s.before.Store(was)
+			return
+		}
+	}
+}
+
+// Now answers what to tell, in thousandths; retry.One: nothing.
+func (s *Spent) Now(now time.Duration) int64 {
+	period := uint64(now/spentPeriod) + 1
+	out := uint64(retry.One)
+	for _, v := range [...]uint64{s.now.Load(), s.before.Load()} {
+		if v>>32+1 >= period {
+			out = max(out, v&(1<<32-1))
+		}
+	}
+	return int64(out)
+}

@@ -1,0 +1,56 @@
+package retry
+
+import "github.com/tulle-mesh/tulle/model"
+
+// Budget of a cluster for which nobody has said anything: a fifth of its requests, and a few where there are few.
+const (
+	DefaultPercent = 20
+	DefaultLeast   = 10
+)
+
+// One is an attempt that causes no further ones, in thousandths.
+const One = 1000
+
+// Sums is what a cluster was sent in a window of time.
+type Sums struct {
+	Requests int64 // that were not attempts of one that has been counted already
+	Attempts int64
+	// Extra is how many attempts, in thousandths, were made below this hop beyond one for each attempt of its own.
+	Extra int64
+}
+
+// Cost answers how many attempts all of it came to at the end of the chain, in thousandths.
+func (s Sums) Cost() int64 { return One*s.Attempts + s.Extra }
+
+// Each answers what one attempt has come to on the average, in thousandths, rounded up; at least One.
+func (s Sums) Each() int64 {
+	if s.Attempts == 0 {
+		return One
+	}
+	return max((s.Cost()+s.Attempts-1)/s.Attempts, One)
+}
+
+// Filled answers b with the defaults of what it does not say.
+func Filled(b model.Budget) model.Budget {
+	if b == (model.Budget{}) {
+		b.Percent, b.Least = DefaultPercent, DefaultLeast
+	}
+	return b
+}
+
+// Allows reports whether one more attempt keeps what all attempts come to at the end of the chain within b's share of
+// the requests, or within the few that are allowed whatever that share is. So who has nobody behind him that tries again
+// may use all of it, and who has, what they have left: the product over a chain stays what b says.
+func Allows(b model.Budget, s Sums) bool {
+	most := max((100+int64(b.Percent))*One/100*s.Requests, One*(s.Requests+int64(b.Least)))
+	return s.Cost()+s.Each() <= most
+}
+
+// Amplification answers how many attempts, in thousandths and rounded up, one request has come to; at least One. Where there
+// have been so few requests that Least decides, that says nothing yet, and the answer is One.
+func Amplification(b model.Budget, s Sums) int64 {
+	if s.Requests*int64(b.Percent) <= 100*int64(b.Least) {
+		return One
+	}
+	return max((s.Cost()+s.Requests-1)/s.Requests, One)
+}
