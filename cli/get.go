@@ -96,23 +96,68 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			}
 			return []any{s.Name, sorted(selector), strings.Join(ports, ",")}
 		}
-	case "HTTPRoute":
+	case "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute":
 		return []any{"NAME", "SERVICE", "RULES", "ACCEPTED", "RESOLVED", "PROGRAMMED"}, func(o v1alpha1.Object) []any {
-			r := o.(*v1alpha1.HTTPRoute)
 			var parents []string
-			for _, p := range r.Spec.ParentRefs {
-				parents = append(parents, string(p.Name))
+			for _, p := range v1alpha1.Parents(o) {
+				name := string(p.Name)
+				if p.Namespace != nil && string(*p.Namespace) != o.GetNamespace() {
+					name += "." + string(*p.Namespace)
+				}
+				parents = append(parents, name)
 			}
-			return []any{r.Name, strings.Join(parents, ","), len(r.Spec.Rules), condition(r, "Accepted"), condition(r, "ResolvedRefs"), condition(r, "Programmed")}
+			return []any{o.GetName(), strings.Join(parents, ","), len(v1alpha1.Rules(o)), condition(o, "Accepted"), condition(o, "ResolvedRefs"), condition(o, "Programmed")}
+		}
+	case "ReferenceGrant":
+		return []any{"NAME", "FROM", "TO"}, func(o v1alpha1.Object) []any {
+			g := o.(*v1alpha1.ReferenceGrant)
+			var from, to []string
+			for _, f := range g.Spec.From {
+				from = append(from, string(f.Kind)+"."+string(f.Namespace))
+			}
+			for _, t := range g.Spec.To {
+				name := "every Service"
+				if t.Name != nil {
+					name = string(*t.Name)
+				}
+				to = append(to, name)
+			}
+			return []any{g.Name, strings.Join(from, ","), strings.Join(to, ",")}
+		}
+	case "FaultInjection":
+		return []any{"NAME", "DELAY", "ABORT", "BANDWIDTH"}, func(o v1alpha1.Object) []any {
+			s := o.(*v1alpha1.FaultInjection).Spec
+			share := func(f v1alpha1.FaultShare) string {
+				return fmt.Sprintf("%g%%", float64(v1alpha1.Share(f.Percent, f.Fraction))/10000)
+			}
+			delay, abort, rate := "", "", ""
+			if d := s.Delay; d != nil {
+				delay = string(d.Duration) + " of " + share(d.FaultShare)
+			}
+			if a := s.Abort; a != nil {
+				abort = "reset of " + share(a.FaultShare)
+				if a.HTTPStatus != nil {
+					abort = fmt.Sprintf("%d of %s", *a.HTTPStatus, share(a.FaultShare))
+				}
+			}
+			if b := s.Bandwidth; b != nil {
+				rate = fmt.Sprintf("%d B/s of %s", b.BytesPerSecond, share(b.FaultShare))
+			}
+			return []any{o.GetName(), delay, abort, rate}
+		}
+	case "DirectResponse":
+		return []any{"NAME", "STATUS", "BODY"}, func(o v1alpha1.Object) []any {
+			d := o.(*v1alpha1.DirectResponse)
+			return []any{d.Name, d.Spec.Status, fmt.Sprintf("%d bytes", len(d.Spec.Body))}
 		}
 	}
 	return []any{"NAME"}, func(o v1alpha1.Object) []any { return []any{o.GetName()} }
 }
 
 // condition answers True when a condition holds for every parent, else the reason of one for which it does not.
-func condition(r *v1alpha1.HTTPRoute, name string) string {
+func condition(r v1alpha1.Object, name string) string {
 	text := ""
-	for _, p := range r.Status.Parents {
+	for _, p := range v1alpha1.GetRouteStatus(r) {
 		for _, c := range p.Conditions {
 			switch {
 			case c.Type != name:

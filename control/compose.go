@@ -114,8 +114,8 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 	api := httpapi.New(httpapi.Config{
 		Store: p.store, Registry: reg, Tokens: tokens, Admin: admin, Log: p.log, Now: time.Now, Info: p.info(),
 		RouteTable: func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
-		RouteStatus: func(r *v1alpha1.HTTPRoute) []v1alpha1.RouteParentStatus {
-			return status.HTTPRoute(compiler(), out, r, time.Now())
+		RouteStatus: func(r v1alpha1.Object) []v1alpha1.RouteParentStatus {
+			return status.Route(compiler(), out, r, time.Now())
 		},
 		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {
 			return seen.Edges(window, time.Now()), nil

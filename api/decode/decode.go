@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -163,6 +164,7 @@ func (r *reader) document(node *yaml.Node) (Document, bool) {
 	}
 	value, _ := plain(node).(map[string]any)
 	delete(value, "status") // see walk.structure
+	value["apiVersion"] = kind.APIVersion
 	text, err := json.Marshal(value)
 	if err == nil {
 		err = json.Unmarshal(text, d.Object)
@@ -197,7 +199,7 @@ func (r *reader) kind(node *yaml.Node) (v1alpha1.Kind, bool) {
 	for _, k := range v1alpha1.Kinds() {
 		switch {
 		case k.Name != kn.Value:
-		case k.APIVersion != vn.Value:
+		case k.APIVersion != vn.Value && !slices.Contains(k.Older, vn.Value):
 			r.fail(vn.Line, k.Name+"/"+nameOf(node), "apiVersion", "%q is not known for a %s: write %s", vn.Value, k.Name, k.APIVersion)
 			return v1alpha1.Kind{}, false
 		default:

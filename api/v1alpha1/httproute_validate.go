@@ -8,170 +8,113 @@ import (
 	"time"
 )
 
-// Bounds of the HTTPRoute schema (Gateway API v1.6).
+// httpFilters are the filters of an HTTPRoute's rule, headerFilters those of its backends.
 const (
-	maxParents      = 32
-	maxRules        = 16
-	maxMatches      = 64
-	maxAllMatches   = 128
-	maxFields       = 16 // headers, query parameters, filters, backends
-	maxPath         = 1024
-	maxHeaderValue  = 4096
-	maxQueryValue   = 1024
-	maxBackendShare = 1_000_000
+	headerFilters = "RequestHeaderModifier ResponseHeaderModifier"
+	httpFilters   = headerFilters + " RequestRedirect URLRewrite RequestMirror CORS ExtensionRef"
 )
 
-// defaultHTTPRoute writes out the schema's defaults.
-func defaultHTTPRoute(r *HTTPRoute) {
-	if r.Spec.Rules == nil {
-		r.Spec.Rules = []HTTPRouteRule{{}}
-	}
-	for i := range r.Spec.Rules {
-		rule := &r.Spec.Rules[i]
-		if rule.Matches == nil {
-			rule.Matches = []HTTPRouteMatch{{}}
-		}
-		for j := range rule.Matches {
-			defaultMatch(&rule.Matches[j])
-		}
-		for j := range rule.BackendRefs {
-			b := &rule.BackendRefs[j]
-			b.Group, b.Kind, b.Weight = or(b.Group, ""), or(b.Kind, "Service"), or(b.Weight, 1)
-		}
-	}
-}
-
-func defaultMatch(m *HTTPRouteMatch) {
-	m.Path = or(m.Path, HTTPPathMatch{})
-	m.Path.Type, m.Path.Value = or(m.Path.Type, PathMatchPathPrefix), or(m.Path.Value, "/")
-	for k := range m.Headers {
-		m.Headers[k].Type = or(m.Headers[k].Type, HeaderMatchExact)
-	}
-	for k := range m.QueryParams {
-		m.QueryParams[k].Type = or(m.QueryParams[k].Type, QueryParamMatchExact)
-	}
-}
-
-// or answers p, or a pointer to v when p is nil.
-func or[T any](p *T, v T) *T {
-	if p == nil {
-		return &v
-	}
-	return p
-}
-
 func (c *check) httpRoute(r *HTTPRoute) {
-	c.parents(r)
-	if len(r.Spec.Hostnames) > 0 {
-		c.fail("spec.hostnames", "have no meaning on a route of a Service, which is selected by its address: remove them, or match the header Host")
-	}
-	if n := len(r.Spec.Rules); n < 1 || n > maxRules {
-		c.fail("spec.rules", "has %d rules: write 1 to %d", n, maxRules)
-	}
-	all, names := 0, map[string]bool{}
+	c.parents(&r.Spec.CommonRouteSpec, r.Namespace)
+	c.hostnames(len(r.Spec.Hostnames))
+	c.ruleCount(len(r.Spec.Rules), maxRules)
+	c.ruleNames(r)
+	all := 0
 	for i := range r.Spec.Rules {
-		rule, at := &r.Spec.Rules[i], fmt.Sprintf("spec.rules[%d]", i)
-		all += len(rule.Matches)
-		if rule.Name != nil {
-			if !subdomain(string(*rule.Name)) || names[string(*rule.Name)] {
-				c.fail(at+".name", "%q is not a name or is used twice", *rule.Name)
-			}
-			names[string(*rule.Name)] = true
-		}
-		c.rule(at, r.Namespace, rule)
+		all += len(r.Spec.Rules[i].Matches)
+		c.rule(fmt.Sprintf("spec.rules[%d]", i), &r.Spec.Rules[i])
 	}
 	if all > maxAllMatches {
 		c.fail("spec.rules", "have %d matches together: at most %d", all, maxAllMatches)
 	}
 }
 
-func (c *check) parents(r *HTTPRoute) {
-	if r.Spec.UseDefaultGateways != "" {
-		c.fail("spec.useDefaultGateways", "is not supported: name the Service in parentRefs")
-	}
-	if n := len(r.Spec.ParentRefs); n < 1 || n > maxParents {
-		c.fail("spec.parentRefs", `has %d entries: name 1 to %d Services, such as {group: "", kind: Service, name: cart}`, n, maxParents)
-	}
-	type parent struct {
-		name string
-		port int32
-	}
-	seen := map[parent]bool{}
-	for i, p := range r.Spec.ParentRefs {
-		at := fmt.Sprintf("spec.parentRefs[%d]", i)
-		switch {
-		case p.Kind == nil || *p.Kind != "Service":
-			c.fail(at+".kind", "is %q: only routes of a Service are run, write {group: \"\", kind: Service}", value(p.Kind, "Gateway"))
-		case p.Group == nil || *p.Group != "":
-			c.fail(at+".group", `is %q: a Service is of the group "", write group: ""`, value(p.Group, GatewayGroup))
-		}
-		if p.Namespace != nil && string(*p.Namespace) != r.Namespace {
-			c.fail(at+".namespace", "is %q and the route is in %q: put the route beside its Service", *p.Namespace, r.Namespace)
-		}
-		if p.SectionName != nil {
-			c.fail(at+".sectionName", "is not supported on a Service: write port")
-		}
-		if !label(string(p.Name)) {
-			c.fail(at+".name", "%q is not the name of a Service", p.Name)
-		}
-		if p.Port != nil && (*p.Port < 1 || *p.Port > 65535) {
-			c.fail(at+".port", "%d is not a port: write 1 to 65535", *p.Port)
-		}
-		key := parent{string(p.Name), int32(value(p.Port, 0))}
-		if seen[key] {
-			c.fail(at, "Service %s is named twice", p.Name)
-		}
-		seen[key] = true
-		if key.port != 0 && seen[parent{key.name, 0}] {
-			c.fail(at+".port", "Service %s is named with and without a port: give each a port, or none", p.Name)
-		}
-	}
-}
-
-func (c *check) rule(at, namespace string, r *HTTPRouteRule) {
+func (c *check) rule(at string, r *HTTPRouteRule) {
 	if len(r.Matches) > maxMatches {
 		c.fail(at+".matches", "has %d matches: at most %d", len(r.Matches), maxMatches)
 	}
 	for j := range r.Matches {
 		c.match(fmt.Sprintf("%s.matches[%d]", at, j), &r.Matches[j])
 	}
-	c.filters(at+".filters", r.Filters)
-	if len(r.BackendRefs) > maxFields {
-		c.fail(at+".backendRefs", "has %d entries: at most %d", len(r.BackendRefs), maxFields)
-	}
-	for j := range r.BackendRefs {
-		c.backend(fmt.Sprintf("%s.backendRefs[%d]", at, j), namespace, &r.BackendRefs[j])
-	}
-	if r.Retry != nil {
-		c.fail(at+".retry", "is not supported yet: remove it")
-	}
-	if r.SessionPersistence != nil {
-		c.fail(at+".sessionPersistence", "is not supported yet: remove it")
-	}
+	c.filters(at+".filters", r.Filters, httpFilters, "")
+	c.answers(at, r.Filters, len(r.BackendRefs))
+	c.together(at, r)
+	c.backends(at+".backendRefs", r.BackendRefs, headerFilters)
+	c.retry(at+".retry", r.Retry)
+	c.persistence(at+".sessionPersistence", r.SessionPersistence)
 	c.timeouts(at+".timeouts", r.Timeouts)
 }
 
-func (c *check) backend(at, namespace string, b *HTTPBackendRef) {
-	if value(b.Kind, "Service") != "Service" || value(b.Group, "") != "" {
-		c.fail(at+".kind", "%s/%s is not supported: a backend is a Service of the group \"\"", value(b.Group, ""), value(b.Kind, ""))
+// answers checks that filters which answer requests themselves stand alone.
+func (c *check) answers(at string, filters []HTTPRouteFilter, backends int) {
+	first := ""
+	for i, f := range filters {
+		name := ""
+		switch {
+		case f.RequestRedirect != nil:
+			name = "requestRedirect"
+		case f.ExtensionRef != nil && f.ExtensionRef.Kind == "DirectResponse":
+			name = "extensionRef"
+		default:
+			continue
+		}
+		at := fmt.Sprintf("%s.filters[%d].%s", at, i, name)
+		if backends > 0 {
+			c.fail(at, "answers the request itself: remove the backendRefs of the rule, or the filter")
+		}
+		if first != "" {
+			c.fail(at, "answers the request itself, and so does %s: remove one", first)
+		}
+		first = name
 	}
-	if !label(string(b.Name)) {
-		c.fail(at+".name", "%q is not the name of a Service", b.Name)
-	}
-	if b.Namespace != nil && string(*b.Namespace) != namespace {
-		c.fail(at+".namespace", "is %q and the route is in %q: backends of another namespace are not supported yet", *b.Namespace, namespace)
-	}
-	switch {
-	case b.Port == nil:
-		c.fail(at+".port", "is missing: write the port of Service %s", b.Name)
-	case *b.Port < 1 || *b.Port > 65535:
-		c.fail(at+".port", "%d is not a port: write 1 to 65535", *b.Port)
-	}
-	if w := value(b.Weight, 1); w < 0 || w > maxBackendShare {
-		c.fail(at+".weight", "%d is out of bounds: write 0 to %d", w, maxBackendShare)
-	}
-	c.filters(at+".filters", b.Filters)
 }
+
+// together checks what filters, matches and backends of a rule mean for each other.
+func (c *check) together(at string, r *HTTPRouteRule) {
+	for i, f := range r.Filters {
+		at := fmt.Sprintf("%s.filters[%d]", at, i)
+		var path *HTTPPathModifier
+		switch {
+		case f.RequestRedirect != nil:
+			path, at = f.RequestRedirect.Path, at+".requestRedirect"
+		case f.URLRewrite != nil:
+			path, at = f.URLRewrite.Path, at+".urlRewrite"
+		}
+		if path == nil || path.ReplacePrefixMatch == nil {
+			continue
+		}
+		for _, m := range r.Matches {
+			if *m.Path.Type != PathMatchPathPrefix {
+				c.fail(at+".path.replacePrefixMatch", "needs matches of a prefix, and the rule has one of type %s: write replaceFullPath, or another rule", *m.Path.Type)
+				break
+			}
+		}
+	}
+}
+
+// retry checks GEP-1731.
+func (c *check) retry(at string, r *HTTPRouteRetry) {
+	if r == nil {
+		return
+	}
+	seen := map[int]bool{}
+	for i, code := range r.Codes {
+		switch {
+		case code < 400 || code > 599:
+			c.fail(fmt.Sprintf("%s.codes[%d]", at, i), "%d is not the status of a failure: write 400 to 599", code)
+		case seen[int(code)]:
+			c.fail(fmt.Sprintf("%s.codes[%d]", at, i), "%d is named twice", code)
+		}
+		seen[int(code)] = true
+	}
+	if n := value(r.Attempts, 1); n < 1 || n > maxAttempts {
+		c.fail(at+".attempts", "%d is out of bounds: write 1 to %d", n, maxAttempts)
+	}
+	c.duration(at+".backoff", r.Backoff)
+}
+
+// maxAttempts bounds what one request may become.
+const maxAttempts = 10
 
 func (c *check) match(at string, m *HTTPRouteMatch) {
 	c.path(at+".path", m.Path)
@@ -284,17 +227,7 @@ func (c *check) timeouts(at string, t *HTTPRouteTimeouts) {
 	if t == nil {
 		return
 	}
-	read := func(field string, d *GatewayDuration) time.Duration {
-		if d == nil {
-			return 0
-		}
-		v, ok := ParseDuration(string(*d))
-		if !ok {
-			c.fail(at+"."+field, "%q is not a duration: write for example 500ms, 2s or 1m30s", *d)
-		}
-		return v
-	}
-	request, attempt := read("request", t.Request), read("backendRequest", t.BackendRequest)
+	request, attempt := c.duration(at+".request", t.Request), c.duration(at+".backendRequest", t.BackendRequest)
 	if request > 0 && attempt > request {
 		c.fail(at+".backendRequest", "%s is longer than the request's %s", attempt, request)
 	}

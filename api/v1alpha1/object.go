@@ -1,10 +1,11 @@
 // Package v1alpha1 holds the resources that users write: one file per kind with its type, its defaults and its
 // validation. Kinds that Kubernetes or Gateway API define are theirs, so that one file runs on plain machines
 // and on Kubernetes; what Tulle does not run yet is refused by name, never ignored. Pure; objects are not
-// shared while they are changed. Start reading at Object and Kinds, then httproute.go.
+// shared while they are changed. Start reading at Object and Kinds, then route.go.
 package v1alpha1
 
 import (
+	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,9 +40,10 @@ type Object interface {
 
 // Kind describes one kind of resource.
 type Kind struct {
-	Name       string // "HTTPRoute", unique
-	APIVersion string // "gateway.networking.k8s.io/v1"
-	Plural     string // "httproutes"
+	Name       string   // "HTTPRoute", unique
+	APIVersion string   // "gateway.networking.k8s.io/v1"
+	Plural     string   // "httproutes"
+	Older      []string // versions of the API that mean the same and are taken too
 	Namespaced bool
 	New        func() Object // an empty one
 }
@@ -50,10 +52,23 @@ type Kind struct {
 func Kinds() []Kind {
 	return []Kind{
 		{Name: "Service", APIVersion: "v1", Plural: "services", Namespaced: true, New: func() Object { return new(Service) }},
-		{Name: "HTTPRoute", APIVersion: GatewayAPIVersion, Plural: "httproutes", Namespaced: true, New: func() Object { return new(HTTPRoute) }},
+		{Name: "HTTPRoute", APIVersion: GatewayAPIVersion, Older: older("v1beta1"), Plural: "httproutes", Namespaced: true, New: func() Object { return new(HTTPRoute) }},
+		{Name: "GRPCRoute", APIVersion: GatewayAPIVersion, Plural: "grpcroutes", Namespaced: true, New: func() Object { return new(GRPCRoute) }},
+		{Name: "TLSRoute", APIVersion: GatewayAPIVersion, Older: older("v1alpha2", "v1alpha3"), Plural: "tlsroutes", Namespaced: true, New: func() Object { return new(TLSRoute) }},
+		{Name: "TCPRoute", APIVersion: GatewayAPIVersion, Older: older("v1alpha2"), Plural: "tcproutes", Namespaced: true, New: func() Object { return new(TCPRoute) }},
+		{Name: "ReferenceGrant", APIVersion: GatewayAPIVersion, Older: older("v1alpha2", "v1beta1"), Plural: "referencegrants", Namespaced: true, New: func() Object { return new(ReferenceGrant) }},
+		{Name: "FaultInjection", APIVersion: APIVersion, Plural: "faultinjections", Namespaced: true, New: func() Object { return new(FaultInjection) }},
+		{Name: "DirectResponse", APIVersion: APIVersion, Plural: "directresponses", Namespaced: true, New: func() Object { return new(DirectResponse) }},
 		{Name: "TrafficPolicy", APIVersion: APIVersion, Plural: "trafficpolicies", Namespaced: true, New: func() Object { return new(TrafficPolicy) }},
 		{Name: "MeshConfig", APIVersion: APIVersion, Plural: "meshconfigs", New: func() Object { return new(MeshConfig) }},
 	}
+}
+
+func older(versions ...string) []string {
+	for i := range versions {
+		versions[i] = GatewayGroup + "/" + versions[i]
+	}
+	return versions
 }
 
 // Versions of the API groups.
@@ -61,6 +76,7 @@ const (
 	APIVersion        = "tulle.dev/v1alpha1"
 	GatewayAPIVersion = "gateway.networking.k8s.io/v1"
 	GatewayGroup      = "gateway.networking.k8s.io"
+	TulleGroup        = "tulle.dev"
 )
 
 // FindKind answers the kind that a user calls name: in any case, singular or plural.
@@ -75,32 +91,20 @@ func FindKind(name string) (Kind, bool) {
 
 // KindOf answers the kind of an object.
 func KindOf(o Object) Kind {
-	name := ""
-	switch o.(type) {
-	case *Service:
-		name = "Service"
-	case *HTTPRoute:
-		name = "HTTPRoute"
-	case *TrafficPolicy:
-		name = "TrafficPolicy"
-	case *MeshConfig:
-		name = "MeshConfig"
+	for _, k := range Kinds() {
+		if reflect.TypeOf(o) == reflect.TypeOf(k.New()) {
+			return k
+		}
 	}
-	k, _ := FindKind(name)
-	return k
+	return Kind{}
 }
 
 // Meta answers the metadata of an object, for reading and changing.
 func Meta(o Object) *ObjectMeta {
-	switch o := o.(type) {
-	case *Service:
-		return &o.ObjectMeta
-	case *HTTPRoute:
-		return &o.ObjectMeta
-	case *TrafficPolicy:
-		return &o.ObjectMeta
-	case *MeshConfig:
-		return &o.ObjectMeta
+	if a, ok := o.(metav1.ObjectMetaAccessor); ok {
+		if m, ok := a.GetObjectMeta().(*ObjectMeta); ok {
+			return m
+		}
 	}
 	return nil
 }

@@ -21,6 +21,14 @@ func Default(o Object) {
 		defaultHTTPRoute(o)
 	case *TrafficPolicy:
 		defaultTrafficPolicy(o)
+	case *GRPCRoute:
+		defaultGRPCRoute(o)
+	case *TLSRoute:
+		defaultTLSRoute(o)
+	case *TCPRoute:
+		defaultTCPRoute(o)
+	case *FaultInjection:
+		defaultFaultInjection(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -38,6 +46,18 @@ func Validate(o Object) []FieldError {
 		c.httpRoute(o)
 	case *TrafficPolicy:
 		c.trafficPolicy(o)
+	case *GRPCRoute:
+		c.grpcRoute(o)
+	case *TLSRoute:
+		c.tlsRoute(o)
+	case *TCPRoute:
+		c.tcpRoute(o)
+	case *ReferenceGrant:
+		c.referenceGrant(o)
+	case *FaultInjection:
+		c.faultInjection(o)
+	case *DirectResponse:
+		c.directResponse(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}

@@ -5,6 +5,7 @@
 package compile
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -21,22 +22,49 @@ type Services interface {
 	Service(model.ServiceName) (*registry.Service, bool)
 }
 
-// Route is a stored HTTPRoute and when it was made.
+// Route is a stored HTTPRoute, GRPCRoute, TLSRoute or TCPRoute and when it was made.
 type Route struct {
-	Object  *v1alpha1.HTTPRoute
+	Kind    string // of Object; NewIndex fills it in
+	Object  v1alpha1.Object
 	Created int64 // store revision of its creation: the older one wins a tie
 }
 
-// Index is the HTTPRoutes by the service they name as a parent. It is immutable.
+// Name answers "HTTPRoute/default/cart".
+func (r Route) Name() string {
+	return r.Kind + "/" + r.Object.GetNamespace() + "/" + r.Object.GetName()
+}
+
+// caller answers the namespace whose callers alone a route is for, where it is not beside the service; else "".
+func (r Route) caller(service model.ServiceName) string {
+	if ns := r.Object.GetNamespace(); ns != service.Namespace {
+		return ns
+	}
+	return ""
+}
+
+// Beside is what routes refer to besides Services. Order does not matter.
+type Beside struct {
+	Grants    []*v1alpha1.ReferenceGrant
+	Faults    []*v1alpha1.FaultInjection
+	Responses []*v1alpha1.DirectResponse
+}
+
+// Index is the routes by the service they name as a parent. It is immutable.
 type Index struct {
 	routes   map[model.ServiceName][]Route
 	all      []Route
+	beside   Beside   // see Referred
 	policies policies // see With
 }
 
-// NewIndex sorts routes, oldest first.
+// NewIndex sorts routes, oldest first. What they refer to comes with Referred, policies with With.
 func NewIndex(routes []Route) *Index {
-	ix := &Index{routes: map[model.ServiceName][]Route{}, all: slices.SortedFunc(slices.Values(routes), older)}
+	all := slices.Clone(routes)
+	for i := range all {
+		all[i].Kind = v1alpha1.KindOf(all[i].Object).Name
+	}
+	slices.SortFunc(all, older)
+	ix := &Index{routes: map[model.ServiceName][]Route{}, all: all}
 	for _, r := range ix.all {
 		for _, svc := range Parents(r.Object) {
 			ix.routes[svc] = append(ix.routes[svc], r)
@@ -45,25 +73,20 @@ func NewIndex(routes []Route) *Index {
 	return ix
 }
 
+// Referred answers an index of the same routes that refer to these.
+func (ix *Index) Referred(beside Beside) *Index {
+	out := *ix
+	out.beside = beside
+	return &out
+}
+
 // Routes answers all routes, oldest first.
 func (ix *Index) Routes() []Route { return ix.all }
 
-// older orders routes by Gateway API's tie-break: creation, then "namespace/name".
+// older orders routes by Gateway API's tie-break: creation, then "namespace/name"; the kind comes last.
 func older(a, b Route) int {
-	switch {
-	case a.Created != b.Created:
-		return int(max(-1, min(1, a.Created-b.Created)))
-	case a.Object.Namespace != b.Object.Namespace:
-		if a.Object.Namespace < b.Object.Namespace {
-			return -1
-		}
-		return 1
-	case a.Object.Name < b.Object.Name:
-		return -1
-	case a.Object.Name > b.Object.Name:
-		return 1
-	}
-	return 0
+	return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.Object.GetNamespace(), b.Object.GetNamespace()),
+		cmp.Compare(a.Object.GetName(), b.Object.GetName()), cmp.Compare(a.Kind, b.Kind))
 }
 
 // Compiler compiles single resources on demand.
@@ -79,7 +102,7 @@ func (c Compiler) Service(name model.ServiceName) (*model.Service, bool) {
 		return nil, false
 	}
 	out := s.Service
-	out.Ports = slices.Clone(out.Ports)
+	out.Ports, out.Consumers = slices.Clone(out.Ports), c.Index.consumers(name)
 	for i := range out.Ports {
 		out.Ports[i].Protocol = c.protocol(model.PortName{Service: name, Port: out.Ports[i].Port}, out.Ports[i].Protocol)
 	}
@@ -101,11 +124,18 @@ func (c Compiler) Cluster(name model.PortName) (*model.Cluster, bool) {
 	return m, true
 }
 
-// protocol of a port: what was declared; else HTTP where an HTTP route is attached, so that sniffing cannot pass
-// by the route.
+// protocol of a port: what was declared; else that of the routes beside the service, so that sniffing cannot pass by them.
 func (c Compiler) protocol(name model.PortName, declared model.Protocol) model.Protocol {
-	if !declared.Declared() && len(c.attached(name)) > 0 {
+	if declared.Declared() {
+		return declared
+	}
+	switch decides(c.candidates(name, "")) {
+	case "GRPCRoute", "HTTPRoute":
 		return model.ProtocolHTTP
+	case "TLSRoute":
+		return model.ProtocolTLS
+	case "TCPRoute":
+		return model.ProtocolTCP
 	}
 	return declared
 }
@@ -116,6 +146,33 @@ func (ix *Index) Dependents(name model.ServiceName) []model.ServiceName {
 	out := []model.ServiceName{name}
 	for _, r := range ix.all {
 		if !slices.ContainsFunc(Backends(r.Object), func(b model.PortName) bool { return b.Service == name }) {
+			continue
+		}
+		for _, p := range Parents(r.Object) {
+			if !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// Referring answers the parents of the routes that look at an object of Beside: those with it as a filter, and those
+// with backends in a grant's namespace.
+func (ix *Index) Referring(o v1alpha1.Object) (out []model.ServiceName) {
+	kind, ns := v1alpha1.KindOf(o).Name, o.GetNamespace()
+	refers := func(r Route) bool {
+		if kind == "ReferenceGrant" {
+			return r.Object.GetNamespace() != ns && slices.ContainsFunc(Backends(r.Object), func(b model.PortName) bool { return b.Service.Namespace == ns })
+		}
+		return r.Object.GetNamespace() == ns && slices.ContainsFunc(v1alpha1.Rules(r.Object), func(rule v1alpha1.RouteRule) bool {
+			return slices.ContainsFunc(rule.Filters, func(f v1alpha1.HTTPRouteFilter) bool {
+				return f.ExtensionRef != nil && string(f.ExtensionRef.Kind) == kind && string(f.ExtensionRef.Name) == o.GetName()
+			})
+		})
+	}
+	for _, r := range ix.all {
+		if !refers(r) {
 			continue
 		}
 		for _, p := range Parents(r.Object) {

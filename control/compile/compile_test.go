@@ -143,7 +143,7 @@ func TestStatus(t *testing.T) {
 		"a gateway":       func(o *v1alpha1.HTTPRoute) { o.Spec.ParentRefs[0].Kind = nil },
 	} {
 		r := route(t, 1, canary)
-		edit(r.Object)
+		edit(r.Object.(*v1alpha1.HTTPRoute))
 		c := compiler(t, r)
 		if got := c.Status(r.Object)[0].Conditions[0]; got.True || got.Reason != "NoMatchingParent" {
 			t.Errorf("%s: %+v", name, got)

@@ -158,7 +158,7 @@ func (c Compiler) why(a, b *model.Route) (string, bool) {
 // created answers when a route was made, 0 if it is not known.
 func (ix *Index) created(route string) int64 {
 	for _, r := range ix.all {
-		if "HTTPRoute/"+r.Object.Namespace+"/"+r.Object.Name == route {
+		if r.Name() == route {
 			return r.Created
 		}
 	}

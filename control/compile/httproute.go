@@ -2,6 +2,7 @@ package compile
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -9,45 +10,19 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-// RouteTable answers what happens to the requests for a port. Without an attached route they go to the service's
-// own endpoints; with one, what no route matches is answered no_route (GAMMA).
-func (c Compiler) RouteTable(name model.PortName) (*model.RouteTable, bool) {
-	s, ok := c.Services.Service(name.Service)
+// httpRoute answers one model.Route per match of the route's rules.
+func (c Compiler) httpRoute(r Route) []model.Route {
+	o, ok := r.Object.(*v1alpha1.HTTPRoute)
 	if !ok {
-		return nil, false
+		return nil
 	}
-	if _, ok := s.FindPort(name.Port); !ok {
-		return nil, false
-	}
-	t := &model.RouteTable{Name: name}
-	routes := c.attached(name)
-	for _, r := range routes {
-		t.Routes = append(t.Routes, c.compileRoute(r)...)
-	}
-	if len(routes) == 0 {
-		t.Routes = []model.Route{{
-			Name:     "Service/" + name.Service.Namespace + "/" + name.Service.Name,
-			Match:    model.Match{PathKind: model.PathPrefix, Path: "/"},
-			Backends: []model.Backend{{Cluster: name, Weight: 1}},
-		}}
-	}
-	// Stable: what is equal stays in order of age, name, rule and match, in which it was appended.
-	slices.SortStableFunc(t.Routes, func(a, b model.Route) int { return precedence(&a.Match, &b.Match) })
-	c.treatTable(t)
-	return t, true
-}
-
-// compileRoute answers one model.Route per match of the route's rules.
-func (c Compiler) compileRoute(r Route) []model.Route {
 	var out []model.Route
-	for i, rule := range r.Object.Spec.Rules {
-		base := model.Route{
-			Name:     "HTTPRoute/" + r.Object.Namespace + "/" + r.Object.Name,
-			Rule:     i,
-			Filters:  filters(rule.Filters),
-			Backends: c.backends(r.Object, rule),
-			Timeouts: timeouts(rule.Timeouts),
-		}
+	for i, common := range v1alpha1.Rules(o) {
+		rule := &o.Spec.Rules[i]
+		base := c.rule(r, i, common)
+		base.Timeouts = timeouts(rule.Timeouts)
+		base.Retry = routeRetry(rule.Retry)
+		base.Session = persistence(r, i, common.Name, rule.SessionPersistence)
 		matches := rule.Matches
 		if len(matches) == 0 {
 			matches = []v1alpha1.HTTPRouteMatch{{}}
@@ -57,31 +32,6 @@ func (c Compiler) compileRoute(r Route) []model.Route {
 			one.Match = match(m)
 			out = append(out, one)
 		}
-	}
-	return out
-}
-
-func (c Compiler) backends(r *v1alpha1.HTTPRoute, rule v1alpha1.HTTPRouteRule) []model.Backend {
-	var out []model.Backend
-	total := uint32(0)
-	for _, b := range rule.BackendRefs {
-		weight := uint32(1)
-		if b.Weight != nil {
-			weight = uint32(max(0, *b.Weight))
-		}
-		if weight == 0 {
-			continue
-		}
-		total += weight
-		out = append(out, model.Backend{
-			Cluster: backendName(r, b),
-			Weight:  weight,
-			Filters: filters(b.Filters),
-			Invalid: c.resolve(r, b).reason != "",
-		})
-	}
-	if total == 0 {
-		return nil
 	}
 	return out
 }
@@ -122,47 +72,69 @@ func match(m v1alpha1.HTTPRouteMatch) model.Match {
 	return out
 }
 
-func filters(in []v1alpha1.HTTPRouteFilter) []model.Filter {
-	var out []model.Filter
-	for _, f := range in {
-		switch f.Type {
-		case v1alpha1.FilterRequestHeaderModifier:
-			out = append(out, model.Filter{Kind: model.FilterRequestHeaders, Headers: headerChange(f.RequestHeaderModifier)})
-		case v1alpha1.FilterResponseHeaderModifier:
-			out = append(out, model.Filter{Kind: model.FilterResponseHeaders, Headers: headerChange(f.ResponseHeaderModifier)})
-		}
-	}
-	return out
-}
-
-func headerChange(f *v1alpha1.HTTPHeaderFilter) model.HeaderChange {
-	if f == nil {
-		return model.HeaderChange{}
-	}
-	list := func(in []v1alpha1.HTTPHeader) []model.Header {
-		var out []model.Header
-		for _, h := range in {
-			out = append(out, model.Header{Name: string(h.Name), Value: h.Value})
-		}
-		return out
-	}
-	return model.HeaderChange{Set: list(f.Set), Add: list(f.Add), Remove: slices.Clone(f.Remove)}
-}
-
 // timeouts reads Gateway API durations, which are a subset of Go's (GEP-2257); the api package has validated them.
 func timeouts(t *v1alpha1.HTTPRouteTimeouts) model.Timeouts {
 	if t == nil {
 		return model.Timeouts{}
 	}
-	read := func(d *v1alpha1.GatewayDuration) time.Duration {
-		if d == nil {
-			return 0
-		}
-		v, err := time.ParseDuration(string(*d))
-		if err != nil || v < 0 {
-			return 0
-		}
-		return v
+	return model.Timeouts{Request: length(t.Request), Attempt: length(t.BackendRequest)}
+}
+
+// length reads a duration that may be left out.
+func length(d *v1alpha1.GatewayDuration) time.Duration {
+	if d == nil {
+		return 0
 	}
-	return model.Timeouts{Request: read(t.Request), Attempt: read(t.BackendRequest)}
+	v, _ := v1alpha1.ParseDuration(string(*d))
+	return v
+}
+
+// routeRetry reads GEP-1731. Connections that fail are retried whatever the codes are, as it recommends; what may have been
+// acted on only where the method allows it. No wait is shorter than backoff.
+func routeRetry(r *v1alpha1.HTTPRouteRetry) *model.Retry {
+	if r == nil {
+		return nil
+	}
+	out := &model.Retry{On: model.RetryUntouched | model.RetryReset | model.RetryTimeout, Attempts: defaultAttempts, OtherHosts: true, RetryAfter: defaultRetryAfter}
+	if r.Attempts != nil {
+		out.Attempts = uint32(max(0, *r.Attempts))
+	}
+	for _, code := range r.Codes {
+		out.On |= model.RetryStatuses
+		out.Statuses = append(out.Statuses, uint16(code))
+	}
+	if b := length(r.Backoff); b > 0 {
+		out.Base, out.Least, out.Max = b, b, 10*b
+	}
+	return out
+}
+
+// Of a retry that does not say: those of a TrafficPolicy.
+const (
+	defaultAttempts   = 2
+	defaultRetryAfter = 10 * time.Second
+)
+
+// persistence reads GEP-1619. The name that nobody gives is the rule's own, so that no two rules share a session.
+func persistence(r Route, rule int, name string, s *v1alpha1.SessionPersistence) *model.Session {
+	if s == nil {
+		return nil
+	}
+	if name == "" {
+		name = strconv.Itoa(rule)
+	}
+	name = "session-" + r.Object.GetNamespace() + "-" + r.Object.GetName() + "-" + name
+	if s.SessionName != nil {
+		name = *s.SessionName
+	}
+	out := &model.Session{Absolute: length(s.AbsoluteTimeout)}
+	if s.Type != nil && *s.Type == v1alpha1.SessionHeader {
+		out.Header = strings.ToLower(name)
+		return out
+	}
+	out.Cookie, out.Path = name, "/"
+	if k := s.CookieConfig; k != nil && k.LifetimeType != nil && *k.LifetimeType == v1alpha1.PermanentCookieLifetime {
+		out.Lifetime = out.Absolute
+	}
+	return out
 }

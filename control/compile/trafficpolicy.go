@@ -203,14 +203,12 @@ func (c Compiler) routeOnly(r *model.Route) *Treatment {
 // rule answers the name of a rule, "" if it has none, and the timeouts that it gives itself.
 func (ix *Index) rule(route string, n int) (name string, own *v1alpha1.Timeouts) {
 	for _, r := range ix.all {
-		if "HTTPRoute/"+r.Object.Namespace+"/"+r.Object.Name != route || n >= len(r.Object.Spec.Rules) {
+		rules := v1alpha1.Rules(r.Object)
+		if r.Name() != route || n >= len(rules) {
 			continue
 		}
-		rule := &r.Object.Spec.Rules[n]
-		if rule.Name != nil {
-			name = string(*rule.Name)
-		}
-		if t := rule.Timeouts; t != nil {
+		if h, ok := r.Object.(*v1alpha1.HTTPRoute); ok && h.Spec.Rules[n].Timeouts != nil {
+			t := h.Spec.Rules[n].Timeouts
 			own = &v1alpha1.Timeouts{}
 			if t.Request != nil {
 				own.Request = v1alpha1.Duration(*t.Request)
@@ -219,7 +217,7 @@ func (ix *Index) rule(route string, n int) (name string, own *v1alpha1.Timeouts)
 				own.Attempt = v1alpha1.Duration(*t.BackendRequest)
 			}
 		}
-		return name, own
+		return rules[n].Name, own
 	}
 	return "", nil
 }
@@ -237,7 +235,7 @@ func (ix *Index) Touched(p *v1alpha1.TrafficPolicy) (out []model.ServiceName) {
 			continue
 		}
 		for _, r := range ix.all {
-			if t.Kind == "HTTPRoute" && r.Object.Namespace == p.Namespace && r.Object.Name == t.Name {
+			if t.Kind == r.Kind && r.Object.GetNamespace() == p.Namespace && r.Object.GetName() == t.Name {
 				for _, n := range Parents(r.Object) {
 					add(n)
 				}

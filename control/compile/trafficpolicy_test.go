@@ -46,7 +46,7 @@ func with(t *testing.T, mesh string, list ...compile.Policy) compile.Compiler {
 	t.Helper()
 	r := route(t, 1, canary)
 	name := v1alpha1.SectionName("numbers")
-	r.Object.Spec.Rules[1].Name = &name
+	r.Object.(*v1alpha1.HTTPRoute).Spec.Rules[1].Name = &name
 	var parts *v1alpha1.TrafficParts
 	if mesh != "" {
 		m := &v1alpha1.MeshConfig{}

@@ -43,7 +43,7 @@ type Config struct {
 	// RouteTable answers the compiled route table of a port.
 	RouteTable func(model.PortName) (*model.RouteTable, bool)
 	// RouteStatus answers what a route's author is told.
-	RouteStatus func(*v1alpha1.HTTPRoute) []v1alpha1.RouteParentStatus
+	RouteStatus func(v1alpha1.Object) []v1alpha1.RouteParentStatus
 	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only; for a
 	// window of 0 everything that they have counted since they began.
 	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)

@@ -60,8 +60,8 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 		return nil, err
 	}
 	v1alpha1.Meta(object).ResourceVersion = strconv.FormatInt(o.Revision, 10)
-	if r, ok := object.(*v1alpha1.HTTPRoute); ok && a.cfg.RouteStatus != nil {
-		r.Status.Parents = a.cfg.RouteStatus(r)
+	if v1alpha1.IsRoute(object) && a.cfg.RouteStatus != nil {
+		v1alpha1.SetRouteStatus(object, a.cfg.RouteStatus(object))
 	}
 	text, err := json.Marshal(object)
 	if err != nil {

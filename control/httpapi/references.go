@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -41,8 +42,37 @@ func (a *API) unresolved(ctx context.Context, docs []decode.Document) ([]decode.
 	}
 	var errs []decode.Error
 	for i := range docs {
-		if r, ok := docs[i].Object.(*v1alpha1.HTTPRoute); ok {
-			errs = append(errs, known.route(&docs[i], r)...)
+		d := &docs[i]
+		errs = append(errs, known.route(d)...)
+		more, err := a.missingFilters(ctx, d, docs)
+		if err != nil {
+			return nil, err
+		}
+		errs = append(errs, more...)
+	}
+	return errs, nil
+}
+
+// missingFilters answers an error per filter of Tulle's own that a route refers to and nobody has.
+func (a *API) missingFilters(ctx context.Context, d *decode.Document, docs []decode.Document) (errs []decode.Error, err error) {
+	for i, rule := range v1alpha1.Rules(d.Object) {
+		for j, f := range rule.Filters {
+			if f.ExtensionRef == nil {
+				continue
+			}
+			key := store.Key{Kind: string(f.ExtensionRef.Kind), Namespace: d.Object.GetNamespace(), Name: string(f.ExtensionRef.Name)}
+			given := slices.ContainsFunc(docs, func(o decode.Document) bool {
+				return o.Kind.Name == key.Kind && o.Object.GetNamespace() == key.Namespace && o.Object.GetName() == key.Name
+			})
+			if given {
+				continue
+			}
+			if _, err := a.cfg.Store.Get(ctx, key); errors.Is(err, store.ErrNotFound) {
+				errs = append(errs, d.Errorf(fmt.Sprintf("spec.rules[%d].filters[%d].extensionRef.name", i, j),
+					"there is no %s %s in namespace %s: apply it in the same file, or use --allow-unresolved", key.Kind, key.Name, key.Namespace))
+			} else if err != nil {
+				return nil, err
+			}
 		}
 	}
 	return errs, nil
@@ -66,18 +96,28 @@ func (s services) object(o *v1alpha1.Service) {
 	}
 }
 
-func (s services) route(d *decode.Document, r *v1alpha1.HTTPRoute) (errs []decode.Error) {
-	check := func(path, name string, port *int32) {
-		if field, message := s.missing(model.ServiceName{Namespace: r.Namespace, Name: name}, port); message != "" {
+// route checks the Services of a route's parents, backends and mirrors; of another kind of object there is nothing to check.
+func (s services) route(d *decode.Document) (errs []decode.Error) {
+	check := func(path string, namespace *v1alpha1.Namespace, name string, port *int32) {
+		ns := d.Object.GetNamespace()
+		if namespace != nil {
+			ns = string(*namespace)
+		}
+		if field, message := s.missing(model.ServiceName{Namespace: ns, Name: name}, port); message != "" {
 			errs = append(errs, d.Errorf(path+field, "%s", message))
 		}
 	}
-	for i, p := range r.Spec.ParentRefs {
-		check(fmt.Sprintf("spec.parentRefs[%d]", i), string(p.Name), (*int32)(p.Port))
+	for i, p := range v1alpha1.Parents(d.Object) {
+		check(fmt.Sprintf("spec.parentRefs[%d]", i), p.Namespace, string(p.Name), (*int32)(p.Port))
 	}
-	for i, rule := range r.Spec.Rules {
-		for j, b := range rule.BackendRefs {
-			check(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), string(b.Name), (*int32)(b.Port))
+	for i, rule := range v1alpha1.Rules(d.Object) {
+		for j, b := range rule.Backends {
+			check(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, string(b.Name), (*int32)(b.Port))
+		}
+		for j, f := range rule.Filters {
+			if m := f.RequestMirror; m != nil {
+				check(fmt.Sprintf("spec.rules[%d].filters[%d].requestMirror.backendRef", i, j), m.BackendRef.Namespace, string(m.BackendRef.Name), (*int32)(m.BackendRef.Port))
+			}
 		}
 	}
 	return errs

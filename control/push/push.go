@@ -197,7 +197,7 @@ func (p *Push) forget(s *server.Stream, k key) {
 
 // serviceOf answers the service that a resource is about, the zero name for one named by a virtual address.
 func serviceOf(k key) model.ServiceName {
-	if n, err := model.ParsePortName(k.name); err == nil {
+	if n, _, err := model.ParsePortNameFor(k.name); err == nil {
 		return n.Service
 	}
 	if n, err := model.ParseServiceName(k.name); err == nil {
@@ -267,12 +267,14 @@ func (p *Push) Revision() uint64 {
 	return p.revision
 }
 
-// Enforced answers how many proxies use a route table, and how many of them have acknowledged its newest form.
-func (p *Push) Enforced(table model.PortName) (acknowledged, subscribed int) {
-	behind := p.behind(resource.TypeRouteTable, []string{table.String()})
+// Enforced answers how many proxies use a route table, that of a caller's namespace or, with "", of everyone else, and how many
+// of them have acknowledged its newest form.
+func (p *Push) Enforced(table model.PortName, caller string) (acknowledged, subscribed int) {
+	name := table.For(caller)
+	behind := p.behind(resource.TypeRouteTable, []string{name})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.asked[key{resource.TypeRouteTable, table.String()}])
+	n := len(p.asked[key{resource.TypeRouteTable, name}])
 	return max(0, n-behind), n
 }
 

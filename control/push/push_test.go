@@ -117,7 +117,7 @@ func TestPush(t *testing.T) {
 	if n := p.WaitSettled(ctx); n != 0 {
 		t.Fatalf("%d proxies have not acknowledged", n)
 	}
-	if a, n := p.Enforced(cart); a != 1 || n != 1 {
+	if a, n := p.Enforced(cart, ""); a != 1 || n != 1 {
 		t.Errorf("enforced by %d of %d", a, n)
 	}
 	if p.Revision() != 7 {

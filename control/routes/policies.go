@@ -95,9 +95,5 @@ func (r *Routes) touchedBy(k store.Key) []model.ServiceName {
 	if !ok {
 		return nil
 	}
-	list := make([]compile.Route, 0, len(r.routes))
-	for _, route := range r.routes {
-		list = append(list, route)
-	}
-	return compile.NewIndex(list).Touched(p.Object)
+	return r.indexed().Touched(p.Object)
 }

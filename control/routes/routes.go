@@ -20,7 +20,9 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-const kind = "HTTPRoute"
+// routeKinds decide about requests and connections; besideKinds are what they refer to.
+func routeKinds() []string  { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
+func besideKinds() []string { return []string{"ReferenceGrant", "FaultInjection", "DirectResponse"} }
 
 // retryWait is how long a broken watch waits before it is begun again.
 const retryWait = 200 * time.Millisecond
@@ -46,6 +48,7 @@ type Routes struct {
 
 	// Of the goroutine, after Start.
 	routes   map[store.Key]compile.Route
+	beside   map[store.Key]v1alpha1.Object
 	policies map[store.Key]compile.Policy
 	mesh     *v1alpha1.TrafficParts // MeshConfig's defaults
 }
@@ -72,15 +75,24 @@ func (r *Routes) Close() {
 }
 
 func (r *Routes) load(ctx context.Context) (int64, error) {
-	objects, revision, err := r.cfg.Store.List(ctx, kind, "")
+	r.routes, r.beside = map[store.Key]compile.Route{}, map[store.Key]v1alpha1.Object{}
+	var revision int64
+	for i, kind := range slices.Concat(routeKinds(), besideKinds()) {
+		objects, at, err := r.cfg.Store.List(ctx, kind, "")
+		if err != nil {
+			return 0, fmt.Errorf("reading every %s: %w", kind, err)
+		}
+		for _, o := range objects {
+			r.put(o)
+		}
+		// What comes between two readings is heard again, which does no harm.
+		if i == 0 {
+			revision = at
+		}
+		revision = min(revision, at)
+	}
+	revision, err := r.loadPolicies(ctx, revision)
 	if err != nil {
-		return 0, fmt.Errorf("reading the routes: %w", err)
-	}
-	r.routes = map[store.Key]compile.Route{}
-	for _, o := range objects {
-		r.put(o)
-	}
-	if revision, err = r.loadPolicies(ctx, revision); err != nil {
 		return 0, err
 	}
 	r.swap()
@@ -90,18 +102,48 @@ func (r *Routes) load(ctx context.Context) (int64, error) {
 // put takes an object over. One that cannot be read is left out: only an older or newer control plane on the same
 // store can have written it, and the others must keep working.
 func (r *Routes) put(o store.Object) {
-	route := &v1alpha1.HTTPRoute{}
-	if err := json.Unmarshal(o.Value, route); err != nil {
-		r.cfg.Log.Error("stored route cannot be read; it is left out", "route", o.Key.String(), "error", err)
-		delete(r.routes, o.Key)
+	r.forget(o.Key)
+	kind, ok := v1alpha1.FindKind(o.Kind)
+	if !ok {
 		return
 	}
-	route.Namespace, route.Name = o.Namespace, o.Name
-	r.routes[o.Key] = compile.Route{Object: route, Created: o.Created}
+	object := kind.New()
+	if err := json.Unmarshal(o.Value, object); err != nil {
+		r.cfg.Log.Error("stored route cannot be read; it is left out", "route", o.Key.String(), "error", err)
+		return
+	}
+	m := v1alpha1.Meta(object)
+	m.Namespace, m.Name = o.Namespace, o.Name
+	if v1alpha1.IsRoute(object) {
+		r.routes[o.Key] = compile.Route{Object: object, Created: o.Created}
+		return
+	}
+	r.beside[o.Key] = object
+}
+
+func (r *Routes) forget(k store.Key) {
+	delete(r.routes, k)
+	delete(r.beside, k)
 }
 
 func (r *Routes) swap() {
-	r.index.Store(compile.NewIndex(slices.Collect(maps.Values(r.routes))).With(slices.Collect(maps.Values(r.policies)), r.mesh))
+	r.index.Store(r.indexed().With(slices.Collect(maps.Values(r.policies)), r.mesh))
+}
+
+// indexed makes an index of the routes and what they refer to.
+func (r *Routes) indexed() *compile.Index {
+	var beside compile.Beside
+	for _, o := range r.beside {
+		switch o := o.(type) {
+		case *v1alpha1.ReferenceGrant:
+			beside.Grants = append(beside.Grants, o)
+		case *v1alpha1.FaultInjection:
+			beside.Faults = append(beside.Faults, o)
+		case *v1alpha1.DirectResponse:
+			beside.Responses = append(beside.Responses, o)
+		}
+	}
+	return compile.NewIndex(slices.Collect(maps.Values(r.routes))).Referred(beside)
 }
 
 // follow applies changes until ctx ends; when the watch breaks, everything is read again.
@@ -141,17 +183,17 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 				touched, changed = union(touched, services), true
 				continue
 			}
-			if e.Kind != kind {
+			if !slices.Contains(routeKinds(), e.Kind) && !slices.Contains(besideKinds(), e.Kind) {
 				continue
 			}
 			changed = true
-			touched = union(touched, r.parentsOf(e.Key))
+			touched = union(touched, r.concerned(e.Key))
 			if e.Deleted {
-				delete(r.routes, e.Key)
+				r.forget(e.Key)
 			} else {
 				r.put(e.Object)
 			}
-			touched = union(touched, r.parentsOf(e.Key))
+			touched = union(touched, r.concerned(e.Key))
 		}
 		if changed {
 			r.swap()
@@ -164,9 +206,13 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 	return errors.New("the watch ended")
 }
 
-func (r *Routes) parentsOf(k store.Key) []model.ServiceName {
+// concerned answers the services whose route tables an object bears on.
+func (r *Routes) concerned(k store.Key) []model.ServiceName {
 	if route, ok := r.routes[k]; ok {
 		return compile.Parents(route.Object)
+	}
+	if o, ok := r.beside[k]; ok {
+		return r.indexed().Referring(o)
 	}
 	return nil
 }

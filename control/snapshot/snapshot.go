@@ -46,13 +46,13 @@ func (s Snapshot) Resource(typ, name string) (proto.Message, error) {
 		}
 		return nil, nil
 	}
-	n, err := model.ParsePortName(name)
-	if err != nil {
+	n, caller, err := model.ParsePortNameFor(name)
+	if err != nil || caller != "" && typ != resource.TypeRouteTable {
 		return nil, nil // nothing can have that name
 	}
 	switch typ {
 	case resource.TypeRouteTable:
-		if m, ok := c.RouteTable(n); ok {
+		if m, ok := c.RouteTableFor(n, caller); ok {
 			return encode(resource.EncodeRouteTable(m))
 		}
 	case resource.TypeCluster:

@@ -15,41 +15,36 @@ import (
 // Controller is the controllerName in the status of a route.
 const Controller v1alpha1.GatewayControllerName = "tulle.dev/mesh"
 
-// Enforcement knows how many proxies use a route table, and how many of them have acknowledged its newest form.
+// Enforcement knows how many proxies use a route table (of the callers of a namespace, or with "" of everyone else), and how many of them have acknowledged its newest form.
 type Enforcement interface {
-	Enforced(table model.PortName) (acknowledged, subscribed int)
+	Enforced(table model.PortName, caller string) (acknowledged, subscribed int)
 }
 
-// HTTPRoute answers the status of a route, one entry per parentRef.
-func HTTPRoute(c compile.Compiler, e Enforcement, r *v1alpha1.HTTPRoute, now time.Time) []v1alpha1.RouteParentStatus {
+// Route answers the status of a route of any kind, one entry per parentRef.
+func Route(c compile.Compiler, e Enforcement, r v1alpha1.Object, now time.Time) []v1alpha1.RouteParentStatus {
 	var out []v1alpha1.RouteParentStatus
 	for _, p := range c.Status(r) {
 		accepted := false
 		s := v1alpha1.RouteParentStatus{ParentRef: p.Ref, ControllerName: Controller}
 		for _, cond := range p.Conditions {
 			accepted = accepted || cond.Type == "Accepted" && cond.True
-			s.Conditions = append(s.Conditions, condition(cond, r.Generation, now))
+			s.Conditions = append(s.Conditions, condition(cond, v1alpha1.Meta(r).Generation, now))
 		}
-		s.Conditions = append(s.Conditions, condition(programmed(c, e, p, accepted), r.Generation, now))
+		s.Conditions = append(s.Conditions, condition(programmed(e, p, accepted), v1alpha1.Meta(r).Generation, now))
 		out = append(out, s)
 	}
 	return out
 }
 
 // programmed sums up over the ports that the parentRef attaches to.
-func programmed(c compile.Compiler, e Enforcement, p compile.ParentStatus, accepted bool) compile.Condition {
+func programmed(e Enforcement, p compile.ParentStatus, accepted bool) compile.Condition {
 	if !accepted {
 		return compile.Condition{Type: "Programmed", Reason: "Invalid", Message: "the route is not accepted, so no proxy was told of it"}
 	}
 	acknowledged, subscribed := 0, 0
-	if s, ok := c.Services.Service(p.Service); ok {
-		for _, port := range s.Ports {
-			if p.Ref.Port != nil && uint16(*p.Ref.Port) != port.Port {
-				continue
-			}
-			a, n := e.Enforced(model.PortName{Service: p.Service, Port: port.Port})
-			acknowledged, subscribed = acknowledged+a, subscribed+n
-		}
+	for _, port := range p.Ports {
+		a, n := e.Enforced(model.PortName{Service: p.Service, Port: port}, p.Caller)
+		acknowledged, subscribed = acknowledged+a, subscribed+n
 	}
 	out := compile.Condition{Type: "Programmed", True: acknowledged == subscribed, Reason: "Programmed",
 		Message: fmt.Sprintf("enforced by %d of %d proxies that call this Service", acknowledged, subscribed)}

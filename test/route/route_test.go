@@ -330,7 +330,7 @@ func statuses(c compile.Compiler) string {
 	for _, r := range c.Index.Routes() {
 		for _, p := range c.Status(r.Object) {
 			for _, cond := range p.Conditions {
-				fmt.Fprintf(&b, "%s on %s: %s=%v %s: %s\n", r.Object.Name, p.Ref.Name, cond.Type, cond.True, cond.Reason, cond.Message)
+				fmt.Fprintf(&b, "%s on %s: %s=%v %s: %s\n", r.Object.GetName(), p.Ref.Name, cond.Type, cond.True, cond.Reason, cond.Message)
 			}
 		}
 	}

@@ -2575,6 +2575,9 @@ type Adaptive struct {
 	Least         uint32                 `protobuf:"varint,1,opt,name=least,proto3" json:"least,omitempty"`
 	Most          uint32                 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"`
 	Queue         int64                  `protobuf:"varint,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	Interval      int64                  `protobuf:"varint,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	Probe         int64                  `protobuf:"varint,5,opt,name=probe,proto3" json:"probe,omitempty"`
+	Tolerance     float64                `protobuf:"fixed64,6,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2626,6 +2629,27 @@ func (x *Adaptive) GetMost() uint32 {
 func (x *Adaptive) GetQueue() int64 {
 	if x != nil {
 		return x.Queue
+	}
+	return 0
+}
+
+func (x *Adaptive) GetInterval() int64 {
+	if x != nil {
+		return x.Interval
+	}
+	return 0
+}
+
+func (x *Adaptive) GetProbe() int64 {
+	if x != nil {
+		return x.Probe
+	}
+	return 0
+}
+
+func (x *Adaptive) GetTolerance() float64 {
+	if x != nil {
+		return x.Tolerance
 	}
 	return 0
 }
@@ -2760,6 +2784,7 @@ type RateKey struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	Value         string                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	Optional      bool                   `protobuf:"varint,5,opt,name=optional,proto3" json:"optional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2820,6 +2845,13 @@ func (x *RateKey) GetValue() string {
 		return x.Value
 	}
 	return ""
+}
+
+func (x *RateKey) GetOptional() bool {
+	if x != nil {
+		return x.Optional
+	}
+	return false
 }
 
 type GlobalLimit struct {
@@ -5693,11 +5725,14 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x0fmax_connections\x18\x02 \x01(\rR\x0emaxConnections\x12!\n" +
 	"\fmax_requests\x18\x03 \x01(\rR\vmaxRequests\x12+\n" +
 	"\x06limits\x18\x04 \x03(\v2\x13.tulle.v1.RateLimitR\x06limits\x12<\n" +
-	"\x0fconnection_rate\x18\x05 \x01(\v2\x13.tulle.v1.RateLimitR\x0econnectionRate\"J\n" +
+	"\x0fconnection_rate\x18\x05 \x01(\v2\x13.tulle.v1.RateLimitR\x0econnectionRate\"\x9a\x01\n" +
 	"\bAdaptive\x12\x14\n" +
 	"\x05least\x18\x01 \x01(\rR\x05least\x12\x12\n" +
 	"\x04most\x18\x02 \x01(\rR\x04most\x12\x14\n" +
-	"\x05queue\x18\x03 \x01(\x03R\x05queue\"\xc2\x02\n" +
+	"\x05queue\x18\x03 \x01(\x03R\x05queue\x12\x1a\n" +
+	"\binterval\x18\x04 \x01(\x03R\binterval\x12\x14\n" +
+	"\x05probe\x18\x05 \x01(\x03R\x05probe\x12\x1c\n" +
+	"\ttolerance\x18\x06 \x01(\x01R\ttolerance\"\xc2\x02\n" +
 	"\tRateLimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x05match\x18\x02 \x01(\v2\x0f.tulle.v1.MatchR\x05match\x12!\n" +
@@ -5710,12 +5745,13 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\x03R\x06status\x12\x16\n" +
 	"\x06shadow\x18\n" +
 	" \x01(\bR\x06shadow\x12-\n" +
-	"\x06global\x18\v \x01(\v2\x15.tulle.v1.GlobalLimitR\x06global\"Y\n" +
+	"\x06global\x18\v \x01(\v2\x15.tulle.v1.GlobalLimitR\x06global\"u\n" +
 	"\aRateKey\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x04 \x01(\tR\x05value\"\x85\x01\n" +
+	"\x05value\x18\x04 \x01(\tR\x05value\x12\x1a\n" +
+	"\boptional\x18\x05 \x01(\bR\boptional\"\x85\x01\n" +
 	"\vGlobalLimit\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.tulle.v1.PortNameR\acluster\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x18\n" +

@@ -1,0 +1,38 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// relayRoutes answers where the connections of a port go: of TLSRoutes one entry for each server name, exact names first,
+// then the longest wildcard; of TCPRoutes the oldest.
+func (c Compiler) relayRoutes(routes []Route) []model.RelayRoute {
+	var out []model.RelayRoute
+	for _, r := range routes {
+		for i, rule := range v1alpha1.Rules(r.Object) {
+			one := model.RelayRoute{Name: r.Name(), Rule: i, Backends: c.backends(r, rule.Backends)}
+			o, ok := r.Object.(*v1alpha1.TLSRoute)
+			if !ok {
+				out = append(out, one)
+				continue
+			}
+			for _, h := range o.Spec.Hostnames {
+				one.SNI = []string{strings.ToLower(string(h))}
+				out = append(out, one)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b model.RelayRoute) int {
+		if a.SNI == nil || b.SNI == nil {
+			return 0
+		}
+		wild := func(r model.RelayRoute) int { return strings.Count(r.SNI[0], "*") }
+		return cmp.Or(cmp.Compare(wild(a), wild(b)), cmp.Compare(len(b.SNI[0]), len(a.SNI[0])))
+	})
+	return out
+}
