@@ -9,7 +9,7 @@
 //	 5  bytes become a message                    http1, http2, hpack → message
 //	 6  the exchange begins                       exchange
 //	 7  rewritten how?                            filter/headers
-//	 8  which route                               router
+//	 8  which route; what it does itself          router, exchange
 //	 9  which attempt                             exchange
 //	10  which endpoint                            cluster → balancer
 //	11  which connection                          pool → upstream

@@ -59,6 +59,13 @@ func (r *records) forget() {
 	r.keep = false
 }
 
+// clear forgets what was recorded so far.
+func (r *records) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all, r.n = nil, 0
+}
+
 func (r *records) last() record.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 
 // Mirrors (model.Mirror). A copy of a request is an exchange of its own without a client: it has its own record and counts for
 // its cluster's breakers, is tried once, and what it is answered is read and dropped. The request whose copy it is never
-// waits for it: a copy that has more than maxBehind bytes of the body which its server has not taken is given up.
+// waits for it: when more of the body comes while its server has not taken maxBehind bytes of what came before, the copy is
+// given up. So it holds no more than those and one piece.
 
 const (
 	maxBehind  = 64 << 10
@@ -130,10 +131,11 @@ func (x *Exchange) copyTrailers() {
 
 // copied takes a piece of the body. The exchange may be over, and somebody else's, when it returns.
 func (y *Exchange) copied(p []byte, end bool) {
-	if y.shadow.behind += len(p); y.shadow.behind > maxBehind {
+	if y.shadow.behind > maxBehind {
 		y.Break(failure.MirrorBehind)
 		return
 	}
+	y.shadow.behind += len(p)
 	y.Data(p, end)
 }
 
