@@ -134,7 +134,7 @@ func (p *Proxy) connect() error {
 		return err
 	}
 	p.client = c
-	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: p.cfg.Locality})
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: p.cfg.Locality, Namespace: p.self.Namespace})
 	p.learning.Changed = c.Learned
 	return nil
 }

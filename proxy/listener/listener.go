@@ -28,6 +28,7 @@ type Port interface {
 	Name() model.PortName
 	Protocol() model.Protocol
 	Cluster(name model.PortName) *cluster.Cluster // nil: does not exist
+	Relays() []model.RelayRoute                   // where connections go that are not HTTP; none: to the cluster of Name
 }
 
 // Directory finds what answers at a virtual address.

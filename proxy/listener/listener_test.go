@@ -53,11 +53,13 @@ type port struct {
 	name     model.PortName
 	protocol model.Protocol
 	cluster  *cluster.Cluster
+	relays   []model.RelayRoute
 }
 
 func (p *port) Name() model.PortName                         { return p.name }
 func (p *port) Protocol() model.Protocol                     { return p.protocol }
 func (p *port) Cluster(name model.PortName) *cluster.Cluster { return p.cluster }
+func (p *port) Relays() []model.RelayRoute                   { return p.relays }
 
 var peer = spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: "web"}
 

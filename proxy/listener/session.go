@@ -40,6 +40,9 @@ type session struct {
 	over    bool // handed on, or refused
 	timer   loop.Timer
 
+	to       model.PortName // the cluster, once a route has chosen it
+	sni      string         // of the ClientHello, where a route looks at it
+
 	search   *relay.Search
 	up       loop.Conn // stands, or (farProgram) is being made
 	standing bool
@@ -94,10 +97,22 @@ func (s *session) begin(known model.Protocol) {
 	s.rec.Protocol = known
 	s.machine.Known, s.machine.Probe = known, known == model.LearnedHTTP
 	s.w.cfg.Loop.Post(func() {
-		if !s.over && !s.begun {
+		if !s.over && !s.begun && !s.byName() {
 			s.accepted(nil)
 		}
 	})
+}
+
+// byName reports whether the server name decides where the connection goes: its ClientHello comes first.
+func (s *session) byName() bool {
+	return s.port != nil && s.machine.Known == model.ProtocolTLS && relay.ByName(s.port.Relays())
+}
+
+// hello reads the server name; false: the ClientHello is not complete. What is none has no name.
+func (s *session) hello(p []byte) bool {
+	h, n, err := sniff.ReadHello(p)
+	s.sni = h.ServerName
+	return n > 0 || err != nil
 }
 
 // expired: the timer has. Not every client that is silent on a port that was learned to be HTTP is a reason to bother
@@ -145,6 +160,7 @@ func (s *session) Opened() {}
 func (s *session) Data(p []byte) int {
 	switch {
 	case s.over || s.forward:
+	case !s.begun && s.byName() && !s.hello(p):
 	case !s.begun:
 		s.accepted(p)
 	default:
@@ -231,13 +247,40 @@ func (s *session) connect() {
 		s.up = s.w.cfg.Loop.Dial(s.dial, (*farSide)(s))
 		return
 	}
-	c := s.port.Cluster(s.port.Name())
+	if why := s.route(); why != failure.None {
+		s.later(why)
+		return
+	}
+	c := s.port.Cluster(s.to)
 	if c == nil {
 		s.later(failure.NoBackend)
 		return
 	}
 	// The answer may come from inside; what follows from it waits for the end of the actions at hand.
 	s.search = relay.Find(s.w.cfg.Loop, s.w.cfg.Blanks, c, s.w.rnd, &s.rec, s.connected)
+}
+
+// route chooses the cluster, once: by the port's relay routes if it has any, else its own.
+func (s *session) route() failure.Reason {
+	if !s.to.Service.IsZero() {
+		return failure.None
+	}
+	routes := s.port.Relays()
+	if len(routes) == 0 {
+		s.to = s.port.Name()
+		return failure.None
+	}
+	r := relay.Match(routes, s.sni)
+	if r == nil {
+		return failure.NoRoute
+	}
+	s.rec.Route, s.rec.Rule = r.Name, r.Rule
+	b := relay.Choose(r, s.w.rnd.Uint32())
+	if b == nil || b.Invalid {
+		return failure.NoBackend
+	}
+	s.to = b.Cluster
+	return failure.None
 }
 
 // connected is the end of the search.

@@ -27,7 +27,8 @@ import (
 type Kind uint8
 
 // Kinds. A Service is named "reviews.default", or by one of its virtual addresses as netip.Addr.String writes
-// it; the others are named "reviews.default:9080".
+// it; the others are named "reviews.default:9080", and a
+// route table for one namespace's callers "reviews.default:9080@shop".
 const (
 	KindService Kind = iota
 	KindRouteTable
@@ -61,6 +62,8 @@ type Config struct {
 	// answers is called when nobody needs the cluster any more. Neither may wait. nil: nobody looks after them.
 	Attend   func(c *cluster.Cluster) (stop func())
 	Locality string // of the workload, "region/zone/sub_zone"; "": not known. See SetLocality
+	// Namespace of the workload: where it has consumer routes for a service their tables are asked for (model.Service.Consumers).
+	Namespace string
 }
 
 // Live is the configuration in force. All methods are safe for concurrent use.

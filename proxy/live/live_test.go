@@ -538,3 +538,53 @@ func TestReadsDoNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestConsumerRoutes: where the workload's namespace has routes of its own for a service their table is asked for; the one in
+// force stays until the other comes, both ways.
+func TestConsumerRoutes(t *testing.T) {
+	f := start(t, live.Config{Namespace: "shop"})
+	p := f.ready()
+	consumed := service("reviews.default", "198.18.0.5", 80)
+	consumed.Consumers = []string{"other", "shop"}
+	f.Service("198.18.0.5", consumed)
+	if l := f.src.list(); !slices.Contains(l, "route table reviews.default:80@shop") || slices.Contains(l, "route table reviews.default:80") {
+		t.Fatalf("subscribed: %q", l)
+	}
+	f.RouteTable("reviews.default:80", table("reviews.default:80", "late.default:80")) // was on its way
+	if backend(t, p) != "reviews.default:80" {
+		t.Fatalf("backend %s before the consumer's table has come", backend(t, p))
+	}
+	own := table("reviews.default:80", "mine.shop:80")
+	own.Caller, own.Routes[0].Name = "shop", "HTTPRoute/shop/reviews"
+	f.RouteTable("reviews.default:80@shop", own)
+	f.cluster("mine.shop:80")
+	if backend(t, p) != "mine.shop:80" || p.Protocol() != model.ProtocolHTTP {
+		t.Fatalf("backend %s, protocol %v", backend(t, p), p.Protocol())
+	}
+	f.Service("198.18.0.5", service("reviews.default", "198.18.0.5", 80))
+	if backend(t, p) != "mine.shop:80" {
+		t.Fatal("the consumer's table is gone before another has come")
+	}
+	f.RouteTable("reviews.default:80", table("reviews.default:80", "reviews.default:80"))
+	if backend(t, p) != "reviews.default:80" {
+		t.Errorf("backend %s without a consumer route", backend(t, p))
+	}
+}
+
+// TestRelayedClusters: what only connections go to, and what requests fall back to, is subscribed and warmed like the rest.
+func TestRelayedClusters(t *testing.T) {
+	f := start(t, live.Config{})
+	p := f.ready()
+	next := table("reviews.default:80", "reviews.default:80")
+	next.Routes[0].Fallback = &model.Backend{Cluster: portName("static.default:80"), Weight: 1}
+	next.Relay = []model.RelayRoute{{Backends: []model.Backend{{Cluster: portName("db.default:80"), Weight: 1}, {Cluster: portName("bad.default:80"), Weight: 1, Invalid: true}}}}
+	f.RouteTable("reviews.default:80", next)
+	f.cluster("db.default:80")
+	if p.Relays() != nil {
+		t.Fatal("in force before its clusters are warm")
+	}
+	f.cluster("static.default:80")
+	if len(p.Relays()) != 1 || p.Cluster(portName("db.default:80")) == nil || p.Cluster(portName("static.default:80")) == nil {
+		t.Errorf("relays %+v", p.Relays())
+	}
+}

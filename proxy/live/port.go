@@ -1,6 +1,7 @@
 package live
 
 import (
+	"strings"
 	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -20,6 +21,7 @@ type Port struct {
 	retired atomic.Bool // nothing of it is subscribed
 
 	// Under live.mu.
+	caller   string        // whose table is subscribed: model.RouteTable.Caller
 	idle     int           // sweeps without use
 	next     *router.Table // waits for its clusters; nil: view is the newest
 	needs    []*entry      // of view, of next, and of former tables until the second sweep after them
@@ -57,9 +59,22 @@ func (p *Port) Cluster(name model.PortName) *cluster.Cluster {
 	return (*p.live.held.Load())[name]
 }
 
-// Protocol answers what is known to be spoken on the port: declared on the service's port, else declared or
-// learned on the port's own cluster, else ProtocolUnknown.
+// Relays answers where connections that are not HTTP go, by the table in force; none: to the port's own cluster.
+func (p *Port) Relays() []model.RelayRoute {
+	if t := p.view.Load().table; t != nil {
+		return t.Model.Relay
+	}
+	return nil
+}
+
+// Protocol answers what is known to be spoken on the port: what a consumer route of the workload's own namespace decides about,
+// declared on the service's port, else declared or learned on the port's own cluster, else ProtocolUnknown.
 func (p *Port) Protocol() model.Protocol {
+	if t := p.view.Load().table; t != nil && t.Model.Caller != "" {
+		if k := consumed(t.Model); k != model.ProtocolUnknown {
+			return k
+		}
+	}
 	if s := p.service.Load(); s != nil {
 		if sp, ok := s.FindPort(p.name.Port); ok && sp.Protocol != model.ProtocolUnknown {
 			return sp.Protocol
@@ -67,6 +82,20 @@ func (p *Port) Protocol() model.Protocol {
 	}
 	if c := p.view.Load().clusters[p.name]; c != nil {
 		return c.Protocol()
+	}
+	return model.ProtocolUnknown
+}
+
+// consumed answers what the routes of a consumer's table are about: they must not be passed by. (What is decided for everyone
+// is in the service.)
+func consumed(t *model.RouteTable) model.Protocol {
+	switch {
+	case len(t.Relay) > 0 && len(t.Relay[0].SNI) > 0:
+		return model.ProtocolTLS
+	case len(t.Relay) > 0:
+		return model.ProtocolTCP
+	case len(t.Routes) > 0 && !strings.HasPrefix(t.Routes[0].Name, "Service/"):
+		return model.ProtocolHTTP
 	}
 	return model.ProtocolUnknown
 }

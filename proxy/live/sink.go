@@ -28,13 +28,13 @@ func (l *Live) Service(name string, s *model.Service) {
 
 // RouteTable takes a route table; nil: there is none, and nothing matches.
 func (l *Live) RouteTable(name string, t *model.RouteTable) {
-	n, err := model.ParsePortName(name)
+	n, caller, err := model.ParsePortNameFor(name)
 	if err != nil {
 		l.cfg.Log.Error("route table ignored: the control plane sent a name that is none", "name", name, "error", err)
 		return
 	}
 	if t == nil {
-		t = &model.RouteTable{Name: n}
+		t = &model.RouteTable{Name: n, Caller: caller}
 	}
 	table, err := router.Compile(t)
 	if err != nil {
@@ -42,7 +42,7 @@ func (l *Live) RouteTable(name string, t *model.RouteTable) {
 		return
 	}
 	l.mu.Lock()
-	if p := l.ports[n]; p != nil && p.asked {
+	if p := l.ports[n]; p != nil && p.asked && p.caller == caller {
 		p.next = table
 		l.need(p)
 		l.warm(p)

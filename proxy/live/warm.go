@@ -48,8 +48,29 @@ func (l *Live) enlist(p *Port) {
 	}
 	p.asked, p.complete, p.idle = true, false, 0
 	p.retired.Store(false)
-	l.subscribe(KindRouteTable, p.name.String())
+	p.caller = l.caller(p.service.Load())
+	l.subscribe(KindRouteTable, p.name.For(p.caller))
 	l.need(p)
+}
+
+// caller answers whose table of a service's port is asked for.
+func (l *Live) caller(s *model.Service) string {
+	if s != nil && l.cfg.Namespace != "" && slices.Contains(s.Consumers, l.cfg.Namespace) {
+		return l.cfg.Namespace
+	}
+	return ""
+}
+
+// consume asks for another table where the workload's namespace has got consumer routes, or has none any more. The one in
+// force stays until that comes.
+func (l *Live) consume(p *Port, s *model.Service) {
+	now := l.caller(s)
+	if !p.asked || now == p.caller {
+		return
+	}
+	l.subscribe(KindRouteTable, p.name.For(now))
+	l.unsubscribe(KindRouteTable, p.name.For(p.caller))
+	p.caller = now
 }
 
 // need subscribes to every cluster that the port's tables name, and remembers which they are. Nothing is
@@ -88,6 +109,16 @@ func named(t *router.Table, to map[model.PortName]bool) {
 		for _, m := range t.Model.Routes[i].Mirrors {
 			if !m.Invalid {
 				to[m.Cluster] = true
+			}
+		}
+		if f := t.Model.Routes[i].Fallback; f != nil && !f.Invalid {
+			to[f.Cluster] = true
+		}
+	}
+	for _, r := range t.Model.Relay {
+		for _, b := range r.Backends {
+			if !b.Invalid {
+				to[b.Cluster] = true
 			}
 		}
 	}
@@ -191,6 +222,7 @@ func (l *Live) renewService(name model.ServiceName, told *model.Service) {
 		if s != nil {
 			if _, ok := s.FindPort(n.Port); ok {
 				p.service.Store(s)
+				l.consume(p, s)
 			}
 		}
 	}

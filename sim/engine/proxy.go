@@ -225,6 +225,7 @@ func (p place) Name() model.PortName                      { return p.name }
 func (p place) Protocol() model.Protocol                  { return p.protocol }
 func (p place) Cluster(n model.PortName) *cluster.Cluster { return p.run.clusters[n] }
 func (p place) Routes() *router.Table                     { return p.run.foreign }
+func (p place) Relays() []model.RelayRoute                { return nil }
 
 func (r *run) web() exchange.Destination { return place{run: r} }
 
