@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
@@ -22,12 +24,17 @@ func newApplyCommand() *cobra.Command {
 		Use:   "apply -f FILE",
 		Short: "Store the resources of files: all of them, or none",
 		Long: `Store the resources of YAML or JSON files (a folder stands for the files in it, - for standard input). When anything
-in them is wrong, every error is printed with its file and line, and nothing is stored.`,
+in them is wrong, every error is printed with its file and line, and nothing is stored. Where a resource wants the same
+requests as another one, a request that both would take is printed, which of them gets it, and what to do about it.
+
+With --dry-run nothing is stored; what proxies would be told, and which ones, is printed.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runApply(cmd, names, req, wait) },
 	}
+	o := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runApply(cmd, *o, names, req, wait) }
 	fileFlag(cmd, &names)
-	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "check and print, but store nothing")
+	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "print what would change and whom it concerns, but store nothing")
+	cmd.Flags().BoolVar(&req.Strict, "strict", false, "store nothing if a resource contradicts another one and only age or name decides")
 	cmd.Flags().BoolVar(&req.AllowUnresolved, "allow-unresolved", false, "store routes to Services that nobody knows yet")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most this long until every proxy enforces it")
 	return cmd
@@ -45,7 +52,7 @@ func newDeleteCommand() *cobra.Command {
 			case len(names) > 0 && len(args) > 0:
 				return errors.New("name the resources by -f or by kind and name, not both")
 			case len(names) > 0:
-				return runApply(cmd, names, req, 0)
+				return runApply(cmd, "", names, req, 0)
 			case len(args) < 2:
 				return errors.New("nothing to delete: write -f FILE, or a kind and a name such as 'httproute cart'")
 			}
@@ -73,22 +80,30 @@ func fileFlag(cmd *cobra.Command, names *[]string) {
 	cmd.Flags().StringArrayVarP(names, "filename", "f", nil, "`file` or folder, or - for standard input; repeatable")
 }
 
-func runApply(cmd *cobra.Command, names []string, req httpapi.ApplyRequest, wait time.Duration) error {
+// readFiles reads the files that the user named.
+func readFiles(cmd *cobra.Command, names []string) (out []httpapi.File, err error) {
 	if len(names) == 0 {
-		return errors.New("no file given: write -f FILE, or -f - for standard input")
+		return nil, errors.New("no file given: write -f FILE, or -f - for standard input")
 	}
 	for _, name := range names {
 		list, err := filesOf(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, path := range list {
 			f, err := readFile(cmd, path)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			req.Files = append(req.Files, f)
+			out = append(out, f)
 		}
+	}
+	return out, nil
+}
+
+func runApply(cmd *cobra.Command, o output, names []string, req httpapi.ApplyRequest, wait time.Duration) (err error) {
+	if req.Files, err = readFiles(cmd, names); err != nil {
+		return err
 	}
 	c, err := clientOf(cmd)
 	if err != nil {
@@ -102,7 +117,15 @@ func runApply(cmd *cobra.Command, names []string, req httpapi.ApplyRequest, wait
 	if req.DryRun {
 		note = " (dry run, nothing was stored)"
 	}
-	printApplied(cmd, result, note)
+	if o != "" {
+		if err := o.print(cmd, result, nil); err != nil {
+			return err
+		}
+	} else {
+		printApplied(cmd, result, note)
+		printChanges(cmd.OutOrStdout(), result.Changes)
+		printConflicts(cmd.ErrOrStderr(), result.Conflicts)
+	}
 	if wait > 0 && !req.DryRun {
 		return waitFor(cmd, c, result.Revision, wait)
 	}
@@ -116,6 +139,38 @@ func printApplied(cmd *cobra.Command, result httpapi.ApplyResult, note string) {
 			where = " in " + o.Namespace
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s/%s %s%s%s\n", strings.ToLower(o.Kind), o.Name, o.Action, where, note)
+	}
+}
+
+// printChanges prints what proxies would be told.
+func printChanges(w io.Writer, list []compile.Change) {
+	for _, c := range list {
+		whom := "no caller has it now"
+		if len(c.Callers) > 0 {
+			whom = "callers: " + strings.Join(c.Callers, ", ")
+		}
+		fmt.Fprintf(w, "%s %s %s (%s)\n", c.Kind, c.Name, c.Action, whom)
+		for _, f := range c.Fields {
+			fmt.Fprintf(w, "  %s: %s → %s\n", f.Path, none(f.Before), none(f.After))
+		}
+	}
+}
+
+func none(s string) string {
+	if s == "" {
+		return "(none)"
+	}
+	return s
+}
+
+// printConflicts says what wants the same requests: a warning where only age or name decides, else a note.
+func printConflicts(w io.Writer, list []httpapi.Contradiction) {
+	for i := range list {
+		word := "note"
+		if list[i].Tie || list[i].Request == nil {
+			word = "warning"
+		}
+		fmt.Fprintf(w, "%s: %s\n", word, &list[i])
 	}
 }
 

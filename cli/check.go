@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +22,7 @@ func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check", Short: "Check that this machine can run a mesh, and that the mesh on it is well", Args: cobra.NoArgs,
 		Long: `Check what this machine allows (namespaces, packet filter, ports), whether the control plane answers, and the state of
-every workload. Exits non-zero when anything is wrong.`,
+every workload, and what the stored resources say about the same requests. Exits non-zero when anything is wrong.`,
 	}
 	o := outputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -35,12 +38,19 @@ every workload. Exits non-zero when anything is wrong.`,
 			list = append(list, check{What: "control plane", Message: running.Error()})
 		} else {
 			list = append(list, checkMesh(&s)...)
+			objects, err := checkObjects(cmd, c)
+			if err != nil {
+				return err
+			}
+			list = append(list, objects...)
 		}
 		err = o.print(cmd, list, func(w io.Writer) {
 			for _, c := range list {
 				mark := "ok"
 				if !c.OK {
 					mark = "FAILED"
+				} else if c.Warning {
+					mark = "warning"
 				}
 				row(w, mark, c.What, c.Message)
 			}
@@ -66,7 +76,42 @@ every workload. Exits non-zero when anything is wrong.`,
 type check struct {
 	What    string `json:"what"`
 	OK      bool   `json:"ok"`
+	Warning bool   `json:"warning,omitempty"` // it works, and may not be what is meant
 	Message string `json:"message"`
+}
+
+// checkObjects looks for what contradicts each other, for policies that are not in force, and says which are and where.
+func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
+	var found httpapi.Conflicts
+	if err := c.call(cmd.Context(), http.MethodGet, "/v1/conflicts", nil, &found); err != nil {
+		return nil, err
+	}
+	for i := range found.Conflicts {
+		one := &found.Conflicts[i]
+		list = append(list, check{What: "conflict", OK: true, Warning: one.Tie || one.Request == nil, Message: one.String()})
+	}
+	for _, n := range found.Policies {
+		list = append(list, check{What: "policy " + n.Policy, OK: n.Reason == "PartlyRun", Message: n.Target + ": " + n.Message})
+	}
+	var tables []httpapi.RouteTable
+	if err := c.call(cmd.Context(), http.MethodGet, "/v1/routes", nil, &tables); err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		var parts []string
+		for _, v := range t.Policies {
+			parts = append(parts, v.Field+" from "+v.From)
+		}
+		for _, name := range slices.Sorted(maps.Keys(t.RoutePolicies)) {
+			for _, v := range t.RoutePolicies[name] {
+				parts = append(parts, v.Field+" of "+name+" from "+v.From)
+			}
+		}
+		if len(parts) > 0 {
+			list = append(list, check{What: "policies of " + t.Name, OK: true, Message: strings.Join(parts, ", ")})
+		}
+	}
+	return list, nil
 }
 
 // checkMachine tries what tulle run does: it makes the namespaces, opens the sockets and installs the packet

@@ -51,6 +51,24 @@ spec:
     backendRefs: [{name: cart, port: 80}]
 `
 
+const policyFile = `apiVersion: tulle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: slow}
+spec:
+  targetRefs: [{group: "", kind: Service, name: cart}]
+  timeouts: {request: 3s}
+`
+
+const rivalFile = `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: rival}
+spec:
+  parentRefs: [{group: "", kind: Service, name: cart}]
+  rules:
+  - matches: [{path: {value: /a}, method: GET, headers: [{name: x, value: "1"}]}]
+    backendRefs: [{name: cart, port: 80, weight: 2}]
+`
+
 // TestCommands walks through what a user does with resources, against a control plane.
 func TestCommands(t *testing.T) {
 	dir, files := t.TempDir(), t.TempDir()
@@ -60,6 +78,9 @@ func TestCommands(t *testing.T) {
 	}
 	defer p.Close()
 	good := write(t, files, "cart.yaml", cartFile)
+	policy := write(t, files, "policy.yaml", policyFile)
+	faster := write(t, files, "faster.yaml", strings.Replace(policyFile, "3s", "2s", 1))
+	rival := write(t, files, "rival.yaml", rivalFile)
 	bad := write(t, files, "bad.yaml", strings.Replace(cartFile, "backendRefs", "backendRef", 1))
 	for _, c := range []struct {
 		args []string
@@ -78,6 +99,23 @@ func TestCommands(t *testing.T) {
 		{[]string{"get", "pods"}, "", "write one of services, httproutes, grpcroutes, tlsroutes, tcproutes, referencegrants, faultinjections, directresponses, trafficpolicies, meshconfigs\n"},
 		{[]string{"get", "services", "-o", "xml"}, "", "write json or yaml"},
 		{[]string{"routes", "cart"}, "GET /a/* x=1", ""},
+		{[]string{"diff", "-f", good}, "", ""},
+		{[]string{"diff", "-f", bad}, "", "exit code 2"},
+		{[]string{"diff", "-f", policy}, "--- stored/default/trafficpolicy/slow\n+++ file/default/trafficpolicy/slow\n@@ -0,0 +1,", "exit code 1"},
+		{[]string{"apply", "-f", policy, "--dry-run"}, "routes cart.default:80 changed (no caller has it now)\n  HTTPRoute/default/cart[0].Timeouts.Request: (none) → 3s\n", ""},
+		{[]string{"get", "trafficpolicies"}, "NAME   ON", ""},
+		{[]string{"apply", "-f", policy}, "trafficpolicy/slow created\n", ""},
+		{[]string{"diff", "-f", policy}, "", ""},
+		{[]string{"diff", "-f", faster}, "@@ -9,4 +9,4 @@\n       kind: Service\n       name: cart\n   timeouts:\n-    request: 3s\n+    request: 2s\n", "exit code 1"},
+		{[]string{"get", "trafficpolicies"}, "slow   Service/cart   timeouts   True       False        True", ""},
+		{[]string{"get", "trafficpolicy", "slow", "-o", "yaml"}, "reason: NoConflict\n", ""},
+		{[]string{"routes", "cart"}, "timeouts.request   \"3s\"    TrafficPolicy/default/slow (on Service/cart)", ""},
+		{[]string{"apply", "-f", rival, "--strict"}, "", rival + ":7: HTTPRoute/rival: Service/default/cart:80: HTTPRoute/default/cart, rule 0 and HTTPRoute/default/rival, rule 0 both match `GET http://cart.default:80/a x: 1`; HTTPRoute/default/cart, rule 0 wins: they are equally specific, and it is older."},
+		{[]string{"apply", "-f", rival, "-o", "json"}, `"tie": true`, ""},
+		{[]string{"apply", "-f", policy, "-f", rival}, "unchanged", ""},
+		{[]string{"delete", "-f", rival, "--dry-run"}, "deleted", ""},
+		{[]string{"delete", "-f", rival}, "deleted", ""},
+		{[]string{"delete", "-f", policy}, "deleted", ""},
 		{[]string{"endpoints"}, "cart.default:80   (none)", ""},
 		{[]string{"status"}, "trust domain tulle.local", ""},
 		{[]string{"stat"}, "nothing flowed", ""},

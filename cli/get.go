@@ -151,6 +151,9 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			return []any{d.Name, d.Spec.Status, fmt.Sprintf("%d bytes", len(d.Spec.Body))}
 		}
 	}
+	if kind == "TrafficPolicy" {
+		return []any{"NAME", "ON", "PARTS", "ACCEPTED", "CONFLICTED", "PROGRAMMED"}, policyCells
+	}
 	return []any{"NAME"}, func(o v1alpha1.Object) []any { return []any{o.GetName()} }
 }
 
@@ -169,4 +172,28 @@ func condition(r v1alpha1.Object, name string) string {
 		}
 	}
 	return text
+}
+
+func policyCells(o v1alpha1.Object) []any {
+	p := o.(*v1alpha1.TrafficPolicy)
+	var targets []string
+	for _, t := range p.Spec.TargetRefs {
+		targets = append(targets, t.String())
+	}
+	cell := func(name, good string) string {
+		text := ""
+		for _, a := range p.Status.Ancestors {
+			for _, c := range a.Conditions {
+				switch {
+				case c.Type != name:
+				case string(c.Status) != good:
+					return string(c.Status) + " (" + c.Reason + ")"
+				default:
+					text = good
+				}
+			}
+		}
+		return text
+	}
+	return []any{p.Name, strings.Join(targets, ","), strings.Join(p.Spec.Names(), ","), cell("Accepted", "True"), cell("Conflicted", "False"), cell("Programmed", "True")}
 }

@@ -81,7 +81,7 @@ each other, without a change to them.
 	})
 	root.AddCommand(
 		newUpCommand(), newRunCommand(), newUpgradeCommand(), newProxyCommand(), newDemoCommand(), newShopCommand(),
-		newApplyCommand(), newDeleteCommand(), newGetCommand(), newWaitCommand(),
+		newApplyCommand(), newDiffCommand(), newDeleteCommand(), newGetCommand(), newWaitCommand(),
 		newStatusCommand(), newEndpointsCommand(), newRoutesCommand(), newRetriesCommand(), newStatCommand(),
 		newTokenCommand(), newCheckCommand(), newVersionCommand(), newCompletionCommand(),
 	)

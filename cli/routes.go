@@ -3,10 +3,13 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -36,9 +39,35 @@ func newRoutesCommand() *cobra.Command {
 					row(w, t.Name, matchText(r.Match), backendsText(r.Backends), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
 				}
 			}
+			policiesTable(w, tables)
 		})
 	}
 	return cmd
+}
+
+// policiesTable prints what policies say about each port and each route, and where every value comes from.
+func policiesTable(w io.Writer, tables []httpapi.RouteTable) {
+	head := false
+	say := func(table, route string, list []compile.Value) {
+		for _, v := range list {
+			if !head {
+				fmt.Fprintln(w)
+				row(w, "SERVICE", "ROUTE", "POLICY", "VALUE", "FROM")
+				head = true
+			}
+			from := v.From
+			if v.On != "" {
+				from += " (on " + v.On + ")"
+			}
+			row(w, table, route, v.Field, v.Value, from)
+		}
+	}
+	for _, t := range tables {
+		say(t.Name, "", t.Policies)
+		for _, name := range slices.Sorted(maps.Keys(t.RoutePolicies)) {
+			say(t.Name, name, t.RoutePolicies[name])
+		}
+	}
 }
 
 // matchText answers "GET /api* x-user=alice".

@@ -34,7 +34,7 @@ that or by a kill. Workloads go on without it.`,
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return fmt.Errorf("--log-level %q: write debug, info, warn or error", level)
 			}
-			cfg.Version = version()
+			cfg.Version, cfg.Takes = version(), takes
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 			return runUp(cmd, cfg)
 		},

@@ -117,6 +117,10 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		RouteStatus: func(r v1alpha1.Object) []v1alpha1.RouteParentStatus {
 			return status.Route(compiler(), out, r, time.Now())
 		},
+		PolicyStatus: func(p *v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus {
+			return status.TrafficPolicy(compiler(), out, p, time.Now())
+		},
+		Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,
 		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {
 			return seen.Edges(window, time.Now()), nil
 		},

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/store/etcd"
@@ -36,6 +37,10 @@ type Config struct {
 
 	EtcdEndpoints                 []string // none: the embedded etcd under DataDir
 	EtcdCACert, EtcdCert, EtcdKey string   // files
+
+	// Takes tries a request on a route as the data plane does, so that no conflict is reported with a request that is routed
+	// otherwise than the search believes; nil: the search is believed.
+	Takes compile.Takes
 
 	Version string       // of this program, for listings
 	Logger  *slog.Logger // nil: nothing is logged

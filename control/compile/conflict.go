@@ -31,7 +31,8 @@ type Conflict struct {
 	Why     string `json:"why"`     // the winner wins
 	Resolve string `json:"resolve"` // what to do about it
 
-	objects [2]string
+	objects [2]string // winner, loser
+	rules   [2]int    // of routes
 }
 
 // String answers the conflict in one line.
@@ -45,6 +46,19 @@ func (c *Conflict) String() string {
 		s += fmt.Sprintf(" (that very request is taken before by %s)", c.First)
 	}
 	return s + ". " + c.Resolve
+}
+
+// Objects answers the loser and the winner, such as "HTTPRoute/default/a".
+func (c *Conflict) Objects() []string { return []string{c.objects[1], c.objects[0]} }
+
+// Place answers the field of one of the objects that the conflict is about.
+func (c *Conflict) Place(object string) string {
+	for i, o := range c.objects {
+		if o == object && !strings.HasPrefix(o, "TrafficPolicy/") {
+			return fmt.Sprintf("spec.rules[%d]", c.rules[i])
+		}
+	}
+	return "spec"
 }
 
 // About reports whether an object, such as "HTTPRoute/default/a", is one of the two.
@@ -115,7 +129,7 @@ func gather(found map[pair]*Conflict, order []pair) (out []Conflict) {
 func (c Compiler) conflict(t *model.RouteTable, i, j int, r *Request, takes Takes) *Conflict {
 	a, b := &t.Routes[i], &t.Routes[j]
 	out := &Conflict{On: "Service/" + t.Name.Service.Namespace + "/" + t.Name.Service.Name + portText(t.Name), Winner: ruleName(a), Loser: ruleName(b),
-		Request: r, objects: [2]string{a.Name, b.Name}}
+		Request: r, objects: [2]string{a.Name, b.Name}, rules: [2]int{a.Rule, b.Rule}}
 	out.Why, out.Tie = c.why(a, b)
 	out.Resolve = "If that is not meant, make the match of " + out.Winner + " narrower"
 	if out.Tie {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/store"
@@ -44,6 +45,14 @@ type Config struct {
 	RouteTable func(model.PortName) (*model.RouteTable, bool)
 	// RouteStatus answers what a route's author is told.
 	RouteStatus func(v1alpha1.Object) []v1alpha1.RouteParentStatus
+	// PolicyStatus answers what a policy's author is told.
+	PolicyStatus func(*v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus
+	// Compiler answers what compiles what is in force now.
+	Compiler func() compile.Compiler
+	// Takes tries a request on a route, as the data plane would; nil: what the conflict search finds is believed.
+	Takes compile.Takes
+	// Callers answers the proxies that use a port's routes or cluster, "namespace/workload".
+	Callers func(model.PortName) []string
 	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only; for a
 	// window of 0 everything that they have counted since they began.
 	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)
@@ -75,6 +84,7 @@ func New(cfg Config) *API {
 		"GET /v1/endpoints":                            a.serveEndpoints,
 		"GET /v1/routes":                               a.serveRoutes,
 		"GET /v1/retries":                              a.serveRetries,
+		"GET /v1/conflicts":                            a.serveConflicts,
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/tokens":                               a.serveTokens,

@@ -56,7 +56,7 @@ func (a *API) applyOnce(ctx context.Context, req *ApplyRequest, docs []decode.Do
 	pinned := false
 	for i := range docs {
 		d := &docs[i]
-		change, action, err := a.change(ctx, d, req.Delete)
+		change, action, old, err := a.change(ctx, d, req.Delete)
 		var e decode.Error
 		switch {
 		case errors.As(err, &e):
@@ -70,9 +70,15 @@ func (a *API) applyOnce(ctx context.Context, req *ApplyRequest, docs []decode.Do
 		}
 		pinned = pinned || v1alpha1.Meta(d.Object).ResourceVersion != ""
 		result.Objects = append(result.Objects, Applied{Kind: d.Kind.Name, Namespace: d.Object.GetNamespace(), Name: d.Object.GetName(), Action: action})
+		if req.Diff {
+			tell(&result.Objects[len(result.Objects)-1], old, after(change, old))
+		}
 	}
 	if len(errs) > 0 {
 		return nil, &Error{Status: http.StatusUnprocessableEntity, Message: "nothing was stored", Errors: errs[:min(len(errs), decode.MaxErrors)]}
+	}
+	if err := a.preview(req, docs, &result); err != nil {
+		return nil, err
 	}
 	if req.DryRun {
 		changes = nil
@@ -87,37 +93,45 @@ func (a *API) applyOnce(ctx context.Context, req *ApplyRequest, docs []decode.Do
 	return result, err
 }
 
-// change answers what to do about one document; nil when it is stored already.
-func (a *API) change(ctx context.Context, d *decode.Document, remove bool) (*store.Change, string, error) {
+// after answers what will be stored: what is, where nothing is changed.
+func after(c *store.Change, old []byte) []byte {
+	if c == nil {
+		return old
+	}
+	return c.Value
+}
+
+// change answers what to do about one document, nil when it is stored already, and what is stored.
+func (a *API) change(ctx context.Context, d *decode.Document, remove bool) (*store.Change, string, []byte, error) {
 	key := store.Key{Kind: d.Kind.Name, Namespace: d.Object.GetNamespace(), Name: d.Object.GetName()}
 	old, err := a.cfg.Store.Get(ctx, key)
 	exists := err == nil
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	if remove {
 		if !exists {
-			return nil, "absent", nil
+			return nil, "absent", nil, nil
 		}
-		return &store.Change{Key: key, Delete: true, If: store.At(old.Revision)}, "deleted", nil
+		return &store.Change{Key: key, Delete: true, If: store.At(old.Revision)}, "deleted", old.Value, nil
 	}
 	if v := v1alpha1.Meta(d.Object).ResourceVersion; v != "" && (!exists || v != strconv.FormatInt(old.Revision, 10)) {
-		return nil, "", d.Errorf("metadata.resourceVersion", "is %s, but the object was changed or deleted since: get it again, or remove the field", v)
+		return nil, "", nil, d.Errorf("metadata.resourceVersion", "is %s, but the object was changed or deleted since: get it again, or remove the field", v)
 	}
 	if m, ok := d.Object.(*v1alpha1.MeshConfig); ok && m.Spec.TrustDomain != a.cfg.Info.TrustDomain {
-		return nil, "", d.Errorf("spec.trustDomain", "is %s, but the mesh CA is of %s, which cannot be changed: write that, or start a new mesh in another data folder with 'tulle up --trust-domain'",
+		return nil, "", nil, d.Errorf("spec.trustDomain", "is %s, but the mesh CA is of %s, which cannot be changed: write that, or start a new mesh in another data folder with 'tulle up --trust-domain'",
 			m.Spec.TrustDomain, a.cfg.Info.TrustDomain)
 	}
 	value, same, err := a.stored(d, old.Value)
 	switch {
 	case err != nil:
-		return nil, "", err
+		return nil, "", nil, err
 	case !exists:
-		return &store.Change{Key: key, Value: value, If: store.Absent}, "created", nil
+		return &store.Change{Key: key, Value: value, If: store.Absent}, "created", nil, nil
 	case same:
-		return nil, "unchanged", nil
+		return nil, "unchanged", old.Value, nil
 	}
-	return &store.Change{Key: key, Value: value, If: store.At(old.Revision)}, "configured", nil
+	return &store.Change{Key: key, Value: value, If: store.At(old.Revision)}, "configured", old.Value, nil
 }
 
 // stored answers the value to keep for a document: without status, and with the metadata that is ours. same

@@ -63,6 +63,9 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 	if v1alpha1.IsRoute(object) && a.cfg.RouteStatus != nil {
 		v1alpha1.SetRouteStatus(object, a.cfg.RouteStatus(object))
 	}
+	if p, ok := object.(*v1alpha1.TrafficPolicy); ok && a.cfg.PolicyStatus != nil {
+		p.Status = a.cfg.PolicyStatus(p)
+	}
 	text, err := json.Marshal(object)
 	if err != nil {
 		return nil, err

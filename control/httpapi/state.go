@@ -134,7 +134,9 @@ func (a *API) serveRoutes(r *http.Request) (any, error) {
 	tables := []RouteTable{}
 	for _, name := range a.ports(r) {
 		if t, ok := a.cfg.RouteTable(name); ok {
-			tables = append(tables, RouteTable{Name: name.String(), Routes: t.Routes})
+			out := RouteTable{Name: name.String(), Routes: t.Routes}
+			a.policies(name, &out)
+			tables = append(tables, out)
 		}
 	}
 	return tables, nil

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/api/decode"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/telemetry"
 )
@@ -36,12 +37,46 @@ type ApplyRequest struct {
 	Delete          bool   `json:"delete,omitempty"`
 	DryRun          bool   `json:"dryRun,omitempty"`
 	AllowUnresolved bool   `json:"allowUnresolved,omitempty"` // references to Services that nobody knows
+	Strict          bool   `json:"strict,omitempty"`          // refuse objects that contradict others of the same precedence
+	Diff            bool   `json:"diff,omitempty"`            // with DryRun: tell each object before and after
 }
 
 // ApplyResult says what happened to each object.
 type ApplyResult struct {
-	Objects  []Applied `json:"objects"`
-	Revision int64     `json:"revision"` // that all of it is in
+	Objects   []Applied        `json:"objects"`
+	Conflicts []Contradiction  `json:"conflicts,omitempty"` // that the objects are part of
+	Changes   []compile.Change `json:"changes,omitempty"`   // DryRun: what proxies would be told
+	Revision  int64            `json:"revision"`            // that all of it is in
+}
+
+// Contradiction is a conflict and where the object is written that it is about. File is "" in listings.
+type Contradiction struct {
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	Object string `json:"object,omitempty"` // "HTTPRoute/cart"
+	compile.Conflict
+}
+
+// String answers it in one line.
+func (c *Contradiction) String() string {
+	if c.File == "" {
+		return c.Conflict.String()
+	}
+	return decode.Error{File: c.File, Line: c.Line, Object: c.Object, Message: c.Conflict.String()}.Error()
+}
+
+// Conflicts are those of all objects that are stored, and policies that are not in force.
+type Conflicts struct {
+	Conflicts []compile.Conflict `json:"conflicts"`
+	Policies  []PolicyNote       `json:"policies"`
+}
+
+// PolicyNote is a condition of a policy, for one of its targets, that is not as its author wants it.
+type PolicyNote struct {
+	Policy  string `json:"policy"` // "TrafficPolicy/default/reviews"
+	Target  string `json:"target"` // "Service/reviews#http"
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
 }
 
 // Applied is one object; Action is created, configured, unchanged, deleted or absent.
@@ -50,6 +85,9 @@ type Applied struct {
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 	Action    string `json:"action"`
+	// Before and After are the object, with Diff; null where there is none.
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
 }
 
 // ObjectList are objects with their status, as they are written in files.
@@ -144,6 +182,9 @@ type Endpoint struct {
 type RouteTable struct {
 	Name   string        `json:"name"`
 	Routes []model.Route `json:"routes"`
+	// Policies say what is in force about the port and where it comes from, and likewise about each route alone.
+	Policies      []compile.Value            `json:"policies,omitempty"`
+	RoutePolicies map[string][]compile.Value `json:"routePolicies,omitempty"` // by "HTTPRoute/default/cart[0]"
 }
 
 // Stat is what flowed in a window.

@@ -278,6 +278,24 @@ func (p *Push) Enforced(table model.PortName, caller string) (acknowledged, subs
 	return max(0, n-behind), n
 }
 
+// Callers answers the proxies that use a port's route table or cluster, "namespace/workload", in order.
+func (p *Push) Callers(name model.PortName) []string {
+	seen := map[*server.Stream]bool{}
+	p.mu.Lock()
+	for _, typ := range []string{resource.TypeRouteTable, resource.TypeCluster} {
+		for s := range p.asked[key{typ, name.String()}] {
+			seen[s] = true
+		}
+	}
+	p.mu.Unlock()
+	out := make([]string, 0, len(seen))
+	for s := range seen {
+		out = append(out, s.Node())
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // Proxy is how one proxy stands.
 type Proxy struct {
 	Node      string            // "namespace/workload"

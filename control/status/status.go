@@ -46,6 +46,35 @@ func programmed(e Enforcement, p compile.ParentStatus, accepted bool) compile.Co
 		a, n := e.Enforced(model.PortName{Service: p.Service, Port: port}, p.Caller)
 		acknowledged, subscribed = acknowledged+a, subscribed+n
 	}
+	return programmedBy(acknowledged, subscribed)
+}
+
+// TrafficPolicy answers the status of a policy, one entry per targetRef.
+func TrafficPolicy(c compile.Compiler, e Enforcement, p *v1alpha1.TrafficPolicy, now time.Time) (out v1alpha1.TrafficPolicyStatus) {
+	for _, t := range c.PolicyStatus(p) {
+		a := v1alpha1.PolicyAncestor{AncestorRef: t.Ref, ControllerName: Controller}
+		for _, cond := range append(t.Conditions, enforced(e, t)) {
+			a.Conditions = append(a.Conditions, condition(cond, p.Generation, now))
+		}
+		out.Ancestors = append(out.Ancestors, a)
+	}
+	return out
+}
+
+// enforced sums up over the ports that a policy bears on.
+func enforced(e Enforcement, t compile.TargetStatus) compile.Condition {
+	if len(t.Tables) == 0 {
+		return compile.Condition{Type: "Programmed", Reason: "Invalid", Message: "the policy is not accepted, so no proxy was told of it"}
+	}
+	acknowledged, subscribed := 0, 0
+	for _, name := range t.Tables {
+		a, n := e.Enforced(name)
+		acknowledged, subscribed = acknowledged+a, subscribed+n
+	}
+	return programmedBy(acknowledged, subscribed)
+}
+
+func programmedBy(acknowledged, subscribed int) compile.Condition {
 	out := compile.Condition{Type: "Programmed", True: acknowledged == subscribed, Reason: "Programmed",
 		Message: fmt.Sprintf("enforced by %d of %d proxies that call this Service", acknowledged, subscribed)}
 	if !out.True {

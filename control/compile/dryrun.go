@@ -1,0 +1,254 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Edit is an object that is about to be stored, or deleted.
+type Edit struct {
+	Object v1alpha1.Object // defaulted and valid
+	Delete bool
+}
+
+// unborn is when an object was made that is not stored yet: after all others.
+const unborn = math.MaxInt64
+
+// Edited answers the index as it would be after edits.
+func (ix *Index) Edited(edits []Edit) *Index {
+	routes, policies, mesh := slices.Clone(ix.all), slices.Clone(ix.policies.all), ix.policies.mesh
+	for _, e := range edits {
+		switch o := e.Object.(type) {
+		case *v1alpha1.HTTPRoute:
+			created := int64(unborn)
+			routes = slices.DeleteFunc(routes, func(r Route) bool {
+				same := r.Object.Namespace == o.Namespace && r.Object.Name == o.Name
+				if same {
+					created = r.Created
+				}
+				return same
+			})
+			if !e.Delete {
+				routes = append(routes, Route{Object: o, Created: created})
+			}
+		case *v1alpha1.TrafficPolicy:
+			created := int64(unborn)
+			policies = slices.DeleteFunc(policies, func(p Policy) bool {
+				same := p.Object.Namespace == o.Namespace && p.Object.Name == o.Name
+				if same {
+					created = p.Created
+				}
+				return same
+			})
+			if !e.Delete {
+				policies = append(policies, Policy{Object: o, Created: created})
+			}
+		case *v1alpha1.MeshConfig:
+			if mesh = o.Spec.Defaults; e.Delete {
+				mesh = nil
+			}
+		}
+	}
+	return NewIndex(routes).With(policies, mesh)
+}
+
+// overlay is services with some of them edited. A Service that is deleted is gone, though one that exists by its workloads may
+// take its place.
+type overlay struct {
+	Services
+	edited map[model.ServiceName]*registry.Service // nil: deleted
+}
+
+func (o overlay) Service(n model.ServiceName) (*registry.Service, bool) {
+	if s, ok := o.edited[n]; ok {
+		return s, s != nil
+	}
+	return o.Services.Service(n)
+}
+
+// Edited answers a compiler of what would be after edits.
+func (c Compiler) Edited(edits []Edit) Compiler {
+	o := overlay{Services: c.Services, edited: map[model.ServiceName]*registry.Service{}}
+	for _, e := range edits {
+		s, ok := e.Object.(*v1alpha1.Service)
+		if !ok {
+			continue
+		}
+		name := model.ServiceName{Namespace: s.Namespace, Name: s.Name}
+		o.edited[name] = nil
+		if e.Delete {
+			continue
+		}
+		out := &registry.Service{Service: model.Service{Name: name}, Selector: s.Spec.Selector}
+		for _, p := range s.Spec.Ports {
+			protocol := model.ProtocolUnknown
+			if p.AppProtocol != nil {
+				protocol, _ = model.ParseProtocol(v1alpha1.AppProtocols()[*p.AppProtocol])
+			}
+			out.Ports = append(out.Ports, model.ServicePort{Name: p.Name, Port: uint16(p.Port), Protocol: protocol})
+		}
+		o.edited[name] = out
+	}
+	return Compiler{Index: c.Index.Edited(edits), Services: o}
+}
+
+// Names answers the ports of services, those of edits too, in order.
+func (c Compiler) Names(services []*registry.Service, edits []Edit) (out []model.PortName) {
+	for _, s := range services {
+		for _, p := range s.Ports {
+			out = append(out, model.PortName{Service: s.Name, Port: p.Port})
+		}
+	}
+	for _, e := range edits {
+		if s, ok := e.Object.(*v1alpha1.Service); ok {
+			for _, p := range s.Spec.Ports {
+				out = append(out, model.PortName{Service: model.ServiceName{Namespace: s.Namespace, Name: s.Name}, Port: uint16(p.Port)})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b model.PortName) int {
+		return cmp.Or(cmp.Compare(a.Service.Namespace, b.Service.Namespace), cmp.Compare(a.Service.Name, b.Service.Name), cmp.Compare(a.Port, b.Port))
+	})
+	return slices.Compact(out)
+}
+
+// Change is one thing that proxies would be told.
+type Change struct {
+	Kind   string  `json:"kind"`   // routes or cluster
+	Name   string  `json:"name"`   // "cart.default:80"
+	Action string  `json:"action"` // created, changed or deleted
+	Fields []Field `json:"fields"`
+	// Callers are the proxies that have it now, "namespace/workload".
+	Callers []string `json:"callers"`
+}
+
+// Field is one value before and after; "" is none.
+type Field struct {
+	Path   string `json:"path"`
+	Before string `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
+}
+
+// Differences answers what proxies would be told about ports if after were in force instead of before.
+func Differences(before, after Compiler, names []model.PortName) (out []Change) {
+	for _, n := range names {
+		a, hadTable := before.RouteTable(n)
+		b, hasTable := after.RouteTable(n)
+		out = appendChange(out, "routes", n, hadTable, hasTable, tableValues(a), tableValues(b))
+		p, hadCluster := before.Cluster(n)
+		q, hasCluster := after.Cluster(n)
+		out = appendChange(out, "cluster", n, hadCluster, hasCluster, valuesOf(p), valuesOf(q))
+	}
+	return out
+}
+
+func appendChange(out []Change, kind string, n model.PortName, had, has bool, before, after map[string]string) []Change {
+	c := Change{Kind: kind, Name: n.String(), Action: "changed", Callers: []string{}}
+	switch {
+	case !had:
+		c.Action = "created"
+	case !has:
+		c.Action = "deleted"
+	}
+	paths := maps.Clone(before)
+	maps.Copy(paths, after)
+	for _, p := range slices.Sorted(maps.Keys(paths)) {
+		if before[p] != after[p] {
+			c.Fields = append(c.Fields, Field{Path: p, Before: before[p], After: after[p]})
+		}
+	}
+	if had == has && len(c.Fields) == 0 || !had && !has {
+		return out
+	}
+	return append(out, c)
+}
+
+// tableValues names the routes of a table by where they come from and not by their place, so that one more moves no other.
+func tableValues(t *model.RouteTable) map[string]string {
+	out := map[string]string{}
+	if t == nil {
+		return out
+	}
+	seen := map[string]int{}
+	for i := range t.Routes {
+		r := t.Routes[i]
+		key := fmt.Sprintf("%s[%d]", r.Name, r.Rule)
+		if seen[key]++; seen[key] > 1 {
+			key += fmt.Sprintf(".match%d", seen[key])
+		}
+		r.Name, r.Rule = "", 0
+		flatten(reflect.ValueOf(r), key, out)
+	}
+	rest := *t
+	rest.Routes = nil
+	flatten(reflect.ValueOf(rest), "", out)
+	return out
+}
+
+func valuesOf(m *model.Cluster) map[string]string {
+	out := map[string]string{}
+	if m != nil {
+		flatten(reflect.ValueOf(*m), "", out)
+	}
+	return out
+}
+
+// flatten writes every value that is not zero under its path.
+func flatten(v reflect.Value, path string, out map[string]string) {
+	switch x := v.Interface().(type) {
+	case time.Duration:
+		if x != 0 {
+			out[path] = x.String()
+		}
+		return
+	case model.PortName:
+		if x != (model.PortName{}) {
+			out[path] = x.String()
+		}
+		return
+	case netip.Addr, netip.AddrPort, model.Protocol:
+		if !v.IsZero() {
+			out[path] = fmt.Sprint(x)
+		}
+		return
+	case []byte:
+		if len(x) > 0 {
+			out[path] = strconv.Quote(string(x))
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			out[path] = "set"
+			flatten(v.Elem(), path, out)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			name := v.Type().Field(i).Name
+			if path != "" {
+				name = path + "." + name
+			}
+			flatten(v.Field(i), name, out)
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			flatten(v.Index(i), fmt.Sprintf("%s[%d]", path, i), out)
+		}
+	default:
+		if !v.IsZero() {
+			out[path] = fmt.Sprint(v.Interface())
+		}
+	}
+}

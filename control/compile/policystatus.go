@@ -1,0 +1,156 @@
+package compile
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// TargetStatus is what came of one targetRef of a policy.
+type TargetStatus struct {
+	Ref        v1alpha1.PolicyTarget
+	Tables     []model.PortName // whose resources it bears on
+	Conditions []Condition      // Accepted, Conflicted, Portable
+}
+
+// PolicyStatus answers what came of a policy, per targetRef in the order written.
+func (c Compiler) PolicyStatus(p *v1alpha1.TrafficPolicy) (out []TargetStatus) {
+	own := Policy{Object: p}.name()
+	for _, ref := range p.Spec.TargetRefs {
+		s := TargetStatus{Ref: ref}
+		v := c.target(p.Namespace, ref, &s)
+		accepted := Condition{Type: "Accepted", True: v.reason == "", Reason: v.reason, Message: v.message}
+		if accepted.True {
+			accepted.Reason, accepted.Message = "Accepted", "the policy bears on "+ref.String()
+		}
+		conflicted := Condition{Type: "Conflicted", Reason: "NoConflict", Message: "no other policy on " + ref.String() + " says something else"}
+		for _, t := range s.Tables {
+			table, ok := c.RouteTable(t)
+			if !ok || conflicted.True {
+				continue
+			}
+			for _, one := range c.policyConflicts(table) {
+				if one.About(own) {
+					conflicted = Condition{Type: "Conflicted", True: true, Reason: "Conflicted", Message: one.String()}
+					break
+				}
+			}
+		}
+		portable := Condition{Type: "Portable", True: true, Reason: "Portable", Message: "other clients of xDS, such as Envoy, run all of it"}
+		if own := foreign(&p.Spec.TrafficParts, ref); len(own) > 0 {
+			portable = Condition{Type: "Portable", Reason: "PartlyRun", Message: "only proxies of Tulle run " + strings.Join(own, ", ")}
+		}
+		s.Conditions = []Condition{accepted, conflicted, portable}
+		out = append(out, s)
+	}
+	return out
+}
+
+// target looks a targetRef up and fills in the tables that it bears on.
+func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetStatus) verdict {
+	notFound := func(format string, args ...any) verdict {
+		return verdict{"TargetNotFound", fmt.Sprintf(format, args...)}
+	}
+	if ref.Kind == "Service" {
+		name := model.ServiceName{Namespace: namespace, Name: ref.Name}
+		svc, ok := c.Services.Service(name)
+		if !ok {
+			return notFound("there is no Service %s", name)
+		}
+		for _, p := range svc.Ports {
+			if at := (model.PortName{Service: name, Port: p.Port}); ref.SectionName == "" || ref.SectionName == p.Name || ref.SectionName == fmt.Sprint(p.Port) {
+				s.Tables = append(s.Tables, at)
+			}
+		}
+		if len(s.Tables) == 0 {
+			return notFound("Service %s has no port %s", name, ref.SectionName)
+		}
+		return verdict{}
+	}
+	found, rule := false, ref.SectionName == ""
+	for _, r := range c.Index.all {
+		if ref.Kind != "HTTPRoute" || r.Object.Namespace != namespace || r.Object.Name != ref.Name {
+			continue
+		}
+		found = true
+		for i := range r.Object.Spec.Rules {
+			if n := r.Object.Spec.Rules[i].Name; n != nil && string(*n) == ref.SectionName {
+				rule = true
+			}
+		}
+		for _, parent := range Parents(r.Object) {
+			if svc, ok := c.Services.Service(parent); ok {
+				for _, p := range svc.Ports {
+					s.Tables = append(s.Tables, model.PortName{Service: parent, Port: p.Port})
+				}
+			}
+		}
+	}
+	switch {
+	case !found:
+		return notFound("there is no %s %s in namespace %s", ref.Kind, ref.Name, namespace)
+	case !rule:
+		return notFound("%s %s has no rule named %s", ref.Kind, ref.Name, ref.SectionName)
+	}
+	return verdict{}
+}
+
+// foreign answers what of a policy clients cannot run that only know Envoy's own fields. What a workload's own proxy does is not
+// among it: that is done whoever calls.
+func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) {
+	for _, f := range []struct {
+		name string
+		own  bool
+	}{
+		{"balancing.locality.spillAt", p.Balancing != nil && p.Balancing.Locality != nil && p.Balancing.Locality.SpillAt > 0},
+		{"balancing.locality.failover", p.Balancing != nil && p.Balancing.Locality != nil && len(p.Balancing.Locality.Failover) > 0},
+		{"balancing.policy PeakEWMA", p.Balancing != nil && p.Balancing.Policy == "PeakEWMA"},
+		{"breakers of a route", p.Breakers != nil && at.Kind != "Service"},
+		{"fallback", p.Fallback != nil},
+		{"sticky", p.Sticky != nil},
+		{"retries.wait that is learned", p.Retries != nil && *p.Retries.Attempts > 0 && p.Retries.Wait.Base == ""},
+		{"hedging.after and quantile", p.Hedging != nil},
+		{"priority", p.Priority != nil},
+	} {
+		if f.own {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// Value is one value in force, and where it comes from.
+type Value struct {
+	Source
+	Value string `json:"value"` // JSON
+}
+
+// Values answers everything that is said.
+func (t *Treatment) Values() (out []Value) {
+	text, err := json.Marshal(&t.TrafficParts)
+	var all map[string]json.RawMessage
+	if err != nil || json.Unmarshal(text, &all) != nil {
+		return nil
+	}
+	for _, s := range t.From {
+		part, sub, _ := strings.Cut(s.Field, ".")
+		value := all[part]
+		if sub != "" {
+			var values map[string]json.RawMessage
+			if json.Unmarshal(value, &values) == nil {
+				value = values[sub]
+			}
+		}
+		if value == nil {
+			value = []byte(`"as the route says"`)
+		}
+		out = append(out, Value{s, string(value)})
+	}
+	return out
+}
+
+// RouteValues answers what is said about a route itself, and about no other of the table.
+func (c Compiler) RouteValues(r *model.Route) []Value { return c.routeOnly(r).Values() }

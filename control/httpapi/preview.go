@@ -1,0 +1,152 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/tulle-mesh/tulle/api/decode"
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// What objects would do before they are stored: what they contradict, and what proxies would be told. It is worked out by the
+// compiler that is in force, which may be a moment behind the store.
+
+// preview fills in what the objects of a request would do, and refuses contradictions if the request is strict.
+func (a *API) preview(req *ApplyRequest, docs []decode.Document, result *ApplyResult) error {
+	if a.cfg.Compiler == nil {
+		return nil
+	}
+	var edits []compile.Edit
+	byName := map[string]*decode.Document{}
+	for i := range docs {
+		byName[fullName(&docs[i])] = &docs[i]
+		if action := result.Objects[i].Action; action != "unchanged" && action != "absent" {
+			edits = append(edits, compile.Edit{Object: docs[i].Object, Delete: req.Delete})
+		}
+	}
+	before := a.cfg.Compiler()
+	after := before.Edited(edits)
+	names := before.Names(a.cfg.Registry.Services(), edits)
+	for i := 0; i < len(names) && !req.Delete; i++ {
+		for _, c := range after.Conflicts(names[i], a.cfg.Takes) {
+			if d := concerns(&c, byName); d != nil {
+				e := d.Errorf(c.Place(fullName(d)), "")
+				result.Conflicts = append(result.Conflicts, Contradiction{File: e.File, Line: e.Line, Object: e.Object, Conflict: c})
+			}
+		}
+	}
+	if req.DryRun {
+		result.Changes = compile.Differences(before, after, names)
+		for i := range result.Changes {
+			a.callers(&result.Changes[i])
+		}
+	}
+	if req.Strict {
+		return refuse(result.Conflicts)
+	}
+	return nil
+}
+
+// fullName answers "HTTPRoute/default/cart".
+func fullName(d *decode.Document) string {
+	return d.Kind.Name + "/" + d.Object.GetNamespace() + "/" + d.Object.GetName()
+}
+
+// concerns answers the document that a conflict is about, the losing one if there are two; nil: it was there before.
+func concerns(c *compile.Conflict, docs map[string]*decode.Document) *decode.Document {
+	for _, object := range c.Objects() {
+		if d := docs[object]; d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// refuse answers an error that names every tie.
+func refuse(list []Contradiction) error {
+	var errs []decode.Error
+	for i := range list {
+		if c := &list[i]; c.Tie && len(errs) < decode.MaxErrors {
+			errs = append(errs, decode.Error{File: c.File, Line: c.Line, Object: c.Object, Message: c.Conflict.String()})
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return &Error{Status: http.StatusConflict, Message: "nothing was stored: leave --strict out to store it all the same", Errors: errs}
+}
+
+func (a *API) callers(c *compile.Change) {
+	if a.cfg.Callers == nil {
+		return
+	}
+	if n, err := model.ParsePortName(c.Name); err == nil {
+		c.Callers = a.cfg.Callers(n)
+	}
+}
+
+// tell fills in an object before and after.
+func tell(o *Applied, before, after []byte) {
+	o.Before, o.After = written(before), written(after)
+}
+
+// written answers an object as a user writes it: without what the control plane adds to it.
+func written(text []byte) json.RawMessage {
+	var m map[string]any
+	if text == nil || json.Unmarshal(text, &m) != nil {
+		return nil
+	}
+	if meta, ok := m["metadata"].(map[string]any); ok {
+		for _, own := range []string{"uid", "generation", "creationTimestamp", "resourceVersion"} {
+			delete(meta, own)
+		}
+	}
+	delete(m, "status")
+	out, err := json.Marshal(m)
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+// policies fills in what policies say about a port and its routes.
+func (a *API) policies(name model.PortName, out *RouteTable) {
+	if a.cfg.Compiler == nil {
+		return
+	}
+	c := a.cfg.Compiler()
+	out.Policies = c.ServiceTreatment(name).Values()
+	for i := range out.Routes {
+		if v := c.RouteValues(&out.Routes[i]); len(v) > 0 {
+			if out.RoutePolicies == nil {
+				out.RoutePolicies = map[string][]compile.Value{}
+			}
+			out.RoutePolicies[fmt.Sprintf("%s[%d]", out.Routes[i].Name, out.Routes[i].Rule)] = v
+		}
+	}
+}
+
+// serveConflicts answers what of the stored objects contradicts each other, and which policies are not in force.
+func (a *API) serveConflicts(r *http.Request) (any, error) {
+	if a.cfg.Compiler == nil {
+		return nil, missing("conflicts")
+	}
+	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}}
+	c := a.cfg.Compiler()
+	for _, n := range a.ports(r) {
+		out.Conflicts = append(out.Conflicts, c.Conflicts(n, a.cfg.Takes)...)
+	}
+	for _, p := range c.Index.Policies() {
+		for _, t := range c.PolicyStatus(p.Object) {
+			for _, cond := range t.Conditions {
+				if cond.Type == "Accepted" && !cond.True || cond.Type == "Portable" && !cond.True {
+					out.Policies = append(out.Policies, PolicyNote{Policy: "TrafficPolicy/" + p.Object.Namespace + "/" + p.Object.Name,
+						Target: t.Ref.String(), Reason: cond.Reason, Message: cond.Message})
+				}
+			}
+		}
+	}
+	return out, r.Context().Err()
+}
