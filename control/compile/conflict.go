@@ -70,12 +70,66 @@ type Takes func(r *model.Route, q *Request) bool
 // Conflicts answers which objects want the same requests of a port: its routes, of different objects that do different
 // things, each pair of rules once, and the policies about the port.
 func (c Compiler) Conflicts(name model.PortName, takes Takes) []Conflict {
-	t, ok := c.RouteTable(name)
-	if !ok {
-		return nil
+	var out []Conflict
+	for _, caller := range append([]string{""}, c.Index.consumers(name.Service)...) {
+		if t, ok := c.RouteTableFor(name, caller); ok {
+			out = append(append(append(out, c.overlaps(t, takes, false)...), c.relayConflicts(t)...), c.policyConflicts(t)...)
+		}
 	}
-	out := c.overlaps(t, takes, false)
-	return append(out, c.policyConflicts(t)...)
+	return slices.CompactFunc(out, func(a, b Conflict) bool { return a.On == b.On && a.objects == b.objects && a.rules == b.rules })
+}
+
+// relayConflicts answers which routes of connections want the same ones.
+func (c Compiler) relayConflicts(t *model.RouteTable) (out []Conflict) {
+	for j := range t.Relay {
+		for i := range t.Relay[:j] {
+			a, b := &t.Relay[i], &t.Relay[j]
+			name, ok := sameServer(a.SNI, b.SNI)
+			if a.Name == b.Name || !ok || reflect.DeepEqual(a.Backends, b.Backends) {
+				continue
+			}
+			one := Conflict{On: tableText(t), Winner: relayName(a), Loser: relayName(b), Request: &Request{Host: t.Name.String(), Server: name},
+				Tie: slices.Equal(a.SNI, b.SNI), Why: "a name comes before a wildcard, and a longer one before a shorter one",
+				Resolve: "Take the name out of one of them", objects: [2]string{a.Name, b.Name}, rules: [2]int{a.Rule, b.Rule}}
+			if one.Tie {
+				one.Why = c.byAge(a.Name, b.Name)
+			}
+			if a.SNI == nil {
+				one.Resolve = "Remove one of them: a port has one TCPRoute"
+			}
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
+func relayName(r *model.RelayRoute) string { return fmt.Sprintf("%s, rule %d", r.Name, r.Rule) }
+
+// sameServer answers a server name that both take; "" is every connection.
+func sameServer(a, b []string) (string, bool) {
+	if a == nil || b == nil {
+		return "", true
+	}
+	for _, x := range a {
+		for _, y := range b {
+			if x == y || strings.HasPrefix(y, "*.") && strings.HasSuffix(x, y[1:]) {
+				return strings.Replace(x, "*", "a", 1), true
+			}
+			if strings.HasPrefix(x, "*.") && strings.HasSuffix(y, x[1:]) {
+				return strings.Replace(y, "*", "a", 1), true
+			}
+		}
+	}
+	return "", false
+}
+
+// tableText answers "Service/default/cart:80", and for callers of one namespace alone that.
+func tableText(t *model.RouteTable) string {
+	s := "Service/" + t.Name.Service.Namespace + "/" + t.Name.Service.Name + fmt.Sprintf(":%d", t.Name.Port)
+	if t.Caller != "" {
+		s += ", for callers in " + t.Caller
+	}
+	return s
 }
 
 // Overlaps answers every pair of rules of a table, of different objects, that some request matches both of: also where it
@@ -128,7 +182,7 @@ func gather(found map[pair]*Conflict, order []pair) (out []Conflict) {
 // conflict describes what the routes i and j of a table, of which i comes first, both want.
 func (c Compiler) conflict(t *model.RouteTable, i, j int, r *Request, takes Takes) *Conflict {
 	a, b := &t.Routes[i], &t.Routes[j]
-	out := &Conflict{On: "Service/" + t.Name.Service.Namespace + "/" + t.Name.Service.Name + portText(t.Name), Winner: ruleName(a), Loser: ruleName(b),
+	out := &Conflict{On: tableText(t), Winner: ruleName(a), Loser: ruleName(b),
 		Request: r, objects: [2]string{a.Name, b.Name}, rules: [2]int{a.Rule, b.Rule}}
 	out.Why, out.Tie = c.why(a, b)
 	out.Resolve = "If that is not meant, make the match of " + out.Winner + " narrower"
@@ -144,14 +198,14 @@ func (c Compiler) conflict(t *model.RouteTable, i, j int, r *Request, takes Take
 	return out
 }
 
-func portText(n model.PortName) string { return fmt.Sprintf(":%d", n.Port) }
-
 func ruleName(r *model.Route) string { return fmt.Sprintf("%s, rule %d", r.Name, r.Rule) }
 
 // why says why a comes before b, and whether that is by age or name only.
 func (c Compiler) why(a, b *model.Route) (string, bool) {
 	m, n := &a.Match, &b.Match
 	switch {
+	case m.GRPC && n.GRPC && (m.PathKind != n.PathKind || len(m.Path) != len(n.Path)):
+		return "it compares more characters of the service, or of the method", false
 	case m.PathKind != n.PathKind:
 		kinds := map[model.PathKind]string{model.PathExact: "an exact path", model.PathRegex: "a regular expression", model.PathPrefix: "a prefix"}
 		return kinds[m.PathKind] + " comes before " + kinds[n.PathKind], false
@@ -163,10 +217,16 @@ func (c Compiler) why(a, b *model.Route) (string, bool) {
 		return fmt.Sprintf("it compares %d headers, the other one %d", len(m.Headers), len(n.Headers)), false
 	case len(m.Query) != len(n.Query):
 		return fmt.Sprintf("it compares %d query parameters, the other one %d", len(m.Query), len(n.Query)), false
-	case c.Index.created(a.Name) < c.Index.created(b.Name):
-		return "they are equally specific, and it is older", true
 	}
-	return "they are equally specific and of the same age, and its name comes first", true
+	return c.byAge(a.Name, b.Name), true
+}
+
+// byAge says why a comes before b, which is equally specific.
+func (c Compiler) byAge(a, b string) string {
+	if c.Index.created(a) < c.Index.created(b) {
+		return "they are equally specific, and it is older"
+	}
+	return "they are equally specific and of the same age, and its name comes first"
 }
 
 // created answers when a route was made, 0 if it is not known.
@@ -189,7 +249,7 @@ func sameOutcome(a, b *model.Route) bool {
 // policyConflicts answers which policies about a port, or a route of it, say different things about the same part: the
 // younger one's is not in force.
 func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
-	on := "Service/" + t.Name.Service.Namespace + "/" + t.Name.Service.Name + portText(t.Name)
+	on := tableText(t)
 	any := &Request{Method: "GET", Host: t.Name.String(), Target: "/"}
 	s, _ := c.Services.Service(t.Name.Service)
 	out = append(out, contradictions(on, c.Index.policies.attached(portPlaces(s, t.Name)...), any)...)

@@ -27,40 +27,54 @@ const unborn = math.MaxInt64
 
 // Edited answers the index as it would be after edits.
 func (ix *Index) Edited(edits []Edit) *Index {
-	routes, policies, mesh := slices.Clone(ix.all), slices.Clone(ix.policies.all), ix.policies.mesh
+	routes, policies, mesh, beside := slices.Clone(ix.all), slices.Clone(ix.policies.all), ix.policies.mesh, ix.beside
 	for _, e := range edits {
+		same := func(o v1alpha1.Object) bool {
+			return v1alpha1.KindOf(o).Name == v1alpha1.KindOf(e.Object).Name && o.GetNamespace() == e.Object.GetNamespace() && o.GetName() == e.Object.GetName()
+		}
 		switch o := e.Object.(type) {
-		case *v1alpha1.HTTPRoute:
-			created := int64(unborn)
-			routes = slices.DeleteFunc(routes, func(r Route) bool {
-				same := r.Object.Namespace == o.Namespace && r.Object.Name == o.Name
-				if same {
-					created = r.Created
-				}
-				return same
-			})
-			if !e.Delete {
-				routes = append(routes, Route{Object: o, Created: created})
-			}
 		case *v1alpha1.TrafficPolicy:
-			created := int64(unborn)
-			policies = slices.DeleteFunc(policies, func(p Policy) bool {
-				same := p.Object.Namespace == o.Namespace && p.Object.Name == o.Name
-				if same {
-					created = p.Created
-				}
-				return same
-			})
-			if !e.Delete {
-				policies = append(policies, Policy{Object: o, Created: created})
-			}
+			policies = replace(policies, e.Delete, func(p Policy) bool { return same(p.Object) }, func(p Policy) int64 { return p.Created },
+				func(created int64) Policy { return Policy{Object: o, Created: created} })
 		case *v1alpha1.MeshConfig:
 			if mesh = o.Spec.Defaults; e.Delete {
 				mesh = nil
 			}
+		case *v1alpha1.ReferenceGrant:
+			beside.Grants = swap(beside.Grants, o, e.Delete, same)
+		case *v1alpha1.FaultInjection:
+			beside.Faults = swap(beside.Faults, o, e.Delete, same)
+		case *v1alpha1.DirectResponse:
+			beside.Responses = swap(beside.Responses, o, e.Delete, same)
+		default:
+			if v1alpha1.IsRoute(o) {
+				routes = replace(routes, e.Delete, func(r Route) bool { return same(r.Object) }, func(r Route) int64 { return r.Created },
+					func(created int64) Route { return Route{Object: o, Created: created} })
+			}
 		}
 	}
-	return NewIndex(routes).With(policies, mesh)
+	return NewIndex(routes).Referred(beside).With(policies, mesh)
+}
+
+// replace puts what make answers in the place of what is the same, with the same age, or takes that out.
+func replace[T any](list []T, remove bool, same func(T) bool, age func(T) int64, make func(created int64) T) []T {
+	created := int64(unborn)
+	list = slices.DeleteFunc(slices.Clone(list), func(x T) bool {
+		if !same(x) {
+			return false
+		}
+		created = age(x)
+		return true
+	})
+	if remove {
+		return list
+	}
+	return append(list, make(created))
+}
+
+// swap is replace for what has no age.
+func swap[T v1alpha1.Object](list []T, o T, remove bool, same func(v1alpha1.Object) bool) []T {
+	return replace(list, remove, func(x T) bool { return same(x) }, func(T) int64 { return 0 }, func(int64) T { return o })
 }
 
 // overlay is services with some of them edited. A Service that is deleted is gone, though one that exists by its workloads may
@@ -126,7 +140,7 @@ func (c Compiler) Names(services []*registry.Service, edits []Edit) (out []model
 // Change is one thing that proxies would be told.
 type Change struct {
 	Kind   string  `json:"kind"`   // routes or cluster
-	Name   string  `json:"name"`   // "cart.default:80"
+	Name   string  `json:"name"`   // "cart.default:80", "cart.default:80@shop" for the callers of one namespace
 	Action string  `json:"action"` // created, changed or deleted
 	Fields []Field `json:"fields"`
 	// Callers are the proxies that have it now, "namespace/workload".
@@ -143,18 +157,30 @@ type Field struct {
 // Differences answers what proxies would be told about ports if after were in force instead of before.
 func Differences(before, after Compiler, names []model.PortName) (out []Change) {
 	for _, n := range names {
-		a, hadTable := before.RouteTable(n)
-		b, hasTable := after.RouteTable(n)
-		out = appendChange(out, "routes", n, hadTable, hasTable, tableValues(a), tableValues(b))
+		callers := append(append([]string{""}, before.Index.consumers(n.Service)...), after.Index.consumers(n.Service)...)
+		slices.Sort(callers)
+		for _, caller := range slices.Compact(callers) {
+			a, hadTable := before.tableOf(n, caller)
+			b, hasTable := after.tableOf(n, caller)
+			out = appendChange(out, "routes", n.For(caller), hadTable, hasTable, tableValues(a), tableValues(b))
+		}
 		p, hadCluster := before.Cluster(n)
 		q, hasCluster := after.Cluster(n)
-		out = appendChange(out, "cluster", n, hadCluster, hasCluster, valuesOf(p), valuesOf(q))
+		out = appendChange(out, "cluster", n.String(), hadCluster, hasCluster, valuesOf(p), valuesOf(q))
 	}
 	return out
 }
 
-func appendChange(out []Change, kind string, n model.PortName, had, has bool, before, after map[string]string) []Change {
-	c := Change{Kind: kind, Name: n.String(), Action: "changed", Callers: []string{}}
+// tableOf answers a table; of a namespace without routes of its own there is none.
+func (c Compiler) tableOf(n model.PortName, caller string) (*model.RouteTable, bool) {
+	if caller != "" && !slices.Contains(c.Index.consumers(n.Service), caller) {
+		return nil, false
+	}
+	return c.RouteTableFor(n, caller)
+}
+
+func appendChange(out []Change, kind, name string, had, has bool, before, after map[string]string) []Change {
+	c := Change{Kind: kind, Name: name, Action: "changed", Callers: []string{}}
 	switch {
 	case !had:
 		c.Action = "created"

@@ -3,6 +3,7 @@ package compile
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
@@ -72,15 +73,11 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 	}
 	found, rule := false, ref.SectionName == ""
 	for _, r := range c.Index.all {
-		if ref.Kind != "HTTPRoute" || r.Object.Namespace != namespace || r.Object.Name != ref.Name {
+		if ref.Kind != r.Kind || r.Object.GetNamespace() != namespace || r.Object.GetName() != ref.Name {
 			continue
 		}
 		found = true
-		for i := range r.Object.Spec.Rules {
-			if n := r.Object.Spec.Rules[i].Name; n != nil && string(*n) == ref.SectionName {
-				rule = true
-			}
-		}
+		rule = rule || slices.ContainsFunc(v1alpha1.Rules(r.Object), func(rule v1alpha1.RouteRule) bool { return rule.Name == ref.SectionName })
 		for _, parent := range Parents(r.Object) {
 			if svc, ok := c.Services.Service(parent); ok {
 				for _, p := range svc.Ports {

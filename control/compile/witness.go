@@ -11,14 +11,21 @@ import (
 
 // Request is an example of what somebody may send. Each field is there once.
 type Request struct {
-	Method  string         `json:"method"`
-	Host    string         `json:"host"`   // authority
-	Target  string         `json:"target"` // path and query
+	Method  string         `json:"method,omitempty"`
+	Host    string         `json:"host"`             // authority
+	Target  string         `json:"target,omitempty"` // path and query
 	Headers []model.Header `json:"headers,omitempty"`
+	// Server, where Method is "", is the server name of a connection that is no request's; "": any.
+	Server string `json:"server,omitempty"`
 }
 
 // String answers "GET http://cart.default:80/a?b=c x-user: alice".
 func (r *Request) String() string {
+	if r.Method == "" && r.Server == "" {
+		return "any connection to " + r.Host
+	} else if r.Method == "" {
+		return "a connection to " + r.Host + " with server name " + r.Server
+	}
 	s := r.Method + " http://" + r.Host + r.Target
 	for _, h := range r.Headers {
 		s += " " + h.Name + ": " + h.Value

@@ -51,8 +51,8 @@ type Config struct {
 	Compiler func() compile.Compiler
 	// Takes tries a request on a route, as the data plane would; nil: what the conflict search finds is believed.
 	Takes compile.Takes
-	// Callers answers the proxies that use a port's routes or cluster, "namespace/workload".
-	Callers func(model.PortName) []string
+	// Callers answers the proxies that use a port's cluster or its routes for a caller's namespace, "namespace/workload".
+	Callers func(name model.PortName, caller string) []string
 	// Edges answers what flowed in the last window, merged over all proxies, counts of the window only; for a
 	// window of 0 everything that they have counted since they began.
 	Edges func(ctx context.Context, window time.Duration) ([]telemetry.Edge, error)

@@ -82,8 +82,8 @@ func (a *API) callers(c *compile.Change) {
 	if a.cfg.Callers == nil {
 		return
 	}
-	if n, err := model.ParsePortName(c.Name); err == nil {
-		c.Callers = a.cfg.Callers(n)
+	if n, caller, err := model.ParsePortNameFor(c.Name); err == nil {
+		c.Callers = a.cfg.Callers(n, caller)
 	}
 }
 

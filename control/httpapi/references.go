@@ -43,7 +43,7 @@ func (a *API) unresolved(ctx context.Context, docs []decode.Document) ([]decode.
 	var errs []decode.Error
 	for i := range docs {
 		d := &docs[i]
-		errs = append(errs, known.route(d)...)
+		errs = append(append(errs, known.route(d)...), known.policy(d)...)
 		more, err := a.missingFilters(ctx, d, docs)
 		if err != nil {
 			return nil, err
@@ -118,6 +118,37 @@ func (s services) route(d *decode.Document) (errs []decode.Error) {
 			if m := f.RequestMirror; m != nil {
 				check(fmt.Sprintf("spec.rules[%d].filters[%d].requestMirror.backendRef", i, j), m.BackendRef.Namespace, string(m.BackendRef.Name), (*int32)(m.BackendRef.Port))
 			}
+		}
+	}
+	return errs
+}
+
+// policy checks the Services that a policy is about or names.
+func (s services) policy(d *decode.Document) (errs []decode.Error) {
+	p, ok := d.Object.(*v1alpha1.TrafficPolicy)
+	if !ok {
+		return nil
+	}
+	check := func(path, name string, port int32) {
+		number := &port
+		if port == 0 {
+			number = nil
+		}
+		if field, message := s.missing(model.ServiceName{Namespace: p.Namespace, Name: name}, number); message != "" {
+			errs = append(errs, d.Errorf(path+field, "%s", message))
+		}
+	}
+	for i, t := range p.Spec.TargetRefs {
+		if t.Kind == "Service" {
+			check(fmt.Sprintf("spec.targetRefs[%d]", i), t.Name, 0)
+		}
+	}
+	if f := p.Spec.Fallback; f != nil {
+		check("spec.fallback", f.Name, f.Port)
+	}
+	for i := range p.Spec.RateLimits {
+		if g := p.Spec.RateLimits[i].Global; g != nil && g.Service != "" {
+			check(fmt.Sprintf("spec.rateLimits[%d].global", i), g.Service, g.Port)
 		}
 	}
 	return errs

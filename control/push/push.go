@@ -278,12 +278,17 @@ func (p *Push) Enforced(table model.PortName, caller string) (acknowledged, subs
 	return max(0, n-behind), n
 }
 
-// Callers answers the proxies that use a port's route table or cluster, "namespace/workload", in order.
-func (p *Push) Callers(name model.PortName) []string {
+// Callers answers the proxies that use a port's route table, that of a caller's namespace or with "" of everyone else, or with
+// "" its cluster, "namespace/workload", in order.
+func (p *Push) Callers(name model.PortName, caller string) []string {
 	seen := map[*server.Stream]bool{}
+	keys := []key{{resource.TypeRouteTable, name.For(caller)}}
+	if caller == "" {
+		keys = append(keys, key{resource.TypeCluster, name.String()})
+	}
 	p.mu.Lock()
-	for _, typ := range []string{resource.TypeRouteTable, resource.TypeCluster} {
-		for s := range p.asked[key{typ, name.String()}] {
+	for _, k := range keys {
+		for s := range p.asked[k] {
 			seen[s] = true
 		}
 	}

@@ -68,7 +68,7 @@ func enforced(e Enforcement, t compile.TargetStatus) compile.Condition {
 	}
 	acknowledged, subscribed := 0, 0
 	for _, name := range t.Tables {
-		a, n := e.Enforced(name)
+		a, n := e.Enforced(name, "")
 		acknowledged, subscribed = acknowledged+a, subscribed+n
 	}
 	return programmedBy(acknowledged, subscribed)
