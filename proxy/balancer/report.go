@@ -30,16 +30,15 @@ const maxReport = 4 << 10
 func ParseReport(value []byte, isBinary bool) (r Report, ok bool) {
 	if isBinary {
 		ok = r.binary(value)
-	} else if len(value) > 4 {
-		rest := value[4:]
-		switch string(value[:4]) {
-		case "BIN ":
-			ok = r.binary(rest)
+	} else if len(value) >= len("TEXT ") && value[4] == ' ' {
+		switch rest := value[5:]; string(value[:4]) {
 		case "TEXT":
-			ok = rest[0] == ' ' && r.text(rest[1:])
+			ok = r.text(rest)
 		case "JSON":
-			ok = rest[0] == ' ' && r.json(rest[1:])
+			ok = r.json(rest)
 		}
+	} else if len(value) >= len("BIN ") && string(value[:4]) == "BIN " {
+		ok = r.binary(value[4:])
 	}
 	if !ok || !r.valid() {
 		return Report{}, false
@@ -235,6 +234,7 @@ func (r *Report) binary(p []byte) bool {
 
 // message reads the fields of an OrcaLoadReport (protobuf's wire format); others are passed over.
 func (r *Report) message(p []byte) bool {
+	var rps uint64 // which rps_fractional has replaced
 	for len(p) > 0 {
 		key, n := binary.Uvarint(p)
 		if n <= 0 || key>>3 == 0 || key>>3 > 1<<29-1 {
@@ -247,8 +247,8 @@ func (r *Report) message(p []byte) bool {
 			if n <= 0 {
 				return false
 			}
-			if key>>3 == 3 && r.Requests == 0 { // rps, which rps_fractional has replaced
-				r.Requests = float64(v)
+			if key>>3 == 3 {
+				rps = v
 			}
 			p = p[n:]
 		case 1:
@@ -271,6 +271,9 @@ func (r *Report) message(p []byte) bool {
 		default:
 			return false
 		}
+	}
+	if r.Requests == 0 {
+		r.Requests = float64(rps)
 	}
 	return true
 }

@@ -37,6 +37,7 @@ func TestParseReport(t *testing.T) {
 		{"", true, balancer.Report{}, true},
 		{"", false, balancer.Report{}, false},
 		{"TEXT", false, balancer.Report{}, false},
+		{"BIN ", false, balancer.Report{}, true},
 		{"TEXTcpu_utilization=1", false, balancer.Report{}, false},
 		{"TEXT cpu_utilization", false, balancer.Report{}, false},
 		{"TEXT cpu_utilization=NaN", false, balancer.Report{}, false},
@@ -104,7 +105,9 @@ func FuzzReport(f *testing.F) {
 		var m orcav3.OrcaLoadReport
 		text := base64.StdEncoding.EncodeToString(p)
 		r, ok := balancer.ParseReport([]byte(text), true)
-		if err := proto.Unmarshal(p, &m); err == nil && !same(r, ok, &m) {
+		err := proto.Unmarshal(p, &m)
+		odd := !ok && len(m.ProtoReflect().GetUnknown()) > 0 // groups, which no version of the message has, are refused
+		if err == nil && !odd && !same(r, ok, &m) {
 			t.Errorf("binary %x: %+v, %v; protobuf: %v", p, r, ok, &m)
 		}
 		if again, okAgain := balancer.ParseReport([]byte("BIN "+text), false); again != r || okAgain != ok {

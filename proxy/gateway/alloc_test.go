@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -52,14 +53,19 @@ var endOfHead = []byte("\r\n\r\n")
 // TestNoAllocationPerRequest: a request through real sockets, with virtual hosts, metrics and an access log, allocates
 // nothing in the steady state; nor where outliers are looked for.
 func TestNoAllocationPerRequest(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { allocations(t, nil) })
-	t.Run("outliers", func(t *testing.T) { allocations(t, strict()) })
+	t.Run("plain", func(t *testing.T) { allocations(t, nil, model.Balancing{}) })
+	t.Run("outliers", func(t *testing.T) { allocations(t, strict(), model.Balancing{}) })
+	t.Run("latency", func(t *testing.T) { allocations(t, nil, model.Balancing{Policy: model.PeakEWMA}) })
+	t.Run("reports", func(t *testing.T) { allocations(t, nil, model.Balancing{Policy: model.LeastUtilized}) })
+	t.Run("locality", func(t *testing.T) {
+		allocations(t, nil, model.Balancing{SlowStart: model.SlowStart{Window: time.Hour}, Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: 5}})
+	})
 }
 
-func allocations(t *testing.T, outlier *model.Outlier) {
-	b := &model.Bootstrap{}
-	one := static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Y: z\r\n\r\nok")))
-	one.Outlier = outlier
+func allocations(t *testing.T, outlier *model.Outlier, balancing model.Balancing) {
+	b := &model.Bootstrap{Node: model.Node{Locality: "eu/1/a"}}
+	one := static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nEndpoint-Load-Metrics: TEXT cpu_utilization=0.5,rps_fractional=10\r\nX-Y: z\r\n\r\nok")))
+	one.Outlier, one.Balancing = outlier, balancing
 	l := listener("l", httpChain("one"))
 	l.Chains[0].HTTP.UseRemoteAddress = true
 	l.Chains[0].HTTP.Routes.Hosts[0].Domains = []string{"*.test", "other"}

@@ -68,54 +68,6 @@ func ownPolicy(path string, a *anypb.Any, b *model.Balancing) error {
 	return nil
 }
 
-// EncodeBalancing writes b as load_balancing_policy: for proxies of the mesh all of it, behind that, for others, the policy of
-// Envoy that is nearest, named by its type alone.
-func EncodeBalancing(b *model.Balancing) (*clusterv3.LoadBalancingPolicy, error) {
-	w := writer{}
-	w.text("policy", policyNames[b.Policy], b.Policy != model.LeastRequest)
-	w.number("choices", float64(b.ChoiceCount))
-	w.object("ring", func(w writer) { w.number("minimum", float64(b.MinRing)); w.number("maximum", float64(b.MaxRing)) })
-	w.number("table", float64(b.TableSize))
-	w.duration("decay", b.EWMA.Decay)
-	w.duration("start", b.EWMA.Start)
-	w.duration("blackout", b.Utilization.Blackout)
-	w.duration("expiry", b.Utilization.Expiry)
-	w.duration("update", b.Utilization.Update)
-	w.number("errorPenalty", b.Utilization.ErrorPenalty)
-	w.object("slowStart", func(w writer) {
-		w.duration("window", b.SlowStart.Window)
-		w.number("aggression", b.SlowStart.Aggression)
-		w.number("least", b.SlowStart.Least)
-	})
-	w.object("locality", func(w writer) {
-		w.text("mode", localityNames[b.Locality.Mode], b.Locality.Mode != model.LocalityIgnore)
-		w.number("spillAt", float64(b.Locality.SpillAt))
-		var list []any
-		for _, f := range b.Locality.Failover {
-			list = append(list, map[string]any{"from": f.From, "to": f.To})
-		}
-		if len(list) > 0 {
-			w["failover"] = list
-		}
-	})
-	value, err := structpb.NewStruct(w)
-	if err != nil {
-		return nil, err
-	}
-	own, err := anypb.New(&typedv3.TypedStruct{TypeUrl: BalancingType, Value: value})
-	if err != nil {
-		return nil, err
-	}
-	out := &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{policyOf("tulle.balancing", own)}}
-	name, other := nearest(b)
-	a, err := anypb.New(other)
-	if err != nil {
-		return nil, err
-	}
-	out.Policies = append(out.Policies, policyOf(name, a))
-	return out, nil
-}
-
 // policyNames and localityNames are the words, by the model's constants.
 var (
 	policyNames   = []string{"LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev", "PeakEWMA", "LeastUtilized"}
@@ -259,32 +211,4 @@ func choose[T ~uint8](r *reader, name string, to *T, words []string) {
 		return
 	}
 	*to = T(i)
-}
-
-// writer is the other direction: what is not set is not written.
-type writer map[string]any
-
-func (w writer) text(name, v string, set bool) {
-	if set {
-		w[name] = v
-	}
-}
-
-func (w writer) number(name string, v float64) {
-	if v != 0 {
-		w[name] = v
-	}
-}
-
-func (w writer) duration(name string, v time.Duration) {
-	if v != 0 {
-		w[name] = v.String()
-	}
-}
-
-func (w writer) object(name string, fill func(writer)) {
-	inner := writer{}
-	if fill(inner); len(inner) > 0 {
-		w[name] = map[string]any(inner)
-	}
 }

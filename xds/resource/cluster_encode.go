@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/envoy"
 )
 
 // EncodeCluster makes an EDS cluster whose endpoints come over the same stream.
@@ -34,7 +35,9 @@ func EncodeCluster(c *model.Cluster) (*clusterv3.Cluster, error) {
 	if c.KeepAlive {
 		m.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{}}
 	}
-	encodeBalancing(m, &c.Balancing)
+	if err := encodeBalancing(m, &c.Balancing); err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", c.Name, err)
+	}
 	encodeBreakers(m, c.Breakers)
 	encodeChecks(m, c.HealthChecks)
 	encodeOutlier(m, c.Outlier)
@@ -51,8 +54,14 @@ func EncodeCluster(c *model.Cluster) (*clusterv3.Cluster, error) {
 	return m, nil
 }
 
-// encodeBalancing writes the policy, or the nearest one that Envoy has.
-func encodeBalancing(m *clusterv3.Cluster, b *model.Balancing) {
+// encodeBalancing writes the policy, or the nearest one that Envoy has: where load_balancing_policy says more, also there; who
+// knows it does not look at lb_policy.
+func encodeBalancing(m *clusterv3.Cluster, b *model.Balancing) error {
+	p, err := envoy.Policy(b)
+	if err != nil {
+		return err
+	}
+	m.LoadBalancingPolicy = p
 	number := func(n uint64) *wrapperspb.UInt64Value {
 		if n == 0 {
 			return nil
@@ -76,9 +85,13 @@ func encodeBalancing(m *clusterv3.Cluster, b *model.Balancing) {
 			m.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: wrapperspb.UInt32(b.ChoiceCount)}}
 		}
 	}
+	if p != nil {
+		m.LbConfig = nil
+	}
 	if b.Panic != nil {
 		m.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: *b.Panic}}
 	}
+	return nil
 }
 
 // encodeBreakers says "no bound" as a bound that is never reached: Envoy's own default is 1024.
