@@ -19,6 +19,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
@@ -56,6 +57,7 @@ type Proxy struct {
 	seeds    seed.Pair
 	ports    []listener.OwnPort // of the workload, as declared
 	learning listener.Learning
+	gates    map[uint16]*admission.Gate // by port of the workload; immutable
 	machine  machine
 
 	observer *observe.Observer
@@ -89,6 +91,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	if err := p.connect(); err != nil {
 		return nil, err
 	}
+	p.guard()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up,
 		Handshakes: p.shaking})
 	if err := p.startWorkers(); err != nil {

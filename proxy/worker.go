@@ -62,6 +62,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
+		Connect: p.take, Disconnect: p.giveBack,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(),
 	})
 	w.retire.Expired = w.retireGone
@@ -82,9 +83,16 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 		o.Service = ctx.Own.Service
 		o.Program = netip.AddrPortFrom(listens[0], ctx.Own.Port)
 		o.From = ctx.Remote.Addr()
+		o.Gate = w.proxy.gates[ctx.Own.Port]
 	}
 	var d downstream.Drainer
-	h := downstream.Serve(c, downstream.Context{Worker: w.exchange, Origin: o, HTTP2: ctx.HTTP2, Ended: func() { delete(w.serving, d) }})
+	ended := func() {
+		delete(w.serving, d)
+		if ctx.Direction == record.Inbound {
+			w.proxy.giveBack(ctx.Own.Port)
+		}
+	}
+	h := downstream.Serve(c, downstream.Context{Worker: w.exchange, Origin: o, HTTP2: ctx.HTTP2, Ended: ended})
 	if drainer, ok := h.(downstream.Drainer); ok {
 		d = drainer
 		w.serving[d] = struct{}{}

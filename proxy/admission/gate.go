@@ -30,7 +30,9 @@ type Config struct {
 	// Ask asks a rate-limit service. It must not block, and calls then once, from any goroutine; false: it has no room, and
 	// then is not called. nil: nobody can be asked.
 	Ask func(q *model.RateQuestion, then func(*model.RateAnswer, error)) bool
-	Log *slog.Logger // nil: silent
+	// Terms answers what is to be in force; it is asked for every request and connection, so it must be quick. nil: Set says it.
+	Terms func() Terms
+	Log   *slog.Logger // nil: silent
 }
 
 // Gate is what is asked. Its methods are safe for concurrent use unless they say otherwise.
@@ -79,9 +81,6 @@ func (g *Gate) Set(t Terms) error {
 }
 
 func (g *Gate) set(t Terms) error {
-	if !t.Routed && t.Table != nil && t.Table.Model.Inbound != nil {
-		t.Inbound = t.Table.Model.Inbound
-	}
 	p, err := compile(g, t, g.now.Load())
 	if err != nil {
 		return err
@@ -90,27 +89,35 @@ func (g *Gate) set(t Terms) error {
 	return nil
 }
 
-// Follow is Set where the table is not the one in force; who has it at hand calls it for every request. A table that
-// cannot be run leaves what is in force as it is.
-func (g *Gate) Follow(t Terms) {
-	if g.now.Load().terms == t {
-		return
+// program answers what is in force. Terms that cannot be run leave it as it is.
+func (g *Gate) program() *program {
+	p := g.now.Load()
+	if g.cfg.Terms == nil {
+		return p
 	}
+	if t := g.cfg.Terms(); t != p.terms {
+		return g.follow(t)
+	}
+	return p
+}
+
+func (g *Gate) follow(t Terms) *program {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now := g.now.Load(); now.terms != t {
 		if err := g.set(t); err != nil {
 			g.cfg.Log.Error("limits refused, those before stay in force", "error", err)
 			kept := *now
-			kept.terms = t // do not try again for every request
+			kept.terms, kept.find, kept.classes = t, false, false // its routes are another table's
 			g.now.Store(&kept)
 		}
 	}
+	return g.now.Load()
 }
 
 // Connect admits a connection, or answers why it is refused. One that was admitted ends with Disconnect.
 func (g *Gate) Connect(now time.Duration) failure.Reason {
-	p := g.now.Load()
+	p := g.program()
 	if most := int64(p.connections); g.conns.Add(1) > most && most > 0 {
 		g.conns.Add(-1)
 		g.turned.Add(1)

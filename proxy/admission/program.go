@@ -58,7 +58,11 @@ func (r *rule) note() {
 func compile(g *Gate, t Terms, before *program) (*program, error) {
 	p := &program{terms: t, states: map[string]*state{}}
 	c := compiler{g: g, p: p, before: before}
-	if in := t.Inbound; in != nil {
+	in := t.Inbound
+	if !t.Routed && t.Table != nil && t.Table.Model.Inbound != nil {
+		in = t.Table.Model.Inbound
+	}
+	if in != nil {
 		p.connections, p.requests, p.adaptive = in.MaxConnections, int(in.MaxRequests), in.Adaptive
 		if in.ConnectionRate != nil {
 			p.connecting = c.rule("connections", in.ConnectionRate)

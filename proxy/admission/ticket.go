@@ -75,7 +75,7 @@ type taken struct {
 // Enter asks whether a request may begin. It is the story of one: its class, its limits of rate (nobody else's are
 // touched if one of them refuses), other services that are asked, bytes that are owed, and its turn among those at work.
 func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
-	p := g.now.Load()
+	p := g.program()
 	t.Class = q.Class
 	if p.idle {
 		return Admitted

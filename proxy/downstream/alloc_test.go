@@ -155,7 +155,7 @@ func BenchmarkHop(b *testing.B) {
 	for _, p := range []struct {
 		name  string
 		start func(testing.TB) *hop
-	}{{"one", oneHop}, {"two", overMesh}, {"edge", edge}} {
+	}{{"one", oneHop}, {"two", overMesh}, {"edge", edge}, {"limited", limited}} {
 		b.Run(p.name, func(b *testing.B) {
 			one := drive(b, p.start(b))
 			b.ReportAllocs()

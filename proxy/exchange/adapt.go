@@ -12,6 +12,9 @@ func (x *Exchange) foreign() bool { return x.cluster == nil || x.ep != nil && x.
 // adapt makes of the request's head what the endpoint and the connection of this attempt need; open calls it.
 func (x *Exchange) adapt(c upstream.Conn) {
 	x.remind()
+	if x.said {
+		x.tellClass()
+	}
 	if x.upgrade && x.head.Upgrade != nil {
 		x.shake(c)
 	}

@@ -143,6 +143,8 @@ func (x *Exchange) credit() {
 	}
 	if n := x.dropped + int64(sent) - x.credited; n > 0 {
 		x.credited += n
-		x.client.Consumed(int(n))
+		if x.origin.Gate == nil || x.pace(int(n), &x.owedClient) {
+			x.client.Consumed(int(n))
+		}
 	}
 }

@@ -63,6 +63,9 @@ func (x *Exchange) answer(reason failure.Reason) {
 	}
 	r := &x.w.reply
 	r.make(reason, x.rec.RequestID, grpc)
+	if x.origin.Gate != nil {
+		x.tellLimits(&r.head, reason, grpc)
+	}
 	if x.origin.HTTP != nil {
 		if reason == failure.Overflow {
 			r.head.Add(nameOverloaded, valueTrue)
@@ -143,6 +146,9 @@ func (x *Exchange) finish() {
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.letGo()
+	if x.origin.Gate != nil {
+		x.depart()
+	}
 	x.rec.End = x.w.cfg.Loop.Now()
 	x.rec.Reason = x.reason.Label()
 	x.w.cfg.Observer.Done(&x.rec)

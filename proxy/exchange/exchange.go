@@ -13,6 +13,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -43,6 +44,8 @@ type Origin struct {
 	Protocol model.Protocol // what is known to be spoken on the port
 	// ConnectTimeout to the program; 0: the pool's.
 	ConnectTimeout time.Duration
+	// Gate says how much the program, or the chain, takes; nil: everything.
+	Gate *admission.Gate
 	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.
 	From netip.Addr
 

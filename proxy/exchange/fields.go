@@ -17,6 +17,7 @@ const (
 	fieldHTTP    = "tulle-http"   // request: version the client spoke, "1" or "2"
 	fieldMethod  = "tulle-method" // request: method of an offer to upgrade, if not GET
 	fieldStatus  = "tulle-status" // response: an offer to upgrade was declined with this status
+	fieldClass   = "tulle-class"  // request: how important it is, see admission.go
 	fieldPrefix  = "tulle-"
 	fieldRequest = "x-request-id"
 
@@ -115,6 +116,8 @@ func (x *Exchange) believe(f message.Field) {
 		if bytes.Equal(f.Value, version2) {
 			x.version = message.HTTP2
 		}
+	case message.EqualFold(f.Name, fieldClass):
+		x.believeClass(f.Value)
 	case message.EqualFold(f.Name, fieldMethod) && x.head.Upgrade != nil:
 		x.head.Method = f.Value
 		x.rec.Method = method(f.Value)

@@ -41,6 +41,7 @@ type Exchange struct {
 	handshake
 	clocks
 	logged
+	admitted
 	web web
 	actions
 	shadow shadow
@@ -130,10 +131,13 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 		x.redirect()
 		return x.leave()
 	}
+	x.classify()
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)
-	} else {
-		x.limitTime()
+		return x.leave()
+	}
+	x.limitTime()
+	if x.admit() {
 		x.start()
 	}
 	return x.leave()

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/observe"
@@ -18,6 +19,7 @@ const maxAttempts = 8
 type Worker struct {
 	cfg     Config
 	free    *Exchange
+	gates   *admission.Loop
 	buffers buffer.Pool
 	random  *rand.PCG
 	reply   reply
@@ -44,7 +46,7 @@ func NewWorker(cfg Config) *Worker {
 	if cfg.Routes == nil {
 		cfg.Routes = &cluster.RouteBreakers{}
 	}
-	return &Worker{cfg: cfg, random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
+	return &Worker{cfg: cfg, gates: admission.NewLoop(cfg.Loop), random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
 }
 
 // Open answers how many exchanges are under way.
@@ -76,6 +78,7 @@ func (w *Worker) get() *Exchange {
 		x.pause.Expired = x.paused
 		x.quietTimer.Expired = x.quiet
 		x.faultTimer.Expired = x.faultExpired
+		x.ticket.Owner, x.pacer.Expired = (*guest)(x), x.paced
 		return x
 	}
 	w.free = x.next
@@ -99,6 +102,7 @@ func (w *Worker) put(x *Exchange) {
 	x.handshake, x.heard, x.closed = handshake{}, false, false
 	w.reclaim(x)
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""
+	x.class, x.said, x.spent, x.owedClient, x.owedServer = model.ClassDefault, false, 0, 0, 0
 	x.notes, x.cookies = reusable(x.notes), reusable(x.cookies)
 	if cap(x.arena) > maxArena {
 		x.arena = nil

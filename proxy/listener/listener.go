@@ -96,6 +96,11 @@ type Config struct {
 	// Learn is told what a port of the workload turned out to speak. May be nil. For any goroutine.
 	Learn func(port uint16, p model.Protocol)
 
+	// Connect is asked before a connection of a caller to a port of the workload is served, and Disconnect told when it has
+	// ended: exactly once, also by HTTP, whose Serve gets what was admitted. May be nil. For any goroutine.
+	Connect    func(port uint16, now time.Duration) failure.Reason
+	Disconnect func(port uint16)
+
 	Passthrough Passthrough
 	// MaxPending is how many connections may be undecided at once; default 4096.
 	MaxPending int
@@ -131,7 +136,10 @@ func New(cfg Config) *Worker {
 		cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x74756c6c65)),
 		pending: map[*session]struct{}{}, blanks: map[*inbound]struct{}{}, probed: map[model.PortName]time.Duration{},
 	}
-	w.server = relay.Server{Relays: cfg.Relays, Learn: cfg.Learn, Dial: func(port uint16, o *relay.Open) (loop.Dial, bool) {
+	if w.cfg.Connect == nil {
+		w.cfg.Connect, w.cfg.Disconnect = func(uint16, time.Duration) failure.Reason { return failure.None }, func(uint16) {}
+	}
+	w.server = relay.Server{Relays: cfg.Relays, Learn: cfg.Learn, Ended: w.cfg.Disconnect, Dial: func(port uint16, o *relay.Open) (loop.Dial, bool) {
 		return cfg.Program(port, o.Source.Addr())
 	}}
 	return w

@@ -116,16 +116,22 @@ func (i *inbound) Data(p []byte) int {
 	if i.over {
 		return 0
 	}
+	if p[0] != sniff.Preface[0] && p[0] != relay.OpenByte {
+		i.refuse(failure.BadRequest)
+		return 0
+	}
+	if why := i.w.cfg.Connect(i.own.Port, i.w.cfg.Loop.Now()); why != failure.None {
+		i.refuse(why)
+		return 0
+	}
+	i.leave()
 	var h loop.Handler
-	switch p[0] {
-	case sniff.Preface[0]:
-		i.leave()
+	if p[0] == sniff.Preface[0] {
 		h = i.w.cfg.HTTP.Serve(i.conn, Context{
 			Direction: record.Inbound, HTTP2: true, Protocol: i.own.Protocol, Remote: i.conn.Remote(),
 			Wanted: i.conn.Local(), Own: i.own, Peer: i.peer, MTLS: true,
 		})
-	case relay.OpenByte:
-		i.leave()
+	} else {
 		rec := &record.Record{}
 		rec.Reset()
 		rec.Direction, rec.TCP, rec.MTLS = record.Inbound, true, true
@@ -133,9 +139,6 @@ func (i *inbound) Data(p []byte) int {
 		rec.Destination, rec.DestinationID = i.own.Service.Service, i.w.cfg.SelfID
 		rec.Port, rec.Protocol = i.own.Service.Port, i.own.Protocol
 		h = i.w.server.Serve(i.conn, i.own.Port, rec)
-	default:
-		i.refuse(failure.BadRequest)
-		return 0
 	}
 	i.conn.SetHandler(h)
 	return 0

@@ -68,8 +68,12 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 			if !w.room() {
 				return refused(c)
 			}
+			if why := w.cfg.Connect(own.Port, w.cfg.Loop.Now()); why != failure.None {
+				w.cfg.Observer.Refused(why)
+				return refused(c)
+			}
 			s := w.session(c, record.Inbound, c.Local())
-			s.far, s.dial, s.own = farProgram, d, own
+			s.far, s.dial, s.own, s.held = farProgram, d, own, true
 			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
 			s.begin(own.Protocol)
 			return s

@@ -32,6 +32,7 @@ type session struct {
 	far  far
 	port Port      // farMesh
 	own  OwnPort   // publish
+	held bool      // likewise: the port counts the connection
 	dial loop.Dial // farProgram
 
 	machine sniff.Machine
@@ -351,6 +352,7 @@ func (s *session) giveBack(cancel bool) {
 
 // serve hands the connection to HTTP.
 func (s *session) serve() {
+	s.held = false // HTTP tells when it has ended
 	s.leave()
 	ctx := Context{
 		Direction: s.rec.Direction, HTTP2: s.machine.Verdict == sniff.HTTP2, Protocol: s.machine.Known,
@@ -372,6 +374,8 @@ func (s *session) relay() {
 		s.conn.Pause()
 		return
 	}
+	held := s.held
+	s.held = false
 	s.leave()
 	if s.far == farMesh {
 		if s.sent {
@@ -381,6 +385,9 @@ func (s *session) relay() {
 		}
 	}
 	o := relay.Options{Endpoint: s.endpoint}
+	if held {
+		o.Ended = func(*record.Record) { s.w.cfg.Disconnect(s.own.Port) }
+	}
 	if s.rec.Direction == record.Inbound && s.w.cfg.Learn != nil {
 		o.First = s.learn
 	}
@@ -422,6 +429,10 @@ func (s *session) done(why failure.Reason) {
 // leave ends the session's own business.
 func (s *session) leave() {
 	s.over = true
+	if s.held {
+		s.held = false
+		s.w.cfg.Disconnect(s.own.Port)
+	}
 	s.w.cfg.Loop.Disarm(&s.timer)
 	delete(s.w.pending, s)
 }

@@ -78,6 +78,7 @@ type Live struct {
 	services map[string]*service // by name of subscription
 	ports    map[model.PortName]*Port
 	clusters map[model.PortName]*entry
+	own      map[string]*Own // by name of the table
 	asks     map[*ask]struct{}
 	outbox   []command
 	flushing bool

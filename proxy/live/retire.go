@@ -65,7 +65,7 @@ func (l *Live) sweep() {
 func (l *Live) retire(p *Port) {
 	p.asked, p.complete, p.next = false, false, nil
 	p.retired.Store(true)
-	l.unsubscribe(KindRouteTable, p.name.For(p.caller))
+	l.unsubscribeTable(p.name.For(p.caller))
 	for _, e := range p.needs {
 		l.release(p, e)
 	}

@@ -42,6 +42,9 @@ func (l *Live) RouteTable(name string, t *model.RouteTable) {
 		return
 	}
 	l.mu.Lock()
+	if o := l.own[name]; o != nil {
+		o.table.Store(table)
+	}
 	if p := l.ports[n]; p != nil && p.asked && p.caller == caller {
 		p.next = table
 		l.need(p)

@@ -49,8 +49,9 @@ func (l *Live) enlist(p *Port) {
 	p.asked, p.complete, p.idle = true, false, 0
 	p.retired.Store(false)
 	p.caller = l.caller(p.service.Load())
-	l.subscribe(KindRouteTable, p.name.For(p.caller))
+	l.subscribeTable(p, p.name.For(p.caller))
 	l.need(p)
+	l.warm(p)
 }
 
 // caller answers whose table of a service's port is asked for.
@@ -68,9 +69,13 @@ func (l *Live) consume(p *Port, s *model.Service) {
 	if !p.asked || now == p.caller {
 		return
 	}
-	l.subscribe(KindRouteTable, p.name.For(now))
-	l.unsubscribe(KindRouteTable, p.name.For(p.caller))
+	l.unsubscribeTable(p.name.For(p.caller))
 	p.caller = now
+	l.subscribeTable(p, p.name.For(now))
+	if p.next != nil {
+		l.need(p)
+		l.warm(p)
+	}
 }
 
 // need subscribes to every cluster that the port's tables name, and remembers which they are. Nothing is

@@ -129,7 +129,7 @@ func New(cfg Config) (*Epoll, error) {
 		return nil, fmt.Errorf("%s: eventfd: %w; raise the limit of open files", cfg.Name, err)
 	}
 	return &Epoll{
-		cfg: cfg, epfd: epfd, wakefd: wakefd, start: began, wall: time.Now(),
+		cfg: cfg, epfd: epfd, wakefd: wakefd, start: began, now: time.Since(began), wall: time.Now(),
 		scratch: make([]byte, ScratchSize), done: make(chan struct{}), splice: splice,
 	}, nil
 }

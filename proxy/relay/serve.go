@@ -20,6 +20,8 @@ type Server struct {
 	Dial func(port uint16, o *Open) (loop.Dial, bool)
 	// Learn is told what a connection to the port turned out to be (sniff.Learner.Saw). May be nil.
 	Learn func(port uint16, p model.Protocol)
+	// Ended is told of every connection that Serve has taken when it is over. May be nil.
+	Ended func(port uint16)
 }
 
 // Serve answers the handler for c, a mesh connection whose first byte is OpenByte. port is the workload's port that
@@ -112,6 +114,14 @@ func (o *opening) end(why failure.Reason) {
 	l.Disarm(&o.timer)
 	o.rec.TCP, o.rec.Reason, o.rec.End = true, why.Label(), l.Now()
 	o.server.Relays.cfg.Observer.Done(&o.rec)
+	o.ended(nil)
+}
+
+// ended: the connection is over, relayed or not.
+func (o *opening) ended(*record.Record) {
+	if o.server.Ended != nil {
+		o.server.Ended(o.port)
+	}
 }
 
 func (o *opening) first(server bool) {
@@ -135,7 +145,7 @@ func (p *program) Opened() {
 		return
 	}
 	o.over = true
-	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent})
+	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent, Ended: o.ended})
 }
 
 // Data implements loop.Handler.
