@@ -10,6 +10,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -34,6 +35,8 @@ type Config struct {
 	Idle     time.Duration // without a byte either way; 0: for ever, as without a mesh
 	HalfIdle time.Duration // likewise once one direction has ended; default 1 h
 	Max      int           // at once; default 16384
+	// Random draws which connections get a fault, uniform over uint64; nil: as chance has it.
+	Random func() uint64
 }
 
 // Relays is what the relays of one loop share.
@@ -51,6 +54,9 @@ func New(cfg Config) *Relays {
 	if cfg.Max <= 0 {
 		cfg.Max = 16384
 	}
+	if cfg.Random == nil {
+		cfg.Random = chance
+	}
 	return &Relays{cfg: cfg, live: map[*relay]struct{}{}}
 }
 
@@ -66,6 +72,8 @@ type Options struct {
 	// Idle and MaxDuration end both directions in order (FIN) when no byte has gone either way for so long, or when the
 	// relay has lasted so long. 0: Config.Idle alone, which resets; no bound.
 	Idle, MaxDuration time.Duration
+	// Fault is injected: Delay, AbortShare with Reset, and Rate, each by its share (fault.go). nil: none.
+	Fault *model.Fault
 }
 
 // spliceAfter is how many bytes one direction copies before it asks the kernel to carry the rest: short conversations are
@@ -110,6 +118,7 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 		r.down.peer, r.up.peer = &r.up, &r.down
 		r.timer.Expired = r.expire
 		r.life.Expired = func() { r.finish(failure.MaxDuration) }
+		r.fault.Expired = r.faultExpired
 	} else {
 		rs.free = r.next
 		r.next = nil
@@ -130,8 +139,13 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 	r.down.conn, r.up.conn = down, up
 	down.SetHandler(&r.down)
 	up.SetHandler(&r.up)
-	down.Resume()
-	up.Resume()
+	if o.Fault == nil || !r.inject(o.Fault) {
+		down.Resume()
+		up.Resume()
+	} else {
+		down.Pause()
+		up.Pause()
+	}
 	if idle := r.idle(); idle > 0 {
 		rs.cfg.Loop.Arm(&r.timer, idle)
 	}
@@ -155,6 +169,10 @@ type relay struct {
 	marker   bool          // GoByte or CancelByte is awaited
 	canceled bool          // nothing was relayed after all; no record
 	reason   failure.Reason
+	fault    loop.Timer
+	slow     throttle
+	waits    bool // for an injected delay: nothing is read
+	abort    bool // it is reset after that
 	next     *relay
 }
 
@@ -188,12 +206,18 @@ func (s *side) Data(p []byte) int {
 	if s.peer.closed {
 		return n
 	}
+	if s == &r.up && r.slow.rate > 0 {
+		if n = r.allow(n); n == 0 {
+			return 0
+		}
+		p = p[:n]
+	}
 	s.count(len(p))
 	s.peer.conn.Write(p)
 	if s.peer.conn.Buffered() > loop.HighWater {
 		s.conn.Pause() // until the peer's Writable
 	}
-	if s.bytes >= spliceAfter && !s.asked {
+	if s.bytes >= spliceAfter && !s.asked && r.slow.rate == 0 {
 		s.asked = true
 		if c, ok := s.conn.(loop.Splicer); ok {
 			c.SpliceTo(s.peer.conn)
@@ -263,7 +287,7 @@ const settleEvery = 500 * time.Millisecond
 
 // Writable implements loop.Handler.
 func (s *side) Writable() {
-	if !s.peer.closed {
+	if !s.peer.closed && !s.relay.waits {
 		s.peer.conn.Resume()
 	}
 }
@@ -346,6 +370,7 @@ func (r *relay) end() {
 	rs := r.set
 	rs.cfg.Loop.Disarm(&r.timer)
 	rs.cfg.Loop.Disarm(&r.life)
+	rs.cfg.Loop.Disarm(&r.fault)
 	delete(rs.live, r)
 	if r.opt.Endpoint != nil {
 		r.opt.Endpoint.End()
@@ -360,6 +385,7 @@ func (r *relay) end() {
 	}
 	r.flow, r.told = observe.Flow{}, 0
 	r.opt, r.passed, r.canceled, r.reason = Options{}, false, false, failure.None
+	r.slow, r.waits, r.abort = throttle{}, false, false
 	for _, s := range [...]*side{&r.down, &r.up} {
 		s.conn, s.bytes, s.asked, s.eof, s.closed = nil, 0, false, false, false
 	}
