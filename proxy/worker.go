@@ -117,7 +117,8 @@ func (w *worker) Done(r *record.Record) {
 	}
 }
 
-// retireGone ends connections to endpoints that no cluster has any more, and to machines that have gone silent.
+// retireGone ends connections to endpoints that no cluster has any more, those made by settings that have changed, and those to
+// machines that have gone silent.
 func (w *worker) retireGone() {
 	w.loop.Arm(&w.retire, retireEvery)
 	if w.retired++; w.retired%probeAfter == 0 {
@@ -125,7 +126,8 @@ func (w *worker) retireGone() {
 	}
 	in := w.proxy.live.Reachable()
 	w.pool.Retire(func(t *pool.Target) bool {
-		return t.Kind == pool.Mesh && !in[live.Place{Address: t.Address, Namespace: t.Namespace, Workload: t.Workload}]
+		return t.Kind == pool.Mesh && (!in[live.Place{Address: t.Address, Namespace: t.Namespace, Workload: t.Workload}] ||
+			t.Cluster != nil && !w.proxy.live.InForce(t.Cluster))
 	})
 }
 

@@ -33,7 +33,7 @@ type TrafficParts struct {
 	Hash []HashKey `json:"hash,omitempty"`
 	// Connections to endpoints (Service).
 	Connections *Connections `json:"connections,omitempty"`
-	// Breakers: what may be under way, in each calling proxy: to a Service, or by a route.
+	// Breakers: what may be under way, in each calling proxy: to a Service, or by an HTTPRoute or GRPCRoute.
 	Breakers *Breakers `json:"breakers,omitempty"`
 	// Fallback takes a request where a breaker refuses it or no endpoint can take it (Service, HTTPRoute, GRPCRoute).
 	Fallback *FallbackRef `json:"fallback,omitempty"`
@@ -191,6 +191,9 @@ func misplaced(part string, t PolicyTarget) string {
 			return "it is about the backends of an HTTPRoute or GRPCRoute: attach it there"
 		}
 	case "breakers":
+		if t.Kind == "TCPRoute" || t.Kind == "TLSRoute" {
+			return "connections are bounded for the Service that they go to: attach it there"
+		}
 	default:
 		if t.Kind != "Service" {
 			return "it is about a Service: attach it to the Service"

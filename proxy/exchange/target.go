@@ -14,7 +14,9 @@ import (
 func (x *Exchange) targetOf(ep *cluster.Endpoint) pool.Target {
 	m := ep.Model()
 	if m.Identity != "" {
-		return pool.MeshTarget(m)
+		t := pool.MeshTarget(m)
+		t.Shape(x.cluster.Model(), x.breaker)
+		return t
 	}
 	c := x.cluster.Model()
 	t := pool.Target{Kind: pool.HTTP1, Address: m.Address, Cluster: c, Breaker: x.breaker}

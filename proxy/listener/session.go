@@ -376,6 +376,11 @@ func (s *session) relay() {
 	}
 	held := s.held
 	s.held = false
+	breaker, ok := s.bound()
+	if !ok {
+		s.refuse(failure.Overflow)
+		return
+	}
 	s.leave()
 	if s.far == farMesh {
 		if s.sent {
@@ -391,7 +396,24 @@ func (s *session) relay() {
 	if s.rec.Direction == record.Inbound && s.w.cfg.Learn != nil {
 		o.First = s.learn
 	}
+	if breaker != nil {
+		o.Ended = func(*record.Record) { breaker.Give(cluster.Connections) }
+	}
 	s.w.cfg.Relays.Start(s.conn, s.up, &s.rec, o)
+}
+
+// bound counts the relay as a connection to its cluster, whose breaker, nil for none, must be told its end; false: there may not
+// be one more. Nothing ever gives a relayed connection back to who waits, so nobody waits.
+func (s *session) bound() (*cluster.Breaker, bool) {
+	if s.far != farMesh || s.port == nil {
+		return nil, true
+	}
+	c := s.port.Cluster(s.to)
+	if c == nil {
+		return nil, true
+	}
+	b := c.Breaker(model.PriorityDefault)
+	return b, b == nil || b.Take(cluster.Connections)
 }
 
 func (s *session) learn(server bool) {

@@ -3,6 +3,7 @@ package live
 import (
 	"net/netip"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/recovery"
 )
 
@@ -10,6 +11,12 @@ import (
 type Place struct {
 	Address             netip.AddrPort
 	Namespace, Workload string
+}
+
+// InForce reports whether m are the settings of its cluster as they are now. It is lock-free and for any goroutine.
+func (l *Live) InForce(m *model.Cluster) bool {
+	c := (*l.held.Load())[m.Name]
+	return c != nil && c.Model() == m
 }
 
 // Reachable answers the places of all endpoints in force, so that pools can end connections to others. It is

@@ -45,10 +45,10 @@ func (h *host) spent(c upstream.Conn) bool {
 
 // sweepEvery is half of how long a connection may be without a request, or live, whichever is shorter.
 func (h *host) sweepEvery() time.Duration {
-	if h.target.Kind == Mesh {
-		return h.pool.cfg.MeshIdle / 2
-	}
 	idle := h.pool.cfg.IdleTimeout
+	if h.target.Kind == Mesh {
+		idle = h.pool.cfg.MeshIdle
+	}
 	if m := h.target.Cluster; m != nil {
 		if m.IdleTimeout > 0 {
 			idle = m.IdleTimeout

@@ -44,7 +44,7 @@ type Target struct {
 	TLS       TLS    // HTTP1, H2C and Auto: makes the connection; nil: plain
 	Host      string // what TLS is told of the request
 	Header    string // PROXY header that a connection begins with; "": none
-	// Cluster has the options of connections outside the mesh; nil: the pool's own.
+	// Cluster has the options of connections; nil: the pool's own. See Shape.
 	Cluster *model.Cluster
 	// Breaker counts the connections and who waits for one; nil: there is no bound but the pool's own. A target
 	// without a connection always gets one, so that who waits never waits for another loop.
@@ -63,6 +63,19 @@ func MeshTarget(e *model.Endpoint) Target {
 		return Target{Kind: HTTP1, Address: e.Address}
 	}
 	return Target{Kind: Mesh, Address: e.Address, Workload: e.Workload, Namespace: e.Namespace, Port: e.Port, Identity: e.Identity}
+}
+
+// Shape gives a target of the mesh the options and the bounds of a cluster, if it has any about connections. Without them
+// connections to a workload are shared by all clusters that it is in.
+func (t *Target) Shape(m *model.Cluster, b *cluster.Breaker) {
+	bounds := &m.Breakers[model.PriorityDefault]
+	bounded := b != nil && bounds.Connections+bounds.Pending > 0
+	if bounded || m.IdleTimeout > 0 || m.MaxRequests > 0 || m.MaxDuration > 0 || m.Upstream.HTTP2 != (model.HTTP2Options{}) {
+		t.Cluster = m
+		if bounded {
+			t.Breaker = b
+		}
+	}
 }
 
 // ServerName is the SNI that names the workload's port: p<port>.<workload>.<namespace>.mesh.tulle.
