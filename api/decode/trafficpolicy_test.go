@@ -22,7 +22,7 @@ spec:
 func TestPolicyDefaults(t *testing.T) {
 	text := strings.Replace(reviews, "  balancing: {policy: LeastRequest}\n", `  balancing: {slowStart: {window: 30s}, locality: {}}
   hash: [{cookie: {name: u, ttl: 1h}}]
-  ejection: {successRate: {}, failurePercent: {}}
+  ejection: {successRate: {}, failurePercent: {}, latency: {}}
   healthChecks: [{http: {}}]
   retries: {}
   retryBudget: {}
@@ -43,7 +43,7 @@ func TestPolicyDefaults(t *testing.T) {
 	want := `{"targetRefs":[{"group":"","kind":"Service","name":"reviews"}],` +
 		`"balancing":{"policy":"Maglev","table":65537,"locality":{"mode":"Prefer"},"panic":50},"hash":[{"cookie":{"name":"u","ttl":"1h","path":"/"}}],` +
 		`"ejection":{"consecutive5xx":5,"consecutiveGateway":5,"interval":"10s","base":"30s","maximum":"5m","maxPercent":50,` +
-		`"successRate":{"deviations":1.9,"minimumHosts":5,"minimumRequests":100},"failurePercent":{"threshold":85,"minimumHosts":5,"minimumRequests":50}},` +
+		`"successRate":{"deviations":1.9,"minimumHosts":5,"minimumRequests":100},"failurePercent":{"threshold":85,"minimumHosts":5,"minimumRequests":50},"latency":{"factor":3,"least":"10ms","minimumHosts":3,"minimumRequests":20},"probe":true},` +
 		`"healthChecks":[{"http":{"path":"/","method":"GET","statuses":[{"from":200,"to":299}]},"interval":"5s","timeout":"1s","noTraffic":"5s","jitter":"500ms","unhealthy":3,"healthy":2}],` +
 		`"timeouts":{"request":"10s"},"retries":{"attempts":2,"when":["untouched","reset","gateway"],"wait":{"least":"1ms","maximum":"2s"},"retryAfter":"10s"},` +
 		`"retryBudget":{"percent":20,"least":3},"hedging":{"after":"50ms","most":2},"session":{"type":"Cookie","name":"tulle-session","path":"/"},` +
@@ -90,6 +90,8 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  breakers: {requests: -1}", `spec.breakers.requests: -1 is out of bounds`},
 			{"{}\n  ejection: {consecutive5xx: 3, consecutiveGateway: 4}", `spec.ejection.consecutiveGateway: 4 is never reached`},
 			{"{}\n  ejection: {base: 10m}", `spec.ejection.maximum: 5m is shorter than base 10m`},
+			{"{}\n  ejection: {latency: {factor: 1}}", `spec.ejection.latency.factor: 1 is out of bounds`},
+			{"{}\n  ejection: {latency: {minimumHosts: 1}}", `spec.ejection.latency.minimumHosts: 1`},
 			{"{}\n  healthChecks: [{}]", `spec.healthChecks[0]: asks in 0 ways: write one of http, grpc and tcp`},
 			{"{}\n  healthChecks: [{tcp: {}}, {tcp: {}}]", `spec.healthChecks: has 2 entries: write one`},
 			{"{}\n  healthChecks: [{http: {path: healthz}}]", `spec.healthChecks[0].http.path: "healthz" is not a path`},

@@ -24,6 +24,19 @@ type Ejection struct {
 	SuccessRate *SuccessRate `json:"successRate,omitempty"`
 	// FailurePercent ejects who fails that often.
 	FailurePercent *FailurePercent `json:"failurePercent,omitempty"`
+	// Latency ejects who answers far slower than the others.
+	Latency *LatencyEjection `json:"latency,omitempty"`
+	// Probe: an endpoint whose time is over gets one request first, and its share only if that goes well; a failure ejects it for
+	// longer. Default true; false: its share at once.
+	Probe *bool `json:"probe,omitempty"`
+}
+
+// LatencyEjection ejects endpoints whose mean response time of an interval is so many times the median of all endpoints'.
+type LatencyEjection struct {
+	Factor          float64  `json:"factor,omitempty"`          // default 3
+	Least           Duration `json:"least,omitempty"`           // nobody faster than that is slow; default 10ms
+	MinimumHosts    int32    `json:"minimumHosts,omitempty"`    // that have MinimumRequests, else nobody is; default 3
+	MinimumRequests int32    `json:"minimumRequests,omitempty"` // in an interval; default 20
 }
 
 // SuccessRate ejects endpoints whose success rate is below the average by so many standard deviations.
@@ -100,6 +113,15 @@ func defaultEjection(e *Ejection) {
 		number(&s.MinimumHosts, 5)
 		number(&s.MinimumRequests, 100)
 	}
+	e.Probe = or(e.Probe, true)
+	if l := e.Latency; l != nil {
+		if l.Factor == 0 {
+			l.Factor = 3
+		}
+		text(&l.Least, "10ms")
+		number(&l.MinimumHosts, 3)
+		number(&l.MinimumRequests, 20)
+	}
 	if f := e.FailurePercent; f != nil {
 		number(&f.Threshold, 85)
 		number(&f.MinimumHosts, 5)
@@ -149,6 +171,14 @@ func (c *check) ejection(at string, e *Ejection) {
 		}
 		c.between(at+".successRate.minimumHosts", int64(s.MinimumHosts), 2, 10000)
 		c.between(at+".successRate.minimumRequests", int64(s.MinimumRequests), 1, 1_000_000)
+	}
+	if l := e.Latency; l != nil {
+		if l.Factor < 1.1 || l.Factor > 100 {
+			c.fail(at+".latency.factor", "%g is out of bounds: write 1.1 to 100", l.Factor)
+		}
+		c.span(at+".latency.least", l.Least, 100*time.Microsecond, time.Hour)
+		c.between(at+".latency.minimumHosts", int64(l.MinimumHosts), 2, 10000)
+		c.between(at+".latency.minimumRequests", int64(l.MinimumRequests), 1, 1_000_000)
 	}
 	if f := e.FailurePercent; f != nil {
 		c.between(at+".failurePercent.threshold", int64(f.Threshold), 1, 100)

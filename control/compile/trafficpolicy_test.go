@@ -105,7 +105,7 @@ const everything = `
   connections: {connectTimeout: 300ms, idleTimeout: 4s, maxRequests: 100, tcpKeepAlive: true, closeOnFailure: true, http2: {maxStreams: 50}}
   breakers: {connections: 1000, pending: 10, requests: 500, retries: 5}
   fallback: {name: cart-v1, port: 80}
-  ejection: {maxPercent: 30, successRate: {}, failurePercent: {threshold: 70}}
+  ejection: {maxPercent: 30, successRate: {}, failurePercent: {threshold: 70}, latency: {factor: 4, least: 20ms}}
   healthChecks: [{http: {path: /healthz, statuses: [{from: 200, to: 204}]}, interval: 2s}]
   retries: {when: [5xx, conflict], grpc: [unavailable, internal], statuses: [418], wait: {base: 25ms}, sameHost: true}
   retryBudget: {percent: 10}
@@ -140,7 +140,8 @@ func TestEverything(t *testing.T) {
 	if !reflect.DeepEqual(*m, want) {
 		t.Errorf("cluster\n%+v, want\n%+v", *m, want)
 	}
-	if o := m.Outlier; o.Consecutive5xx != 5 || o.MaxPercent != 30 || !o.AlwaysOne || o.SuccessStdevFactor != 1900 || o.FailureThreshold != 70 || o.BaseEjection != 30*time.Second {
+	if o := m.Outlier; o.Consecutive5xx != 5 || o.MaxPercent != 30 || !o.AlwaysOne || o.SuccessStdevFactor != 1900 || o.FailureThreshold != 70 || o.BaseEjection != 30*time.Second ||
+		o.LatencyFactor != 4 || o.LatencyLeast != 20*time.Millisecond || o.LatencyMinimumHosts != 3 || o.LatencyRequestVolume != 20 || !o.Probe {
 		t.Errorf("ejection: %+v", *o)
 	}
 	table, _ := c.RouteTable(port(81))

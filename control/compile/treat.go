@@ -180,6 +180,11 @@ func outlier(e *v1alpha1.Ejection) *model.Outlier {
 		out.EnforceSuccessRate, out.SuccessMinimumHosts, out.SuccessRequestVolume = 100, uint32(s.MinimumHosts), uint32(s.MinimumRequests)
 		out.SuccessStdevFactor = uint32(s.Deviations*1000 + 0.5)
 	}
+	if l := e.Latency; l != nil {
+		out.LatencyFactor, out.LatencyLeast = l.Factor, l.Least.Value()
+		out.LatencyMinimumHosts, out.LatencyRequestVolume = uint32(l.MinimumHosts), uint32(l.MinimumRequests)
+	}
+	out.Probe = *e.Probe
 	if f := e.FailurePercent; f != nil {
 		out.EnforceFailurePercent, out.FailureThreshold = 100, uint32(f.Threshold)
 		out.FailureMinimumHosts, out.FailureRequestVolume = uint32(f.MinimumHosts), uint32(f.MinimumRequests)

@@ -1,7 +1,8 @@
 // Package balancer decides which of several candidates takes the next request. Its default is power of two choices, the
-// less loaded of two drawn at random; others (hash.go) are random, round robin, ring hash and Maglev. It knows candidates
-// only by index, weight, load and, for the hashes, name. What it makes is immutable and
-// safe for concurrent use; random numbers are arguments. Pure. Start reading at Wheel.Pick.
+// less loaded of two drawn at random; others are by cost (latency.go: peak EWMA), random, round robin, ring hash and Maglev
+// (hash.go), and turns by what candidates report about themselves (stride.go, report.go); slow.go is slow start. It knows
+// candidates only by index, weight, load and, for the hashes, name. What it makes is immutable and safe for concurrent use;
+// random numbers, time and what changes are arguments. Pure. Start reading at Wheel.Pick.
 package balancer
 
 import "sort"

@@ -469,3 +469,38 @@ func TestBalancingAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkChoose(b *testing.B) {
+	v := model.Label{Name: "version", Value: "1"}
+	for _, c := range []struct {
+		name   string
+		b      model.Balancing
+		subset []model.Label
+	}{
+		{"least request", model.Balancing{}, nil},
+		{"ewma", model.Balancing{Policy: model.PeakEWMA}, nil},
+		{"utilization", model.Balancing{Policy: model.LeastUtilized}, nil},
+		{"slow start", model.Balancing{SlowStart: model.SlowStart{Window: time.Hour}}, nil},
+		{"spill", model.Balancing{Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: 10}}, nil},
+		{"subset", model.Balancing{}, []model.Label{v}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var list []model.Endpoint
+			for i := range 40 {
+				list = append(list, at(i, []string{"eu/1/a", "eu/2/a"}[i%2], v))
+			}
+			cl := made(c.b, list[:30]...)
+			cl.SetLocality("eu/1/a")
+			cl.Pick(time.Hour, 1, nil)
+			cl.SetEndpoints(&model.Endpoints{Endpoints: list})
+			n, now := uint64(0), time.Hour
+			for b.Loop() {
+				n += 0x9e3779b97f4a7c15
+				now += 10 * time.Microsecond
+				ch := cluster.Choice{Now: now, Random: n, Subset: c.subset}
+				e, _, _ := cl.Choose(&ch)
+				e.Took(now, time.Millisecond, false)
+			}
+		})
+	}
+}
