@@ -20,6 +20,8 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/admission"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/kin"
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
@@ -66,6 +68,9 @@ type Proxy struct {
 	dns      *dns.Server
 	admin    *admin.Server
 	shake    mtls.Handshakes // of both sides
+	kin      *kin.Table
+	spent    cluster.Spent
+	routes   cluster.RouteBreakers
 
 	stop  context.CancelFunc
 	ended <-chan struct{} // closed by stop
@@ -77,7 +82,7 @@ type Proxy struct {
 func Start(cfg Config) (p *Proxy, err error) {
 	b := cfg.Bootstrap
 	ctx, stop := context.WithCancel(context.Background())
-	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, stop: stop, ended: ctx.Done()}
+	p = &Proxy{cfg: cfg, self: model.ServiceName{Namespace: b.Namespace, Name: b.Service}, kin: kin.New(), stop: stop, ended: ctx.Done()}
 	begun := p // what is returned is nil where it fails
 	defer func() {
 		if err != nil {

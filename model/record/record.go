@@ -68,6 +68,7 @@ type Record struct {
 
 	Attempts  [MaxAttempts]Attempt
 	NAttempts int
+	Nth       int // which attempt of its caller's proxy this is; 0: the first, or nobody has said
 
 	RequestBytes  int64 // bodies; for TCP what the downstream sent
 	ResponseBytes int64

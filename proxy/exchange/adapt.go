@@ -15,6 +15,9 @@ func (x *Exchange) adapt(c upstream.Conn) {
 	if x.said {
 		x.tellClass()
 	}
+	if !x.foreign() {
+		x.inform()
+	}
 	if x.upgrade && x.head.Upgrade != nil {
 		x.shake(c)
 	}

@@ -86,7 +86,7 @@ func (t *guest) Admitted() {
 	x := (*Exchange)(t)
 	x.busy++
 	x.class = x.ticket.Class
-	x.start()
+	x.arrive()
 	x.leave()
 }
 

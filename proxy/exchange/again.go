@@ -215,7 +215,11 @@ func (x *Exchange) mayRepeat(free bool) (may, held bool) {
 	if x.origin.HTTP != nil && x.policy() != nil {
 		bound = foreignRetries
 	}
-	return x.cluster.MayRepeat(x.w.cfg.Loop.Now(), x.breaker, free, bound)
+	may, held = x.cluster.MayRepeat(x.w.cfg.Loop.Now(), x.breaker, free, bound)
+	if may && !free {
+		x.noteSpent()
+	}
+	return may, held
 }
 
 // later makes the next attempt after a while.

@@ -153,7 +153,7 @@ func (x *Exchange) remember(from int) {
 		*a = record.Attempt{Workload: x.target.Workload, Address: x.target.Address, From: from, Start: now}
 	}
 	if x.cluster != nil && x.count == x.spared {
-		x.cluster.First(now, true)
+		x.cluster.First(now, !x.chain.Again)
 	}
 	x.count++
 	x.outOf = from

@@ -20,7 +20,7 @@ type clocks struct {
 	idle     time.Duration  // nothing may be still for longer; 0: no bound
 	complete time.Duration  // loop time by which all of the request must be here; 0: no bound
 	stirred  time.Duration  // loop time when something moved last
-	deadline time.Duration  // loop time that grpc-timeout asks for, and that is kept here; 0: none
+	deadline time.Duration  // loop time that grpc-timeout, or the chain of callers, asks for, and that is kept here; 0: none
 	expires  time.Duration  // loop time when the client's own deadline ends, also where only client and server keep it; 0: none
 }
 
@@ -37,6 +37,7 @@ func (x *Exchange) limitTime() {
 	if x.rec.Protocol == model.ProtocolGRPC {
 		x.limitCall(t)
 	}
+	x.limitFamily()
 	if c != nil {
 		x.limitStream(c, t)
 	}
@@ -116,7 +117,7 @@ func (x *Exchange) expired() bool { return x.expires != 0 && x.w.cfg.Loop.Now() 
 
 // remind tells the upstream how much of the client's deadline is left, where that is not what the client has said.
 func (x *Exchange) remind() {
-	if x.deadline == 0 {
+	if x.deadline == 0 || x.rec.Protocol != model.ProtocolGRPC {
 		return
 	}
 	left := max(x.deadline-x.w.cfg.Loop.Now(), 0)

@@ -66,6 +66,7 @@ func (x *Exchange) answer(reason failure.Reason) {
 	if x.origin.Gate != nil {
 		x.tellLimits(&r.head, reason, grpc)
 	}
+	x.tellSpent(&r.head)
 	if x.origin.HTTP != nil {
 		if reason == failure.Overflow {
 			r.head.Add(nameOverloaded, valueTrue)
@@ -143,6 +144,7 @@ func (x *Exchange) finish() {
 	}
 	x.finished = true
 	x.endAttempt(x.reason)
+	x.leaveFamily()
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.letGo()

@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/kin"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/observe"
@@ -75,6 +76,10 @@ type Config struct {
 	Attempts int
 	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.
 	Routes *cluster.RouteBreakers
+	// Kin joins what the program asks of others to what it is asked for, and Spent is what a request comes to below it; both are
+	// of all workers together. nil: nothing is joined, or told.
+	Kin   *kin.Table
+	Spent *cluster.Spent
 	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
 	Replay int
 }

@@ -44,7 +44,7 @@ var (
 // and sees to it that the request has an identifier.
 func (x *Exchange) cleanse() {
 	keep := x.head.Fields[:0]
-	var id, contentType []byte
+	var id, trace, contentType []byte
 	for _, f := range x.head.Fields {
 		switch len(f.Name) {
 		case len("content-type"): // as long as x-request-id
@@ -53,6 +53,10 @@ func (x *Exchange) cleanse() {
 				contentType = f.Value
 			case message.EqualFold(f.Name, fieldRequest) && id == nil:
 				id = f.Value
+			}
+		case len(fieldTrace):
+			if message.EqualFold(f.Name, fieldTrace) {
+				trace = f.Value
 			}
 		}
 		if len(f.Name) > len(fieldPrefix) && message.EqualFold(f.Name[:len(fieldPrefix)], fieldPrefix) {
@@ -68,6 +72,7 @@ func (x *Exchange) cleanse() {
 	if x.head.Continue && x.head.Version == message.HTTP2 {
 		x.head.Add(nameExpect, valueContinue) // HTTP/2 carries it in Continue, HTTP/1 as a field
 	}
+	x.inherit(id, trace)
 	if len(id) == 0 && x.origin.HTTP == nil {
 		id = x.newID()
 		x.head.Add(nameRequest, id)
@@ -121,6 +126,8 @@ func (x *Exchange) believe(f message.Field) {
 	case message.EqualFold(f.Name, fieldMethod) && x.head.Upgrade != nil:
 		x.head.Method = f.Value
 		x.rec.Method = method(f.Value)
+	default:
+		x.heed(f)
 	}
 }
 
@@ -137,6 +144,10 @@ func (x *Exchange) stripResponse(h *message.Head) {
 				if n, err := strconv.Atoi(string(f.Value)); err == nil && n >= 200 && n <= 299 && h.Status == 101 {
 					h.Status, h.Upgrade = n, nil
 				}
+				continue
+			}
+			if message.EqualFold(f.Name, fieldSpent) {
+				x.heardSpent(f.Value)
 				continue
 			}
 			if !message.EqualFold(f.Name, fieldReason) {

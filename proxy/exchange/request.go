@@ -42,6 +42,7 @@ type Exchange struct {
 	clocks
 	logged
 	admitted
+	family
 	web web
 	actions
 	shadow shadow
@@ -138,7 +139,7 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	}
 	x.limitTime()
 	if x.admit() {
-		x.start()
+		x.arrive()
 	}
 	return x.leave()
 }

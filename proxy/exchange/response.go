@@ -64,6 +64,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 		x.dress(h, false)
 	}
 	x.present(h, false)
+	x.tellSpent(h)
 	x.keepForLog(h, false)
 	if x.upgrade && !x.tunnel {
 		x.declined(h)

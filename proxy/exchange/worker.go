@@ -28,6 +28,7 @@ type Worker struct {
 	said    saidAddress    // likewise an address
 	entry   observe.Entry  // of the access log, reused
 	tries   *try           // not used
+	spent   []byte         // the value of a field, for one call
 	bounds  map[*router.Route]*cluster.Breaker
 	served  int   // of them, those that other proxies sent
 	dated   int64 // second that today is of
@@ -101,6 +102,7 @@ func (w *Worker) put(x *Exchange) {
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
 	x.handshake, x.heard, x.closed = handshake{}, false, false
 	w.reclaim(x)
+	x.forgetFamily()
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""
 	x.class, x.said, x.spent, x.owedClient, x.owedServer = model.ClassDefault, false, 0, 0, 0
 	x.notes, x.cookies = reusable(x.notes), reusable(x.cookies)

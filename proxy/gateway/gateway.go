@@ -75,6 +75,7 @@ type Gateway struct {
 	secrets  *secret.Store
 	shake    *mtls.Handshakes
 	draining atomic.Bool
+	routes   cluster.RouteBreakers
 
 	wanting sync.Mutex
 	told    map[model.ResourceKind][]string // to control; under wanting

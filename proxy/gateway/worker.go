@@ -47,7 +47,7 @@ func (g *Gateway) newWorker(i int) (*worker, error) {
 		rnd: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), ids: uint64(i) << 48}
 	w.pool = pool.New(pool.Config{Loop: l})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder})
-	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w.recorder, Seed: rand.Uint64()})
+	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w.recorder, Seed: rand.Uint64(), Routes: &g.routes})
 	w.end.Expired, w.untidy.Expired = w.cut, w.tidy
 	w.ended.Go(l.Run)
 	return w, nil

@@ -1,0 +1,234 @@
+// Package kin joins what a workload asks of others to what it was asked for: the requests that leave a program to the one
+// that came to it and that they are made for, through x-request-id or the trace id of traceparent, which programs
+// forward for traces. So what the first caller has said (how much time is left, how important it is) goes on with them, and
+// they end when nobody waits for them any more. It promises that nothing is allocated, that what is kept is bounded by what
+// is under way (it lives in the exchanges), and that no lock is held while anybody is called. It never decides what an
+// end means.
+//
+// A Table is shared by all loops of a proxy. Start reading at Table.Open and Table.Join.
+package kin
+
+import (
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Said is what goes from a request on to those that are made for it.
+type Said struct {
+	Deadline time.Duration // loop time (the loops of a process share its origin); 0: none
+	Class    model.Class
+	Classed  bool // somebody has said Class
+	Again    bool // it is a further attempt of a request that was counted before
+}
+
+// Key is what requests are joined by; 0: nothing.
+type Key uint64
+
+// Table is described in the package comment. Safe for concurrent use.
+type Table struct {
+	seed   maphash.Seed
+	shards [shards]shard
+}
+
+const (
+	shards  = 64
+	buckets = 64
+)
+
+type shard struct {
+	mu       sync.Mutex
+	parents  [buckets]*node
+	children [buckets]*Child
+}
+
+// New makes a Table.
+func New() *Table { return &Table{seed: maphash.MakeSeed()} }
+
+// Key answers the key of a request's identifier; of an empty one it is 0.
+func (t *Table) Key(id []byte) Key {
+	if len(id) == 0 {
+		return 0
+	}
+	return max(Key(maphash.Bytes(t.seed, id)), 1)
+}
+
+// TraceID answers the trace id in a traceparent (W3C Trace Context, section 3.2), nil if there is none.
+func TraceID(traceparent []byte) []byte {
+	if len(traceparent) < 55 || traceparent[2] != '-' || traceparent[35] != '-' {
+		return nil
+	}
+	return traceparent[3:35]
+}
+
+func (t *Table) at(k Key) (*shard, int) {
+	return &t.shards[k%shards], int(k / shards % buckets)
+}
+
+// Parent is a request that came to the program. It is embedded in its owner; its zero value is ready.
+type Parent struct {
+	said  Said
+	nodes [2]node
+}
+
+// node is a parent under one of its keys.
+type node struct {
+	key    Key
+	parent *Parent
+	next   *node
+}
+
+// Child is a request that the program makes. It is embedded in its owner; its zero value is ready.
+type Child struct {
+	key        Key // 0: it has not been joined
+	owner      Owner
+	turn       uint64
+	prev, next *Child
+}
+
+// Owner of a Child is told when nobody waits for it any more: from any goroutine, without a lock, and perhaps after it has
+// left. turn is what it gave to Join.
+type Owner interface{ Orphaned(turn uint64) }
+
+// Open enters a request that came to the program. Close must follow.
+func (t *Table) Open(p *Parent, id, trace Key, said Said) {
+	p.said = said
+	for i, k := range [2]Key{id, trace} {
+		if k == 0 || i == 1 && k == id {
+			continue
+		}
+		n := &p.nodes[i]
+		n.key, n.parent = k, p
+		s, b := t.at(k)
+		s.mu.Lock()
+		n.next, s.parents[b] = s.parents[b], n
+		s.mu.Unlock()
+	}
+}
+
+// Close takes the request out. gone says that it has ended without anybody waiting for it: then the owners of those that
+// are made for it are told, unless they are made for another one as well.
+func (t *Table) Close(p *Parent, gone bool) {
+	for i := range p.nodes {
+		n := &p.nodes[i]
+		k := n.key
+		if k == 0 {
+			continue
+		}
+		s, b := t.at(k)
+		s.mu.Lock()
+		for at := &s.parents[b]; *at != nil; at = &(*at).next {
+			if *at == n {
+				*at = n.next
+				break
+			}
+		}
+		*n = node{}
+		s.mu.Unlock()
+		for gone {
+			owner, turn := s.orphan(b, k)
+			if owner == nil {
+				break
+			}
+			owner.Orphaned(turn)
+		}
+	}
+}
+
+// orphan takes out one child for which nobody is there any more.
+func (s *shard) orphan(b int, k Key) (Owner, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := s.parents[b]; n != nil; n = n.next {
+		if n.key == k {
+			return nil, 0
+		}
+	}
+	for c := s.children[b]; c != nil; c = c.next {
+		if c.key == k {
+			owner, turn := c.owner, c.turn
+			s.unlink(b, c)
+			return owner, turn
+		}
+	}
+	return nil, 0
+}
+
+// Join finds what a request of the program is made for, by its identifier or else by its trace, and answers what was said
+// with that; where there are several such requests, the least strict of all. ok is false if there is none; otherwise Leave
+// must follow, and owner is told with turn if they all end without waiting for it.
+func (t *Table) Join(c *Child, id, trace Key, owner Owner, turn uint64) (said Said, ok bool) {
+	for _, k := range [2]Key{id, trace} {
+		if k == 0 {
+			continue
+		}
+		s, b := t.at(k)
+		s.mu.Lock()
+		for n := s.parents[b]; n != nil; n = n.next {
+			if n.key != k {
+				continue
+			}
+			if ok {
+				said.loosen(n.parent.said)
+			} else {
+				said, ok = n.parent.said, true
+			}
+		}
+		if ok {
+			c.key, c.owner, c.turn = k, owner, turn
+			c.prev, c.next = nil, s.children[b]
+			if c.next != nil {
+				c.next.prev = c
+			}
+			s.children[b] = c
+		}
+		s.mu.Unlock()
+		if ok {
+			return said, true
+		}
+	}
+	return Said{}, false
+}
+
+// loosen makes s hold for two requests.
+func (s *Said) loosen(o Said) {
+	if s.Deadline != 0 {
+		if s.Deadline = max(s.Deadline, o.Deadline); o.Deadline == 0 {
+			s.Deadline = 0
+		}
+	}
+	if o.Classed && (!s.Classed || o.Class == model.ClassCritical || s.Class == model.ClassBatch) {
+		s.Class, s.Classed = o.Class, true
+	}
+	s.Again = s.Again && o.Again
+}
+
+// Leave takes a child out, if it is still in. It may be called for one that was not joined.
+func (t *Table) Leave(c *Child) {
+	k := c.key
+	if k == 0 {
+		return
+	}
+	s, b := t.at(k)
+	s.mu.Lock()
+	if c.owner != nil {
+		s.unlink(b, c)
+	}
+	c.key = 0
+	s.mu.Unlock()
+}
+
+// unlink takes c out; its key stays, so that Leave finds the lock.
+func (s *shard) unlink(b int, c *Child) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		s.children[b] = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.owner, c.prev, c.next = nil, nil, nil
+}

@@ -1,0 +1,174 @@
+package kin_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/kin"
+)
+
+// child remembers with which turn it was told.
+type child struct {
+	kin.Child
+	told []uint64
+}
+
+func (c *child) Orphaned(turn uint64) { c.told = append(c.told, turn) }
+
+// TestJoin: by the identifier, else by the trace; what was said goes on, and of several the least strict.
+func TestJoin(t *testing.T) {
+	tab := kin.New()
+	id, trace, other := tab.Key([]byte("7f")), tab.Key([]byte("4bf92f3577b34da6a3ce929d0e0e4736")), tab.Key([]byte("8f"))
+	var a, b kin.Parent
+	tab.Open(&a, id, trace, kin.Said{Deadline: 5 * time.Second, Class: model.ClassBatch, Classed: true, Again: true})
+	var c child
+	for _, k := range [][2]kin.Key{{id, 0}, {id, other}, {other, trace}, {0, trace}} {
+		said, ok := tab.Join(&c.Child, k[0], k[1], &c, 1)
+		if !ok || said != (kin.Said{Deadline: 5 * time.Second, Class: model.ClassBatch, Classed: true, Again: true}) {
+			t.Errorf("%v: %+v %t", k, said, ok)
+		}
+		tab.Leave(&c.Child)
+	}
+	for _, k := range [][2]kin.Key{{other, 0}, {0, 0}, {0, id + 1}} {
+		if _, ok := tab.Join(&c.Child, k[0], k[1], &c, 1); ok {
+			t.Errorf("%v is nobody's", k)
+		}
+		tab.Leave(&c.Child)
+	}
+	tab.Open(&b, id, 0, kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true})
+	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true}) {
+		t.Errorf("of two: %+v", said)
+	}
+	tab.Leave(&c.Child)
+	tab.Close(&b, true)
+	tab.Open(&b, id, 0, kin.Said{})
+	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{Class: model.ClassBatch, Classed: true}) {
+		t.Errorf("of two, one without a bound: %+v", said)
+	}
+	tab.Leave(&c.Child)
+	tab.Close(&b, false)
+	tab.Close(&a, true)
+	if _, ok := tab.Join(&c.Child, id, trace, &c, 1); ok || len(c.told) > 0 {
+		t.Errorf("a parent that has closed is found: %t; told %v", ok, c.told)
+	}
+}
+
+// TestOrphans: children are told once when the last one they are for has gone, not when it has ended in order.
+func TestOrphans(t *testing.T) {
+	tab := kin.New()
+	id, trace := tab.Key([]byte("1")), tab.Key([]byte("t"))
+	var a, b kin.Parent
+	var one, two, left child
+	open := func(p *kin.Parent) { tab.Open(p, id, trace, kin.Said{}) }
+	join := func(c *child, turn uint64) {
+		if _, ok := tab.Join(&c.Child, id, 0, c, turn); !ok {
+			t.Fatal("not joined")
+		}
+	}
+	open(&a)
+	join(&one, 3)
+	join(&two, 4)
+	join(&left, 5)
+	tab.Leave(&left.Child)
+	open(&b)
+	tab.Close(&a, true)
+	if len(one.told)+len(two.told) > 0 {
+		t.Error("told although somebody waits")
+	}
+	tab.Close(&b, true)
+	if fmt.Sprint(one.told, two.told, left.told) != "[3] [4] []" {
+		t.Errorf("told %v, %v and %v", one.told, two.told, left.told)
+	}
+	tab.Leave(&one.Child)
+	tab.Leave(&two.Child)
+	open(&a)
+	join(&one, 6)
+	tab.Close(&a, false)
+	if len(one.told) > 1 {
+		t.Error("told although its caller has its answer")
+	}
+	tab.Leave(&one.Child)
+}
+
+func TestTraceID(t *testing.T) {
+	for text, want := range map[string]string{
+		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01": "4bf92f3577b34da6a3ce929d0e0e4736",
+		"": "", "00-4bf92f3577b34da6a3ce929d0e0e4736": "", "00x4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01": "",
+	} {
+		if got := string(kin.TraceID([]byte(text))); got != want {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+// counter is told from many goroutines.
+type counter struct {
+	kin.Child
+	n atomic.Int64
+}
+
+func (c *counter) Orphaned(uint64) { c.n.Add(1) }
+
+// TestTogether: many loops at once, few keys; nothing is told twice for one Join, and nothing is left.
+func TestTogether(t *testing.T) {
+	tab := kin.New()
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 20_000 {
+				id, trace := tab.Key([]byte{byte(r.IntN(4))}), tab.Key([]byte{9, byte(r.IntN(4))})
+				var p kin.Parent
+				tab.Open(&p, id, trace, kin.Said{})
+				c := &counter{}
+				_, ok := tab.Join(&c.Child, id, trace, c, 1)
+				tab.Close(&p, r.IntN(2) == 0)
+				tab.Leave(&c.Child)
+				if n := c.n.Load(); !ok || n > 1 {
+					t.Errorf("joined %t, told %d times", ok, n)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range 4 {
+		var c child
+		if _, ok := tab.Join(&c.Child, tab.Key([]byte{byte(i)}), tab.Key([]byte{9, byte(i)}), &c, 1); ok {
+			t.Error("somebody is left")
+		}
+	}
+}
+
+func TestNoAllocation(t *testing.T) {
+	tab := kin.New()
+	id := []byte("0b0e4c5c-9c1f-4d6e-8d5e-1c2b3a495867")
+	var p kin.Parent
+	c := &child{}
+	if n := testing.AllocsPerRun(1000, func() {
+		k := tab.Key(id)
+		tab.Open(&p, k, 0, kin.Said{Deadline: time.Second})
+		tab.Join(&c.Child, k, 0, c, 1)
+		tab.Leave(&c.Child)
+		tab.Close(&p, false)
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkJoin(b *testing.B) {
+	tab := kin.New()
+	id := []byte("0b0e4c5c-9c1f-4d6e-8d5e-1c2b3a495867")
+	var p kin.Parent
+	c := &child{}
+	for b.Loop() {
+		tab.Open(&p, tab.Key(id), 0, kin.Said{})
+		tab.Join(&c.Child, tab.Key(id), 0, c, 1)
+		tab.Leave(&c.Child)
+		tab.Close(&p, false)
+	}
+}
