@@ -13,6 +13,9 @@ import (
 	"github.com/tulle-mesh/tulle/control"
 )
 
+// shortestIdentity leaves room for clocks that are apart by five minutes, and for its renewal.
+const shortestIdentity = 4 * time.Minute
+
 // startTimeout bounds the start of a control plane.
 const startTimeout = 30 * time.Second
 
@@ -34,6 +37,9 @@ that or by a kill. Workloads go on without it.`,
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return fmt.Errorf("--log-level %q: write debug, info, warn or error", level)
 			}
+			if cfg.IdentityTTL < shortestIdentity || cfg.IdentityTTL > 24*time.Hour {
+				return fmt.Errorf("--identity-lifetime %s: give 4m to 24h", cfg.IdentityTTL)
+			}
 			cfg.Version, cfg.Takes = version(), takes
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 			return runUp(cmd, cfg)
@@ -47,6 +53,7 @@ that or by a kill. Workloads go on without it.`,
 	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "`file` with the authority of its certificates")
 	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "`file` with the certificate to show to it")
 	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "`file` with the key of that certificate")
+	f.DurationVar(&cfg.IdentityTTL, "identity-lifetime", 24*time.Hour, "how long the identities of workloads are valid, 4m to 24h; they are renewed long before")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

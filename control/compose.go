@@ -76,7 +76,7 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 		return err
 	}
 	p.onClose(own.Close)
-	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), Log: p.log})
+	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.cfg.IdentityTTL, Log: p.log})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
 		// Each proxy of a workload counts from zero, and two may count at the same time.
 		if err := seen.Report(fmt.Sprintf("%s#%d", w.Key(), w.Starts), text, time.Now()); err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	// Takes tries a request on a route as the data plane does, so that no conflict is reported with a request that is routed
 	// otherwise than the search believes; nil: the search is believed.
 	Takes compile.Takes
+	// IdentityTTL is how long the identities of workloads are valid; 0: 24 h. They are renewed long before.
+	IdentityTTL time.Duration
 
 	Version string       // of this program, for listings
 	Logger  *slog.Logger // nil: nothing is logged

@@ -22,7 +22,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/svid"
 )
 
-// TTL of the identities that are given.
+// TTL of the identities that are given, unless configured.
 const TTL = 24 * time.Hour
 
 // Authority signs; *ca.CA is one.
@@ -41,8 +41,9 @@ type Tokens interface {
 type Config struct {
 	Authority Authority
 	Tokens    Tokens
-	Address   string    // host:port of the gRPC port, as local processes reach it
-	Server    spiffe.ID // of the control plane
+	Address   string        // host:port of the gRPC port, as local processes reach it
+	Server    spiffe.ID     // of the control plane
+	TTL       time.Duration // of the identities that are given; 0: TTL
 	Log       *slog.Logger
 }
 
@@ -130,11 +131,16 @@ func (s *Service) Renew(ctx context.Context, r *attestpb.RenewRequest) (*attestp
 	if id.Namespace == s.cfg.Server.Namespace {
 		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
 	}
+	s.cfg.Log.Debug("identity renewed", "id", id.String())
 	return s.grant(r.GetCsr(), id)
 }
 
 func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
-	issued, err := s.cfg.Authority.Sign(csr, id, TTL, time.Now())
+	ttl := s.cfg.TTL
+	if ttl <= 0 {
+		ttl = TTL
+	}
+	issued, err := s.cfg.Authority.Sign(csr, id, ttl, time.Now())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

@@ -37,6 +37,7 @@ func loadMain(args []string) error {
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	connections := f.Int("connections", 8, "")
 	posts := f.Bool("posts", false, "every second request is a POST")
+	post := f.Bool("post", false, "every request is a POST")
 	pause := f.Duration("pause", 5*time.Millisecond, "between two requests of one connection")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -47,7 +48,7 @@ func loadMain(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	l := &load{target: target, posts: *posts, pause: *pause, sum: counts{Errors: map[string]int{}}}
+	l := &load{target: target, posts: *posts, post: *post, pause: *pause, sum: counts{Errors: map[string]int{}}}
 	var workers sync.WaitGroup
 	for range *connections {
 		workers.Go(func() { l.work(ctx) })
@@ -69,6 +70,7 @@ func loadMain(args []string) error {
 type load struct {
 	target *url.URL
 	posts  bool
+	post   bool
 	pause  time.Duration
 	mu     sync.Mutex
 	sum    counts
@@ -122,7 +124,7 @@ func (l *load) work(ctx context.Context) {
 // request sends one and reads its response. keep says whether the connection can have another.
 func (l *load) request(c net.Conn, r *bufio.Reader, n int) (keep bool, err error) {
 	req := &http.Request{Method: http.MethodGet, URL: l.target, Host: l.target.Host, Header: http.Header{"User-Agent": {"load"}}}
-	if l.posts && n%2 == 1 {
+	if l.post || l.posts && n%2 == 1 {
 		text := strings.Repeat("x", 1000)
 		req.Method, req.Body, req.ContentLength = http.MethodPost, io.NopCloser(strings.NewReader(text)), int64(len(text))
 	}
