@@ -1,8 +1,9 @@
 # Everything here calls the go command; nothing else is needed to build, test or try Tulle.
-.PHONY: sim build test unit lint bench demo generate
+.PHONY: retries-plot sim build test unit lint bench demo generate
 build: ; go build -o bin/tulle ./cmd/tulle
 sim: ; go run ./tools/sim -seeds $(or $(SEEDS),2000) -from $(or $(FROM),0) $(if $(SEEDS),,-cuts)
 demo: ; go run ./cmd/tulle demo
+retries-plot: ; go run ./tools/sim -retries-plot docs/design/retries.svg
 test: ; go run ./tools/check
 unit: ; go test ./...
 lint: ; go run ./tools/check -only format,vet,staticcheck

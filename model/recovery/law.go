@@ -9,58 +9,105 @@ import (
 const (
 	// Least and Most of learned waits, unless configured.
 	Least = 5 * time.Millisecond
-	Most  = 10 * time.Second
-	// Cost is what an attempt is worth at least: as much as waiting so long.
+	Most  = 30 * time.Second
+	// Cost of an attempt that fails is at least that of coming so much too late.
 	Cost = 25 * time.Millisecond
 	// Enough is how many outages have to be remembered before waits follow from them.
 	Enough = 5
+	// MaxLeft is how many attempts are planned ahead at most.
+	MaxLeft = 6
+
+	costly = 8 // an attempt costs at least the median of what is still to come over this
+	lost   = 2 // who is out of attempts has lost as much as the longest outage that was seen, so many times
 )
 
-// Law says how long failures last, in a form that answers fast.
+// Law says how long failures last, as a plan of when to ask again. It never changes.
 type Law struct {
-	weight float64
-	below  [Buckets]float64 // weight of what was over by the end of a bucket
-	last   time.Duration    // by which all were over
+	alive [Buckets + 1]float64        // probability of lasting longer than the edge i, the end of bucket i-1
+	plan  [MaxLeft][Buckets + 1]uint8 // the edge to ask at, for who has asked at an edge in vain and has so many attempts left, less 1
 }
 
 // Law answers the law of what is counted now; nil if that is less than Enough.
 func (s *Sketch) Law() *Law {
-	l := &Law{}
-	for i, w := range s.weight {
-		if w > 0 {
-			l.last = end(i)
-		}
-		l.weight += float64(w)
-		l.below[i] = l.weight
-	}
-	if l.weight < Enough-0.5 { // they have faded a little
+	all := s.Weight()
+	if all < Enough-0.5 { // they have faded a little
 		return nil
 	}
+	l := &Law{}
+	last := 0
+	for i, w := range s.weight {
+		if w > 0 {
+			last = i
+		}
+	}
+	// One outage that was not seen, longer than all that were, is thought of beside them; it goes on as failures without a
+	// scale do: to last twice as long is as likely as not to.
+	sum := all
+	l.alive[0] = 1
+	for i, w := range s.weight {
+		unseen := 1.0
+		if i > last {
+			unseen = float64(end(last)) / float64(end(i))
+		}
+		sum -= float64(w)
+		l.alive[i+1] = (max(sum, 0) + unseen) / (all + 1)
+	}
+	l.solve(lost * float64(end(last)))
 	return l
+}
+
+// edge answers when bucket i begins.
+func edge(i int) time.Duration {
+	if i == 0 {
+		return 0
+	}
+	return end(i - 1)
+}
+
+// solve fills the plan. For who has asked at edge a in vain and has n attempts left, the next is at the edge t that makes
+//
+//	∑ (t − D)·P(D) for D in (a, t]  +  P(D > t)·(cost + the same for t and n−1)
+//
+// the least: how much too late it comes if the outage was over by then, else what the attempt has cost and what follows.
+func (l *Law) solve(lost float64) {
+	var after, cost [Buckets + 1]float64 // after: of one attempt less, times P(D > edge)
+	for a, middle := 0, 0; a <= Buckets; a++ {
+		for middle = max(middle, a); middle < Buckets && l.alive[middle] > l.alive[a]/2; middle++ {
+		}
+		after[a], cost[a] = lost*l.alive[a], max(float64(Cost), float64(edge(middle)-edge(a))/costly)
+	}
+	for n := range MaxLeft {
+		var now [Buckets + 1]float64
+		for a := range Buckets + 1 {
+			now[a] = after[a]
+			l.plan[n][a] = uint8(min(a+1, Buckets))
+			late, best := 0.0, -1.0
+			for t := a + 1; t <= Buckets; t++ {
+				width := float64(edge(t) - edge(t-1))
+				p := l.alive[t-1] - l.alive[t]
+				late += (l.alive[a]-l.alive[t-1])*width + p*width/2
+				if v := late + l.alive[t]*cost[a] + after[t]; best < 0 || v < best {
+					best = v
+					now[a], l.plan[n][a] = v, uint8(t)
+				}
+			}
+		}
+		after = now
+	}
 }
 
 // Question is what a wait depends on.
 type Question struct {
-	Down time.Duration // since the destination's first failure
-	Left int           // attempts that the request may still make, at least 1
-	// Least and Most of the wait; 0: the constants.
-	Least, Most time.Duration
-	Random      uint64 // uniform over uint64: how far the wait is spread
+	Down  time.Duration // since the destination's first failure
+	Left  int           // attempts that the request may still make, at least 1
+	Least time.Duration // of the wait; 0: the constant
+	Most  time.Duration // likewise
+	// Random is uniform over uint64: how far the wait is spread.
+	Random uint64
 }
 
-// Wait answers after what wait to ask again.
-//
-// A destination that has been down for a is up again by t with probability F(t) = P(D ≤ t | D > a), D being how long its
-// failures last. An attempt at t costs the time until then and c, what an attempt is worth; the t is taken with the
-// most probability per cost,
-//
-//	F(t) / (t − a + c)
-//
-// which is the index by which Gittins and Aalto, Ayesta and Righter order work whose end is not known. Fewer attempts that are left make
-// each dearer: c is the median of what is still to come over four times their number, at least Cost. The last attempt of all
-// is made when nine in ten outages are over. What has lasted longer than anything that was seen goes on as failures
-// without a scale do: to last twice as long is as likely as not to. The wait is then spread by up to a quarter, so that
-// callers do not come at once, and clamped.
+// Wait answers after what wait to ask again: the one with which, by what was seen, all attempts that are left cost the least
+// (solve). It is spread by an eighth to both sides, so that callers do not come at once, and clamped.
 func (l *Law) Wait(q *Question) time.Duration {
 	least, most := q.Least, q.Most
 	if least <= 0 {
@@ -69,59 +116,14 @@ func (l *Law) Wait(q *Question) time.Duration {
 	if most <= 0 {
 		most = Most
 	}
-	wait := l.best(max(q.Down, 0), max(q.Left, 1), most)
-	return min(max(wait+part(wait/4, q.Random), least), most)
-}
-
-// best answers the wait of the best quotient.
-func (l *Law) best(down time.Duration, left int, most time.Duration) time.Duration {
-	cost := float64(max(Cost, l.reach(down, 0.5, most)/time.Duration(4*left)))
-	if left == 1 {
-		return l.reach(down, 0.9, most)
+	down := max(q.Down, 0)
+	a := bucket(down) // the edge that was passed last
+	t := max(int(l.plan[min(max(q.Left, 1), MaxLeft)-1][a]), a+1)
+	wait := max(edge(min(t, Buckets))-down, 0)
+	if edge(Buckets) <= down { // longer than anything that is counted
+		wait = most
 	}
-	wait, score := most, l.over(down, down+most)/(float64(most)+cost)
-	for i := bucket(down); i < Buckets && end(i) <= down+most; i++ {
-		if end(i) <= down {
-			continue
-		}
-		if s := l.over(down, end(i)) / (float64(end(i)-down) + cost); s > score {
-			wait, score = end(i)-down, s
-		}
-	}
-	return wait
-}
-
-// reach answers after what wait, at most most, what has been down for so long is over with probability p.
-func (l *Law) reach(down time.Duration, p float64, most time.Duration) time.Duration {
-	for i := bucket(down); i < Buckets && end(i) <= down+most; i++ {
-		if end(i) > down && l.over(down, end(i)) >= p {
-			return end(i) - down
-		}
-	}
-	return most
-}
-
-// over answers the probability that what has been down for so long is over at t. One outage that was not seen, longer
-// than all that were, is thought of beside them.
-func (l *Law) over(down, t time.Duration) float64 {
-	scale := max(l.last, down)
-	passed := l.under(down)
-	seen, unseen := l.under(t)-passed, 0.0
-	if t > scale {
-		unseen = 1 - float64(scale)/float64(t)
-	}
-	return (seen + unseen) / (l.weight - passed + 1)
-}
-
-// under answers the weight of what was over at t; within a bucket it grows evenly.
-func (l *Law) under(t time.Duration) float64 {
-	i := bucket(t)
-	from, begin := 0.0, time.Duration(0)
-	if i > 0 {
-		from, begin = l.below[i-1], end(i-1)
-	}
-	share := float64(t-begin) / float64(end(i)-begin)
-	return from + (l.below[i]-from)*min(max(share, 0), 1)
+	return min(max(wait-wait/8+part(wait/4, q.Random), least), most)
 }
 
 // part answers a uniform part of d.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,8 @@ func (o *outage) begin(now time.Duration) {
 }
 
 // end notes a success of what has begun at some time, and answers how long the outage has lasted that it ends, if it does:
-// what had begun before the outage says nothing about it.
+// what had begun before the outage says nothing about it. It was over at some time since its latest failure; the middle is
+// taken.
 func (o *outage) end(now, began time.Duration) (lasted time.Duration, over bool) {
 	since := o.since.Load()
 	if since == 0 || int64(began) < since-1 {
@@ -52,7 +54,8 @@ func (o *outage) end(now, began time.Duration) (lasted time.Duration, over bool)
 	if !o.since.CompareAndSwap(since, 0) || stale {
 		return 0, false
 	}
-	return max(now-time.Duration(since-1), 0), true
+	latest := time.Duration(o.latest.Load())
+	return max(now-time.Duration(since-1)-max(now-latest, 0)/2, 0), true
 }
 
 // lasts answers for how long there has been an outage; 0: there is none.
@@ -95,6 +98,7 @@ type Recovery struct {
 	mu                 sync.Mutex
 	fresh, own, shared recovery.Learned  // not taken yet; all that was seen here; what the control plane knows
 	last               []recovery.Outage // not taken yet
+	planned            [2]float64        // weights that the laws were made of
 }
 
 // MaxOutages is how many outages are kept until they are taken; of more the last ones.
@@ -168,6 +172,10 @@ func (r *Recovery) share(b []byte) {
 	r.relearn()
 }
 
+// news is by what share a sketch must have changed for a new law to be made of it, which takes some 100 µs: what fails one
+// request in a hundred has many outages a second.
+const news = 0.05
+
 // relearn makes the laws: of what is shared and not yet part of it, or of what was seen here while that is more. The caller
 // holds mu.
 func (r *Recovery) relearn() {
@@ -176,8 +184,12 @@ func (r *Recovery) relearn() {
 	if own := &r.own; own.Service.Weight()+own.Endpoint.Weight() > all.Service.Weight()+all.Endpoint.Weight() {
 		all = *own
 	}
-	r.whole.Store(all.Service.Law())
-	r.one.Store(all.Endpoint.Law())
+	for i, s := range []*recovery.Sketch{&all.Service, &all.Endpoint} {
+		if w := s.Weight(); math.Abs(w-r.planned[i]) > r.planned[i]*news {
+			r.planned[i] = w
+			[]*atomic.Pointer[recovery.Law]{&r.whole, &r.one}[i].Store(s.Law())
+		}
+	}
 }
 
 // Take answers what was learned since the last call, for the control plane; ok is false if that is nothing.

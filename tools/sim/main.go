@@ -27,7 +27,11 @@ func main() {
 	cut := flag.String("cut", "", "break one connection: its number, there or back, and behind which byte, as in 2:back:117")
 	cuts := flag.Bool("cuts", false, "then break the connections of all scenarios at every byte")
 	workers := flag.Int("workers", runtime.NumCPU(), "runs at a time")
+	plot := flag.String("retries-plot", "", "only compare waits between retries (sim/outage), print what comes out, and draw it to this file")
 	flag.Parse()
+	if *plot != "" {
+		*seeds, *cuts = 0, false
+	}
 	o := engine.Options{Requests: *requests, Scenario: *scenario}
 	if *seed >= 0 {
 		*from, *seeds = uint64(*seed), 1
@@ -42,6 +46,9 @@ func main() {
 	}
 	if err == nil && *cuts {
 		err = runCuts(*workers)
+	}
+	if err == nil && *plot != "" {
+		err = compareRetries(*plot)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sim:", err)
