@@ -213,7 +213,7 @@ func TestState(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]int{
-		"/v1/objects/pods": 400, "/v1/nothing": 404, "/v1/wait?revision=99": 400, "/v1/wait?timeout=x": 400, "/v1/stat": 503, "/v1/routes": 503,
+		"/v1/objects/pods": 400, "/v1/nothing": 404, "/v1/wait?revision=99": 400, "/v1/wait?timeout=x": 400, "/v1/stat": 503, "/v1/routes": 503, "/v1/retries": 503,
 	} {
 		if code, text := p.call(http.MethodGet, path, nil); code != want || !strings.Contains(text, `"message"`) {
 			t.Errorf("%s: %d %s, want %d", path, code, text, want)

@@ -9,7 +9,7 @@ import (
 const (
 	// Least and Most of learned waits, unless configured.
 	Least = 5 * time.Millisecond
-	Most  = 30 * time.Second
+	Most  = 10 * time.Second
 	// Cost of an attempt that fails is at least that of coming so much too late.
 	Cost = 25 * time.Millisecond
 	// Enough is how many outages have to be remembered before waits follow from them.

@@ -111,13 +111,13 @@ const shortest = 50 * time.Millisecond
 func (c *Cluster) Recovery() *Recovery { return &c.recovery }
 
 // Wait answers how long to wait at loop time now before a request is sent again, n of whose attempts have failed, and which
-// may make left more. random is uniform over uint64. ok is false while too little was learned. Nothing is allocated.
-func (r *Recovery) Wait(now time.Duration, left int, random uint64) (d time.Duration, ok bool) {
+// may make left more; most bounds it, 0: recovery.Most. random is uniform over uint64. ok is false while too little was learned. Nothing is allocated.
+func (r *Recovery) Wait(now time.Duration, left int, most time.Duration, random uint64) (d time.Duration, ok bool) {
 	l := r.whole.Load()
 	if l == nil {
 		return 0, false
 	}
-	return l.Wait(&recovery.Question{Down: r.outage.lasts(now), Left: left, Random: random}), true
+	return l.Wait(&recovery.Question{Down: r.outage.lasts(now), Left: left, Most: most, Random: random}), true
 }
 
 // Reopen answers after how long an endpoint that has been failing for down is worth a real request, within least and most

@@ -36,7 +36,7 @@ func TestRecovery(t *testing.T) {
 	c, eps := two()
 	k, r := &clock{}, c.Recovery()
 	for range recovery.Enough {
-		if _, ok := r.Wait(k.now, 3, 0); ok {
+		if _, ok := r.Wait(k.now, 3, 0, 0); ok {
 			t.Fatal("a wait although too little was learned")
 		}
 		k.fail(eps[0], 20*time.Second, 100*time.Millisecond)
@@ -53,11 +53,11 @@ func TestRecovery(t *testing.T) {
 		k.now += 100 * time.Millisecond
 		eps[1].Failed(k)
 	}
-	d, ok := r.Wait(k.now, 3, 0)
+	d, ok := r.Wait(k.now, 3, 0, 0)
 	if back := k.now - 12*time.Second + 20*time.Second; !ok || k.now+d < back-2*time.Second || k.now+d > back+5*time.Second {
 		t.Errorf("asks again in %v, after 12 s of 20", d)
 	}
-	if n := testing.AllocsPerRun(100, func() { r.Wait(k.now, 3, 0) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { r.Wait(k.now, 3, 0, 0) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -116,7 +116,7 @@ func TestShared(t *testing.T) {
 	c.Set(&model.Cluster{Name: c.Name(), Recovery: l.Append(nil)})
 	c.Set(&model.Cluster{Name: c.Name(), Recovery: []byte("nonsense")})
 	eps[0].Failed(k)
-	if d, ok := c.Recovery().Wait(k.now, 3, 0); !ok || d < 170*time.Millisecond || d > 260*time.Millisecond {
+	if d, ok := c.Recovery().Wait(k.now, 3, 0, 0); !ok || d < 170*time.Millisecond || d > 260*time.Millisecond {
 		t.Errorf("%v %v", d, ok)
 	}
 	if d, ok := c.Recovery().Reopen(0, 0, time.Minute, 0); !ok || d < 850*time.Millisecond || d > 1300*time.Millisecond {
@@ -134,6 +134,6 @@ func BenchmarkWait(b *testing.B) {
 		k.fail(eps[0], 20*time.Second, 100*time.Millisecond)
 	}
 	for b.Loop() {
-		c.Recovery().Wait(k.now, 3, 12345)
+		c.Recovery().Wait(k.now, 3, 0, 12345)
 	}
 }

@@ -172,7 +172,7 @@ func (x *Exchange) waitFor(h *message.Head, reason failure.Reason) (d time.Durat
 func (x *Exchange) ownWait(p *model.Retry, now time.Duration) time.Duration {
 	n, rnd := x.count-x.spared, x.w.random.Uint64()
 	if p.Base == 0 {
-		if d, ok := x.cluster.Recovery().Wait(now, int(min(p.Attempts, retry.Most))+1-n, rnd); ok {
+		if d, ok := x.cluster.Recovery().Wait(now, int(min(p.Attempts, retry.Most))+1-n, p.Max, rnd); ok {
 			return retry.Clamp(p, d)
 		}
 	}

@@ -22,10 +22,11 @@ const (
 	callers   = 40
 	perSecond = 200 // requests of all callers together
 	answers   = time.Millisecond
-	retries   = 4           // that a request may make
-	percent   = 100         // of the requests: budget of retries
-	every     = time.Minute // an outage begins
-	training  = 10          // outages that are not counted: nobody has learned anything yet
+	retries   = 4                // that a request may make
+	percent   = 100              // of the requests: budget of retries
+	longest   = 30 * time.Second // wait that the policy allows where waits are learned
+	every     = time.Minute      // an outage begins
+	training  = 10               // outages that are not counted: nobody has learned anything yet
 	counted   = 30
 	overloads = perSecond * 3 / 2 // requests a second that an overloaded service cannot take
 )
@@ -273,7 +274,7 @@ func (w *world) allowed(c *caller) bool {
 func (w *world) wait(r *request) time.Duration {
 	rnd := w.jitter.Uint64()
 	if w.learned {
-		if d, ok := r.by.cluster.Recovery().Wait(w.now, retries+1-r.failed, rnd); ok {
+		if d, ok := r.by.cluster.Recovery().Wait(w.now, retries+1-r.failed, longest, rnd); ok {
 			return d
 		}
 	}
