@@ -78,6 +78,8 @@ type TCP struct {
 	MaxDuration time.Duration
 	// MaxConnectAttempts to endpoints before the connection is given up; 0: 1.
 	MaxConnectAttempts uint32
+	// HashSource: RingHash and Maglev hash the client's address; otherwise chance decides.
+	HashSource bool
 	AccessLogs         []AccessLog
 }
 
@@ -85,6 +87,7 @@ type TCP struct {
 type WeightedCluster struct {
 	Cluster PortName
 	Weight  uint32
+	Subset  []Label // as a Backend's
 }
 
 // AccessLog is a file that one line per exchange or connection is written to.

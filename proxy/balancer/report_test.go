@@ -82,7 +82,7 @@ func TestReportWeight(t *testing.T) {
 func same(r balancer.Report, ok bool, m *orcav3.OrcaLoadReport) bool {
 	want := balancer.Report{Application: m.ApplicationUtilization, CPU: m.CpuUtilization, Requests: m.RpsFractional, Errors: m.Eps}
 	if want.Requests == 0 {
-		want.Requests = float64(m.Rps)
+		want.Requests = float64(m.Rps) //lint:ignore SA1019 servers still send it
 	}
 	for _, v := range []float64{want.Application, want.CPU, want.Requests, want.Errors} {
 		if !(v >= 0) || math.IsInf(v, 0) {

@@ -233,6 +233,35 @@ func TestLatencyEjection(t *testing.T) {
 	}
 }
 
+// TestRelayedBySubsetAndSource: connections that are relayed go to the endpoints with their labels, and by the client's address
+// where that is hashed.
+func TestRelayedBySubsetAndSource(t *testing.T) {
+	boot := &model.Bootstrap{}
+	static(boot, "one", echo(t, "a"), echo(t, "b"), echo(t, "c"), echo(t, "d")).Balancing.Policy = model.Maglev
+	for i := range boot.Endpoints[0].Endpoints {
+		boot.Endpoints[0].Endpoints[i].Labels = []model.Label{{Name: "half", Value: fmt.Sprint(i / 2)}}
+	}
+	hashed, labelled := tcpChain("one"), tcpChain("one")
+	hashed.TCP.HashSource = true
+	labelled.TCP.Clusters[0].Subset = []model.Label{{Name: "half", Value: "1"}}
+	boot.Listeners = []model.Listener{listener("hashed", hashed), listener("labelled", labelled)}
+	g := start(t, boot)
+	seen := map[string]map[string]bool{"hashed": {}, "labelled": {}}
+	for name, places := range seen {
+		for range 30 {
+			places[said(t, dial(t, g.Listening(name)[0], []byte("x")))] = true
+		}
+	}
+	if len(seen["hashed"]) != 1 || len(seen["labelled"]) != 2 {
+		t.Errorf("%v", seen)
+	}
+	for place := range seen["labelled"] {
+		if !strings.Contains(place, "c") && !strings.Contains(place, "d") {
+			t.Errorf("labelled: %q", place)
+		}
+	}
+}
+
 // TestHashKeys: a header, a cookie, a query parameter or the client's address decides where requests go; a cookie that is not
 // there is made.
 func TestHashKeys(t *testing.T) {

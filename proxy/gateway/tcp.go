@@ -27,7 +27,8 @@ func (s *session) relay() {
 	rec.Start, rec.Wall = s.w.loop.Now(), s.w.loop.Wall()
 	s.conn.SetHandler(s)
 	s.conn.Pause()
-	name := choose(t.Clusters, s.w.rnd.Uint64())
+	to := choose(t.Clusters, s.w.rnd.Uint64())
+	name := to.Cluster
 	rec.Backend, rec.Destination, rec.Port = name, name.Service, name.Port
 	c := s.w.g.cluster(name)
 	switch {
@@ -40,7 +41,7 @@ func (s *session) relay() {
 	case !s.count(c):
 		s.unserved(rec, failure.Overflow)
 	default:
-		s.find(c, rec)
+		s.find(c, to.Subset, rec)
 	}
 }
 
@@ -58,17 +59,17 @@ func (s *session) count(c *cluster.Cluster) bool {
 }
 
 // choose picks by weight.
-func choose(all []model.WeightedCluster, rnd uint64) model.PortName {
+func choose(all []model.WeightedCluster, rnd uint64) *model.WeightedCluster {
 	var sum uint64
 	for i := range all {
 		sum += uint64(all[i].Weight)
 	}
 	if sum == 0 {
-		return all[0].Cluster
+		return &all[0]
 	}
 	for at := rnd % sum; ; all = all[1:] {
 		if w := uint64(all[0].Weight); at < w {
-			return all[0].Cluster
+			return &all[0]
 		} else {
 			at -= w
 		}
@@ -76,9 +77,13 @@ func choose(all []model.WeightedCluster, rnd uint64) model.PortName {
 }
 
 // find asks for a connection to an endpoint of c.
-func (s *session) find(c *cluster.Cluster, rec *record.Record) {
+func (s *session) find(c *cluster.Cluster, subset []model.Label, rec *record.Record) {
 	t := s.chain.model.TCP
-	s.search = relay.FindWithin(int(max(t.MaxConnectAttempts, 1)), s.w.loop, blanks{s}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	wish := relay.Wish{Attempts: int(max(t.MaxConnectAttempts, 1)), Subset: subset}
+	if t.HashSource {
+		wish.Source = s.seen.Source.Addr()
+	}
+	s.search = relay.FindAs(wish, s.w.loop, blanks{s}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 		s.search = nil
 		if f != nil {
 			s.unserved(rec, f.Reason)

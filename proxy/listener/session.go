@@ -41,8 +41,9 @@ type session struct {
 	over    bool // handed on, or refused
 	timer   loop.Timer
 
-	to       model.PortName // the cluster, once a route has chosen it
-	sni      string         // of the ClientHello, where a route looks at it
+	to     model.PortName // the cluster, once a route has chosen it
+	subset []model.Label  // of its endpoints, likewise
+	sni    string         // of the ClientHello, where a route looks at it
 
 	search   *relay.Search
 	up       loop.Conn // stands, or (farProgram) is being made
@@ -258,7 +259,7 @@ func (s *session) connect() {
 		return
 	}
 	// The answer may come from inside; what follows from it waits for the end of the actions at hand.
-	s.search = relay.Find(s.w.cfg.Loop, s.w.cfg.Blanks, c, s.w.rnd, &s.rec, s.connected)
+	s.search = relay.FindAs(relay.Wish{Subset: s.subset, Source: s.conn.Remote().Addr()}, s.w.cfg.Loop, s.w.cfg.Blanks, c, s.w.rnd, &s.rec, s.connected)
 }
 
 // route chooses the cluster, once: by the port's relay routes if it has any, else its own.
@@ -280,7 +281,7 @@ func (s *session) route() failure.Reason {
 	if b == nil || b.Invalid {
 		return failure.NoBackend
 	}
-	s.to = b.Cluster
+	s.to, s.subset = b.Cluster, b.Subset
 	return failure.None
 }
 

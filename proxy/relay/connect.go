@@ -2,8 +2,12 @@ package relay
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -23,7 +27,7 @@ const maxAttempts = 5
 // Search looks for a blank connection to an endpoint of a cluster, and goes on to another endpoint when one
 // cannot be reached: nothing has been sent, so nothing can be doubled. It belongs to one loop.
 type Search struct {
-	most    int // endpoints that are tried
+	wish    Wish
 	loop    loop.Loop
 	blanks  Blanks
 	cluster *cluster.Cluster
@@ -41,13 +45,23 @@ type Search struct {
 // or with why there is none. Attempts are noted in rec.
 func Find(l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
 	then func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)) *Search {
-	return FindWithin(maxAttempts, l, b, c, rnd, rec, then)
+	return FindAs(Wish{}, l, b, c, rnd, rec, then)
 }
 
-// FindWithin is Find that tries at most so many endpoints.
-func FindWithin(attempts int, l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
+// Wish is what a connection asks of its endpoint.
+type Wish struct {
+	Attempts int           // endpoints that are tried; 0: 5
+	Subset   []model.Label // as model.Backend's
+	Source   netip.Addr    // of the client, for policies that hash: a connection has nothing else; zero: by chance
+}
+
+// FindAs is Find with a wish.
+func FindAs(wish Wish, l loop.Loop, b Blanks, c *cluster.Cluster, rnd *rand.Rand, rec *record.Record,
 	then func(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure)) *Search {
-	s := &Search{most: attempts, loop: l, blanks: b, cluster: c, rnd: rnd, rec: rec, then: then}
+	if wish.Attempts <= 0 {
+		wish.Attempts = maxAttempts
+	}
+	s := &Search{wish: wish, loop: l, blanks: b, cluster: c, rnd: rnd, rec: rec, then: then}
 	s.try()
 	return s
 }
@@ -77,9 +91,13 @@ func (s *Search) Cancel() {
 }
 
 func (s *Search) try() {
-	choice := cluster.Choice{Now: s.loop.Now(), Random: s.rnd.Uint64(), Excluded: s.tried, Wanted: s.rec.Wanted}
+	choice := cluster.Choice{Now: s.loop.Now(), Random: s.rnd.Uint64(), Excluded: s.tried, Wanted: s.rec.Wanted, Subset: s.wish.Subset}
+	if s.wish.Source.IsValid() {
+		var text [64]byte
+		choice.Hash, choice.Hashed = xxhash.Sum64(s.wish.Source.Unmap().WithZone("").AppendTo(text[:0])), true
+	}
 	ep, from, why := s.cluster.Choose(&choice)
-	if ep == nil || len(s.tried) >= s.most {
+	if ep == nil || len(s.tried) >= s.wish.Attempts {
 		s.done = true
 		if s.last == nil {
 			s.last = &failure.Failure{Reason: why}

@@ -145,7 +145,7 @@ func (p *proxy) pass(in loop.Incoming) {
 		rec := &record.Record{}
 		rec.Reset()
 		rec.Direction, rec.TCP, rec.Protocol = record.Inbound, true, model.ProtocolTCP
-		s.search = relay.FindWithin(3, p.loop, direct{p.loop}, p.run.clusters[store], p.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+		s.search = relay.FindAs(relay.Wish{Attempts: 3}, p.loop, direct{p.loop}, p.run.clusters[store], p.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 			s.search = nil
 			if f != nil {
 				c.Reset() // searching.Closed follows

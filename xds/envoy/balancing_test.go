@@ -208,3 +208,25 @@ func TestPolicyThereAndBack(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayBalancing: what tcp_proxy says about endpoints.
+func TestRelayBalancing(t *testing.T) {
+	of := func(fields string) string {
+		return `{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "n", "typed_config":
+			{"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "s", ` + fields + `}}]}]}`
+	}
+	got, err := read(t, "listener", of(`"hash_policy": [{"source_ip": {}}], "metadata_match": {"filter_metadata": {"envoy.lb": {"v": "1"}}},
+		"weighted_clusters": {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2, "metadata_match": {"filter_metadata": {"envoy.lb": {"v": "2"}}}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := got.(model.Listener).Chains[0].TCP
+	want := []model.WeightedCluster{{Cluster: model.Free("a"), Weight: 1, Subset: []model.Label{{Name: "v", Value: "1"}}},
+		{Cluster: model.Free("b"), Weight: 2, Subset: []model.Label{{Name: "v", Value: "2"}}}}
+	if !c.HashSource || !reflect.DeepEqual(c.Clusters, want) {
+		t.Errorf("%+v", c)
+	}
+	if _, err := read(t, "listener", of(`"cluster": "c", "hash_policy": [{"filter_state": {"key": "k"}}]`)); err == nil || !strings.Contains(err.Error(), "hash_policy[0]") {
+		t.Error(err)
+	}
+}

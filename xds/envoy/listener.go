@@ -200,15 +200,29 @@ func decodeTCP(path string, m *tcpv3.TcpProxy) (*model.TCP, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, h := range m.GetHashPolicy() {
+		if h.GetSourceIp() == nil {
+			return nil, refuse(at(join(path, "hash_policy"), i), "does not say source_ip; nothing else %s", notRun)
+		}
+		t.HashSource = true
+	}
+	subset, err := routeSubset(join(path, "metadata_match"), m.GetMetadataMatch())
+	if err != nil {
+		return nil, err
+	}
 	switch {
 	case m.GetCluster() != "":
-		t.Clusters = []model.WeightedCluster{{Cluster: model.Free(m.GetCluster()), Weight: 1}}
+		t.Clusters = []model.WeightedCluster{{Cluster: model.Free(m.GetCluster()), Weight: 1, Subset: subset}}
 	case m.GetWeightedClusters() != nil:
 		for i, c := range m.GetWeightedClusters().GetClusters() {
 			if c.GetWeight() == 0 {
 				return nil, refuse(join(at(join(path, "weighted_clusters.clusters"), i), "weight"), "is missing")
 			}
-			t.Clusters = append(t.Clusters, model.WeightedCluster{Cluster: model.Free(c.GetName()), Weight: c.GetWeight()})
+			own, err := routeSubset(join(at(join(path, "weighted_clusters.clusters"), i), "metadata_match"), c.GetMetadataMatch())
+			if err != nil {
+				return nil, err
+			}
+			t.Clusters = append(t.Clusters, model.WeightedCluster{Cluster: model.Free(c.GetName()), Weight: c.GetWeight(), Subset: narrower(subset, own)})
 		}
 	}
 	if len(t.Clusters) == 0 {

@@ -84,6 +84,9 @@ func routeSubset(path string, m *corev3.Metadata) ([]model.Label, error) {
 
 // narrower answers of a route's labels with those of one of its clusters, which win.
 func narrower(route, own []model.Label) []model.Label {
+	if len(own) == 0 {
+		return route
+	}
 	out := slices.Clone(own)
 	for _, l := range route {
 		if !slices.ContainsFunc(own, func(o model.Label) bool { return o.Name == l.Name }) {
