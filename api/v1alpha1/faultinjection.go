@@ -7,7 +7,8 @@ import (
 )
 
 // FaultInjection makes some of the requests of a rule slow or fail, to see what their callers make of it. A rule names it
-// as a filter: {type: ExtensionRef, extensionRef: {group: tulle.dev, kind: FaultInjection, name: ...}}.
+// as a filter: {type: ExtensionRef, extensionRef: {group: tulle.dev, kind: FaultInjection, name: ...}}. TCPRoutes and TLSRoutes
+// have no filters; TargetRefs names them.
 type FaultInjection struct {
 	TypeMeta   `json:",inline"`
 	ObjectMeta `json:"metadata,omitempty"`
@@ -16,6 +17,9 @@ type FaultInjection struct {
 
 // FaultInjectionSpec needs at least one of Delay, Abort and Bandwidth; each is drawn apart from the others.
 type FaultInjectionSpec struct {
+	// TargetRefs are TCPRoutes and TLSRoutes, or rules of them, whose connections are concerned. Then Abort can only reset, and
+	// there are no Headers. Of several objects that name a rule the first by its name counts.
+	TargetRefs []PolicyTarget `json:"targetRefs,omitempty"`
 	// Delay lets requests wait before they are sent.
 	Delay *FaultDelay `json:"delay,omitempty"`
 	// Abort answers requests instead of sending them.
@@ -97,6 +101,7 @@ func (c *check) faultInjection(f *FaultInjection) {
 	if s.Delay == nil && s.Abort == nil && s.Bandwidth == nil {
 		c.fail("spec", "does nothing: write delay, abort or bandwidth")
 	}
+	c.faultTargets(s)
 	if d := s.Delay; d != nil {
 		if c.duration("spec.delay.duration", &d.Duration) == 0 {
 			c.fail("spec.delay.duration", "is no wait: write for example 500ms")
@@ -120,6 +125,27 @@ func (c *check) faultInjection(f *FaultInjection) {
 		at := fmt.Sprintf("spec.headers[%d]", k)
 		c.field(at, string(h.Name), seen, strings.ToLower)
 		c.fieldValue(at, string(*h.Type), h.Value, maxHeaderValue)
+	}
+}
+
+// faultTargets checks what a fault of relayed connections can be.
+func (c *check) faultTargets(s *FaultInjectionSpec) {
+	if n := len(s.TargetRefs); n > maxTargets {
+		c.fail("spec.targetRefs", "has %d entries: at most %d", n, maxTargets)
+	}
+	for i, t := range s.TargetRefs {
+		at := fmt.Sprintf("spec.targetRefs[%d]", i)
+		if t.Kind != "TCPRoute" && t.Kind != "TLSRoute" {
+			c.fail(at+".kind", "%q is not TCPRoute or TLSRoute: HTTPRoutes and GRPCRoutes name the fault as a filter (ExtensionRef)", t.Kind)
+			continue
+		}
+		c.target(at, t)
+	}
+	if len(s.TargetRefs) > 0 && s.Abort != nil && !s.Abort.Reset {
+		c.fail("spec.abort", "a connection cannot be answered: write reset: true")
+	}
+	if len(s.TargetRefs) > 0 && len(s.Headers) > 0 {
+		c.fail("spec.headers", "a connection has none: remove them, or targetRefs")
 	}
 }
 

@@ -61,3 +61,32 @@ func TestBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultTargets: a fault of connections says nothing that only requests can have.
+func TestFaultTargets(t *testing.T) {
+	reset, answer := &v1alpha1.FaultAbort{Reset: true}, &v1alpha1.FaultAbort{}
+	target := func(kind string) []v1alpha1.PolicyTarget {
+		return []v1alpha1.PolicyTarget{{Group: "gateway.networking.k8s.io", Kind: kind, Name: "db"}}
+	}
+	for name, c := range map[string]struct {
+		spec v1alpha1.FaultInjectionSpec
+		want string
+	}{
+		"a reset":          {v1alpha1.FaultInjectionSpec{TargetRefs: target("TCPRoute"), Abort: reset}, ""},
+		"TLS":              {v1alpha1.FaultInjectionSpec{TargetRefs: target("TLSRoute"), Abort: reset}, ""},
+		"an answer":        {v1alpha1.FaultInjectionSpec{TargetRefs: target("TCPRoute"), Abort: answer}, "spec.abort"},
+		"answer to filter": {v1alpha1.FaultInjectionSpec{Abort: answer}, ""},
+		"HTTPRoute":        {v1alpha1.FaultInjectionSpec{TargetRefs: target("HTTPRoute"), Abort: reset}, "spec.targetRefs[0].kind"},
+		"headers": {v1alpha1.FaultInjectionSpec{TargetRefs: target("TCPRoute"), Abort: reset, Headers: []v1alpha1.HTTPHeaderMatch{{Name: "a", Value: "b"}}},
+			"spec.headers"},
+		"too many": {v1alpha1.FaultInjectionSpec{TargetRefs: make([]v1alpha1.PolicyTarget, 17), Abort: reset}, "spec.targetRefs"},
+	} {
+		f := &v1alpha1.FaultInjection{Spec: c.spec}
+		f.Name, f.Namespace = "f", "default"
+		v1alpha1.Default(f)
+		errs := v1alpha1.Validate(f)
+		if (c.want == "") != (len(errs) == 0) || c.want != "" && errs[0].Path != c.want {
+			t.Errorf("%s: %v", name, errs)
+		}
+	}
+}

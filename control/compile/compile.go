@@ -157,13 +157,16 @@ func (ix *Index) Dependents(name model.ServiceName) []model.ServiceName {
 	return out
 }
 
-// Referring answers the parents of the routes that look at an object of Beside: those with it as a filter, and those
-// with backends in a grant's namespace.
+// Referring answers the parents of the routes that look at an object of Beside: those with it as a filter, those that a
+// fault names, and those with backends in a grant's namespace.
 func (ix *Index) Referring(o v1alpha1.Object) (out []model.ServiceName) {
 	kind, ns := v1alpha1.KindOf(o).Name, o.GetNamespace()
 	refers := func(r Route) bool {
 		if kind == "ReferenceGrant" {
 			return r.Object.GetNamespace() != ns && slices.ContainsFunc(Backends(r.Object), func(b model.PortName) bool { return b.Service.Namespace == ns })
+		}
+		if f, ok := o.(*v1alpha1.FaultInjection); ok && concerns(f, r, nil) {
+			return true
 		}
 		return r.Object.GetNamespace() == ns && slices.ContainsFunc(v1alpha1.Rules(r.Object), func(rule v1alpha1.RouteRule) bool {
 			return slices.ContainsFunc(rule.Filters, func(f v1alpha1.HTTPRouteFilter) bool {

@@ -3,10 +3,15 @@ package listener_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"net"
+	"slices"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
 )
 
 // helloFor answers a ClientHello that names a server.
@@ -65,6 +70,21 @@ func TestByServerName(t *testing.T) {
 	if bytes.Contains([]byte(helloFor(t, "")), []byte("example")) {
 		t.Error("the test's own ClientHello names a server")
 	}
+}
+
+// TestRelayFault: what a route injects happens to the connections that it takes.
+func TestRelayFault(t *testing.T) {
+	w := newWorld(t)
+	w.port.protocol = model.ProtocolTCP
+	w.port.relays = []model.RelayRoute{{Name: "TCPRoute/default/db", Backends: []model.Backend{{Cluster: w.port.name, Weight: 1}},
+		Fault: &model.Fault{Reset: true, AbortShare: 1_000_000, Delay: 20 * time.Millisecond, DelayShare: 1_000_000}}}
+	client := w.outbound(w.vip)
+	if n, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%d %v", n, err)
+	}
+	w.until("a record of it", func() bool {
+		return slices.ContainsFunc(w.records, func(r record.Record) bool { return r.Reason == "fault_injected" && r.Route == "TCPRoute/default/db" })
+	})
 }
 
 // TestByPort: a port whose route looks at no name sends its connections to the route's backends, whoever speaks first.

@@ -35,6 +35,7 @@ type session struct {
 	held bool      // likewise: the port counts the connection
 	dial loop.Dial // farProgram
 
+	fault   *model.Fault // of the relay route
 	machine sniff.Machine
 	begun   bool // the machine has been told Accepted
 	forward bool // the decision was to relay
@@ -276,7 +277,7 @@ func (s *session) route() failure.Reason {
 	if r == nil {
 		return failure.NoRoute
 	}
-	s.rec.Route, s.rec.Rule = r.Name, r.Rule
+	s.rec.Route, s.rec.Rule, s.fault = r.Name, r.Rule, r.Fault
 	b := relay.Choose(r, s.w.rnd.Uint32())
 	if b == nil || b.Invalid {
 		return failure.NoBackend
@@ -390,7 +391,7 @@ func (s *session) relay() {
 			s.open(false)
 		}
 	}
-	o := relay.Options{Endpoint: s.endpoint}
+	o := relay.Options{Endpoint: s.endpoint, Fault: s.fault}
 	if held {
 		o.Ended = func(*record.Record) { s.w.cfg.Disconnect(s.own.Port) }
 	}
