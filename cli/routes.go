@@ -36,7 +36,7 @@ func newRoutesCommand() *cobra.Command {
 					if r.Timeouts.Request > 0 {
 						timeout = r.Timeouts.Request.String()
 					}
-					row(w, t.Name, matchText(r.Match), backendsText(r.Backends), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
+					row(w, t.Name, matchText(r.Match), goesTo(&r), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
 				}
 			}
 			policiesTable(w, tables)
@@ -97,6 +97,45 @@ func fieldText(f model.FieldMatch, mark string) string {
 		return mark + f.Name + "~" + f.Value
 	}
 	return mark + f.Name + "=" + f.Value
+}
+
+// goesTo says what becomes of the requests that a route takes.
+func goesTo(r *model.Route) string {
+	switch {
+	case r.Redirect != nil:
+		return fmt.Sprintf("redirect: %d %s", r.Redirect.Status, redirectText(r.Redirect))
+	case r.Direct != nil:
+		return fmt.Sprintf("answer: %d", r.Direct.Status)
+	}
+	out := backendsText(r.Backends)
+	for _, m := range r.Mirrors {
+		out += ", copies to " + m.Cluster.String()
+		if m.Fraction > 0 {
+			out += fmt.Sprintf(" %.4g%%", float64(m.Fraction)/10000)
+		}
+	}
+	return out
+}
+
+// redirectText answers what a redirect changes of the URL: "https://shop.example:8443/new".
+func redirectText(r *model.Redirect) string {
+	out := ""
+	if r.Scheme != "" {
+		out = r.Scheme + "://"
+	}
+	out += r.Host
+	if r.Port != 0 {
+		out += fmt.Sprintf(":%d", r.Port)
+	}
+	switch r.Change {
+	case model.PathFull:
+		out += r.Path
+	case model.PathPrefixed:
+		out += strings.TrimSuffix(r.Path, "/") + "/*"
+	case model.PathPattern:
+		out += "~" + r.Pattern + "→" + r.Path
+	}
+	return out
 }
 
 // backendsText answers "reviews-v1.default:9080 90%, reviews-v2.default:9080 10%".
