@@ -43,6 +43,10 @@ type HTTP struct {
 	Upgrades          []string // protocols, lower case, that may be upgraded to; "connect" for CONNECT
 	AccessLogs        []AccessLog
 
+	// Inbound is what the chain takes; nil: everything. A route's limit counts instead of one of the same name here.
+	Inbound *Inbound
+	Global  *GlobalLimit // who is asked where a route's limit names nobody; nil: nobody, and such limits do not hold
+
 	GRPCWeb bool // filter envoy.filters.http.grpc_web: gRPC-Web clients are bridged to gRPC
 	// Filters without which what a route says of their subject has no effect. Fault and Session are what routes get that say
 	// nothing; nil: there is no such filter.

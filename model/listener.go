@@ -40,6 +40,8 @@ type Chain struct {
 	Match            ChainMatch
 	TLS              *ServerTLS    // nil: plain
 	HandshakeTimeout time.Duration // 0: 15 s
+	MaxConnections   uint32        // at a time, over all loops; 0: no bound
+	ConnectionRate   *RateLimit    // of new ones; nil: no bound
 	HTTP             *HTTP
 	TCP              *TCP
 }

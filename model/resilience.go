@@ -115,6 +115,8 @@ type RateLimit struct {
 	Headers bool
 	// Status of a refusal; 0: 429.
 	Status int
+	// Scope: limits of several routes that have the same one share what they count; "": the route's own.
+	Scope string
 	// Shadow: nothing is refused, only counted.
 	Shadow bool
 

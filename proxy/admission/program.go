@@ -106,6 +106,9 @@ func (c *compiler) routes(all []router.Route) {
 
 func (c *compiler) rules(scope string, all []model.RateLimit) (out []*rule) {
 	for i := range all {
+		if g := all[i].Global; g != nil && *g == (model.GlobalLimit{}) && c.p.terms.Routed && c.p.terms.Global == nil {
+			continue // nobody is to be asked
+		}
 		out = append(out, c.rule(scope, &all[i]))
 	}
 	return out
@@ -123,7 +126,7 @@ func (c *compiler) rule(scope string, m *model.RateLimit) *rule {
 	}
 	if m.Global != nil {
 		r.ask = m.Global
-		if m.Global.Domain == "" && m.Global.Cluster == (model.PortName{}) && c.p.terms.Global != nil {
+		if *m.Global == (model.GlobalLimit{}) && c.p.terms.Global != nil {
 			r.ask = c.p.terms.Global
 		}
 	}
@@ -131,7 +134,14 @@ func (c *compiler) rule(scope string, m *model.RateLimit) *rule {
 		r.rate = limit.NewBandwidth(m.Requests, m.Window, m.Burst)
 	}
 	r.policy = policyOf(m.Name, m.Requests, r.rate.Window(), m.Bytes)
+	if m.Scope != "" {
+		scope = "scope\x01" + m.Scope
+	}
 	name := fmt.Sprintf("%s\x00%s\x00%v", scope, m.Name, m.By)
+	if s := c.p.states[name]; s != nil && m.Scope != "" {
+		r.state = s
+		return r
+	}
 	for n := 1; c.p.states[name] != nil; n++ {
 		name = fmt.Sprintf("%s\x00%d", name, n)
 	}

@@ -63,6 +63,14 @@ func TestNoAllocationPerRequest(t *testing.T) {
 }
 
 func allocations(t *testing.T, outlier *model.Outlier, balancing model.Balancing) {
+	allocationsWith(t, outlier, balancing, func(*model.HTTP) {})
+}
+
+func allocationsOf(t *testing.T, set func(*model.HTTP)) {
+	allocationsWith(t, nil, model.Balancing{}, set)
+}
+
+func allocationsWith(t *testing.T, outlier *model.Outlier, balancing model.Balancing, set func(*model.HTTP)) {
 	b := &model.Bootstrap{Node: model.Node{Locality: "eu/1/a"}}
 	one := static(b, "one", fixed(t, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nEndpoint-Load-Metrics: TEXT cpu_utilization=0.5,rps_fractional=10\r\nX-Y: z\r\n\r\nok")))
 	one.Outlier, one.Balancing = outlier, balancing
@@ -70,6 +78,7 @@ func allocations(t *testing.T, outlier *model.Outlier, balancing model.Balancing
 	l.Chains[0].HTTP.UseRemoteAddress = true
 	l.Chains[0].HTTP.Routes.Hosts[0].Domains = []string{"*.test", "other"}
 	l.Chains[0].HTTP.AccessLogs = []model.AccessLog{{Path: filepath.Join(t.TempDir(), "log")}}
+	set(l.Chains[0].HTTP)
 	b.Listeners = []model.Listener{l}
 	c := dial(t, start(t, b).Listening("l")[0], nil)
 	request, buf := []byte("GET /some/path?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: u\r\n\r\n"), make([]byte, 4096)

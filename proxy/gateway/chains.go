@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/chain"
 	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
@@ -22,6 +23,7 @@ type filterChain struct {
 	logs    *observe.Logs
 	to      destination        // HTTP
 	config  *downstream.Config // HTTP
+	gate    *admission.Gate    // nil: it takes everything
 	fault   *router.Fault      // HTTP: injected where routes say nothing; nil: none
 }
 
@@ -100,6 +102,7 @@ func (v *version) chain(g *Gateway, m *model.Chain, before *version, same bool) 
 		c.label = ticketLabel(v.model.Name, m.TLS)
 		g.giveTickets(c)
 	}
+	g.guard(c)
 	if m.TCP != nil {
 		c.logs, err = g.files.Logs(m.TCP.AccessLogs)
 		return c, err

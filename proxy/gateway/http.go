@@ -29,7 +29,7 @@ func (s *session) serve(alpn string) {
 	s.decide()
 	o := &exchange.Origin{
 		Direction: record.Inbound, Remote: s.seen.Source, Wanted: s.seen.Destination, MTLS: s.about.Peer() != nil,
-		Protocol: model.ProtocolHTTP, Destination: &c.to, HTTP: c.model.HTTP, Conn: &s.about, Logs: c.logs, Turned: s.turned, Fault: c.fault,
+		Protocol: model.ProtocolHTTP, Destination: &c.to, HTTP: c.model.HTTP, Conn: &s.about, Logs: c.logs, Turned: s.turned, Gate: c.gate, Fault: c.fault,
 	}
 	if o.MTLS {
 		o.SourceID = s.peerID()

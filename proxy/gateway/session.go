@@ -46,6 +46,7 @@ type session struct {
 	drainer   downstream.Drainer // of HTTP; nil: none
 	search    *relay.Search      // awaitServer
 	breaker   *cluster.Breaker   // that counts the connection to a server; nil: none does
+	entered   bool               // the chain's gate counts the connection
 	turned    bool               // seen.Destination is not where we listen
 	decided   bool               // no longer among the worker's pending
 	draining  bool
@@ -160,6 +161,9 @@ func (s *session) choose() {
 		return
 	}
 	s.introduce()
+	if !s.enter() {
+		return
+	}
 	if s.chain.tls == nil {
 		s.plain()
 		return
@@ -280,6 +284,9 @@ func (s *session) over() {
 	s.decide()
 	if s.breaker != nil {
 		s.breaker.Give(cluster.Connections)
+	}
+	if s.entered {
+		s.chain.gate.Disconnect()
 	}
 	delete(s.w.sessions, s)
 	s.w.open.Add(-1)

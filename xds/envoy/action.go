@@ -13,6 +13,7 @@ import (
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	statefulv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	cookiev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
@@ -115,11 +116,13 @@ type perRoute struct {
 	fault   *model.Fault
 	session *model.Session
 	mirrors []model.Mirror
+	limits  []model.RateLimit
 }
 
 // apply gives a route what holds for it.
 func (l *perRoute) apply(r *model.Route) {
 	r.CORS, r.Fault, r.Session = l.cors, l.fault, l.session
+	r.Limits = append(r.Limits, l.limits...)
 	if r.Mirrors == nil && r.Direct == nil && r.Redirect == nil {
 		r.Mirrors = l.mirrors
 	}
@@ -161,10 +164,23 @@ func (l *perRoute) filter(path, name string, a *anypb.Any) (err error) {
 		if m.GetStatefulSession() != nil && !m.GetDisabled() {
 			l.session, err = session(join(path, "stateful_session"), m.GetStatefulSession())
 		}
+	case is(a, &localv3.LocalRateLimit{}):
+		one, err := localLimit(path, a, path)
+		if err != nil {
+			return err
+		}
+		if l.limits = []model.RateLimit{unlimited()}; one != nil {
+			l.limits[0] = *one
+		}
 	default:
 		return foreign(path, a)
 	}
 	return err
+}
+
+// unlimited stands for a local limit that a route has switched off.
+func unlimited() model.RateLimit {
+	return model.RateLimit{Name: localName, Shadow: true, Requests: math.MaxUint32, Window: time.Second}
 }
 
 // disable reads a filter that is switched off, which is then known by the usual name.
@@ -172,6 +188,8 @@ func (l *perRoute) disable(path, name string, m *routev3.FilterConfig) error {
 	switch {
 	case !m.GetDisabled():
 		return refuse(path, "has neither config nor disabled")
+	case name == "envoy.filters.http.local_ratelimit":
+		l.limits = []model.RateLimit{unlimited()}
 	case name == "envoy.filters.http.cors":
 		l.cors = nil
 	case name == "envoy.filters.http.fault":

@@ -155,7 +155,7 @@ func TestRefused(t *testing.T) {
 		{"route", `{` + anyRoute + `, "route": {"weighted_clusters": {"clusters": [{"name": "a"}]}}}`, "virtual_hosts[0].routes[0].route.weighted_clusters: the weights add up to 0"},
 		{"route", `{"match": {"safe_regex": {"regex": "("}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.safe_regex.regex: is not RE2"},
 		{"route", `{"match": {"prefix": "/", "headers": [{"name": "a", "exact_match": "b"}]}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.headers[0].exact_match: is not run"},
-		{"route", `{"match": {"prefix": "/", "runtime_fraction": {"default_value": {}, "runtime_key": "x"}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.runtime_fraction.runtime_key: is not run"},
+		{"route", `{"match": {"prefix": "/", "runtime_fraction": {"default_value": {}, "runtime_key": "x"}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.runtime_fraction: of 0 never matches"},
 		{"route", `{` + anyRoute + `, "route": {"cluster": ""}}`, "virtual_hosts[0].routes[0].route.cluster: is empty"},
 		{"route", `{` + anyRoute + `, "route": {"cluster_header": "a b"}}`, `virtual_hosts[0].routes[0].route.cluster_header: "a b"`},
 		{"route", `{"match": {"safe_regex": {}}, ` + toC + `}}`, "virtual_hosts[0].routes[0].match.safe_regex.regex: is missing"},

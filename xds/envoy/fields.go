@@ -29,6 +29,7 @@ const (
 	noLimit    = "Tulle's own watermarks hold"
 	forOthers  = "metadata is for others; no part of Tulle reads it"
 	ownDefault = "Tulle always does that"
+	noRuntime  = "there is no runtime; the default counts"
 )
 
 const (
@@ -37,6 +38,7 @@ const (
 	core        = "envoy.config.core.v3."
 	clusterPkg  = "envoy.config.cluster.v3."
 	routePkg    = "envoy.config.route.v3."
+	limitPkg    = "envoy.extensions.filters.http."
 	policyPkg   = "envoy.extensions.load_balancing_policies."
 )
 
@@ -128,9 +130,31 @@ var fields = map[protoreflect.FullName]table{
 	core + "TransportSocket":                                {run: "name typed_config"},
 	"envoy.type.matcher.v3.StringMatcher":                   {run: "exact prefix suffix contains safe_regex ignore_case"},
 
+	limitPkg + "local_ratelimit.v3.LocalRateLimit": {run: "status token_bucket filter_enabled filter_enforced", inert: map[string]string{"stat_prefix": statOnly,
+		"rate_limited_as_resource_exhausted": "gRPC calls always hear RESOURCE_EXHAUSTED"}},
+	limitPkg + "ratelimit.v3.RateLimit": {run: "domain timeout failure_mode_deny rate_limit_service", inert: map[string]string{"stat_prefix": statOnly,
+		"rate_limited_as_resource_exhausted": "gRPC calls always hear RESOURCE_EXHAUSTED"}},
+	"envoy.config.ratelimit.v3.RateLimitServiceConfig":                                              {run: "grpc_service transport_api_version"},
+	limitPkg + "adaptive_concurrency.v3.AdaptiveConcurrency":                                        {run: "gradient_controller_config enabled"},
+	limitPkg + "adaptive_concurrency.v3.GradientControllerConfig":                                   {run: "concurrency_limit_params min_rtt_calc_params", inert: map[string]string{"sample_aggregate_percentile": "the mean is looked at"}},
+	limitPkg + "adaptive_concurrency.v3.GradientControllerConfig.ConcurrencyLimitCalculationParams": {run: "max_concurrency_limit concurrency_update_interval"},
+	limitPkg + "adaptive_concurrency.v3.GradientControllerConfig.MinimumRTTCalculationParams":       {run: "interval min_concurrency buffer", inert: map[string]string{"request_count": "ten, at least, are enough to see a queue", "jitter": ownDefault}},
+	"envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit":                            {run: "token_bucket runtime_enabled", inert: map[string]string{"stat_prefix": statOnly}},
+	"envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit":                          {run: "max_connections runtime_enabled", inert: map[string]string{"stat_prefix": statOnly}},
+	core + "RuntimeFeatureFlag":                      {run: "default_value", inert: map[string]string{"runtime_key": noRuntime}},
+	"envoy.type.v3.TokenBucket":                      {run: "max_tokens tokens_per_fill fill_interval"},
+	"envoy.type.v3.HttpStatus":                       {run: "code"},
+	routePkg + "RateLimit":                           {run: "actions"},
+	routePkg + "RateLimit.Action":                    {run: "request_headers remote_address destination_cluster generic_key header_value_match"},
+	routePkg + "RateLimit.Action.RequestHeaders":     {run: "header_name descriptor_key skip_if_absent"},
+	routePkg + "RateLimit.Action.RemoteAddress":      {},
+	routePkg + "RateLimit.Action.DestinationCluster": {},
+	routePkg + "RateLimit.Action.GenericKey":         {run: "descriptor_value descriptor_key"},
+	routePkg + "RateLimit.Action.HeaderValueMatch":   {run: "descriptor_value descriptor_key expect_match headers"},
+
 	routePkg + "RouteConfiguration": {run: "name virtual_hosts request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove ignore_port_in_host_matching validate_clusters typed_per_filter_config request_mirror_policies",
 		inert: map[string]string{"metadata": forOthers}},
-	routePkg + "VirtualHost": {run: "name domains routes request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove typed_per_filter_config request_mirror_policies retry_policy hedge_policy", inert: map[string]string{"metadata": forOthers}},
+	routePkg + "VirtualHost": {run: "name domains routes request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove typed_per_filter_config request_mirror_policies retry_policy hedge_policy rate_limits", inert: map[string]string{"metadata": forOthers}},
 	routePkg + "Route": {run: "name match route redirect direct_response typed_per_filter_config request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove",
 		inert: map[string]string{"metadata": forOthers, "stat_prefix": statOnly, "decorator": "there are no spans yet"}},
 	routePkg + "RouteMatch.GrpcRouteMatchOptions":            {},
@@ -141,9 +165,9 @@ var fields = map[protoreflect.FullName]table{
 	routePkg + "HeaderMatcher":                               {run: "name present_match range_match string_match invert_match"},
 	routePkg + "QueryParameterMatcher":                       {run: "name string_match present_match"},
 	routePkg + "DirectResponseAction":                        {run: "status body"},
-	core + "RuntimeFractionalPercent":                        {run: "default_value"},
+	core + "RuntimeFractionalPercent":                        {run: "default_value", inert: map[string]string{"runtime_key": noRuntime}},
 	core + "HeaderValueOption":                               {run: "header append_action keep_empty_value"},
-	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header metadata_match prefix_rewrite regex_rewrite request_mirror_policies host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration priority retry_policy hedge_policy"},
+	routePkg + "RouteAction":                                 {run: "cluster weighted_clusters cluster_header metadata_match prefix_rewrite regex_rewrite request_mirror_policies host_rewrite_literal auto_host_rewrite append_x_forwarded_host timeout idle_timeout hash_policy upgrade_configs max_stream_duration priority retry_policy hedge_policy rate_limits include_vh_rate_limits"},
 	routePkg + "RouteAction.UpgradeConfig":                   {run: "upgrade_type enabled"},
 	routePkg + "RouteAction.MaxStreamDuration":               {run: "max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"},
 	routePkg + "RouteAction.HashPolicy":                      {run: "header cookie connection_properties query_parameter terminal"},
@@ -230,13 +254,14 @@ var fields = map[protoreflect.FullName]table{
 
 // limits says where less is run than a field can say, for the reference.
 var limits = []string{
-	"One network filter a chain, `http_connection_manager` or `tcp_proxy`; HTTP filters are `cors`, `fault`, `stateful_session` and `grpc_web`, at most one of each, and, last, `router`. Whatever their order in the chain, they run in this one.",
+	"One network filter a chain, `http_connection_manager` or `tcp_proxy`, and before it `local_ratelimit` and `connection_limit`; HTTP filters are `cors`, `fault`, `stateful_session`, `local_ratelimit`, `ratelimit`, `adaptive_concurrency` and `grpc_web`, at most one of each, and, last, `router`. Whatever their order in the chain, they run in this one.",
 	"Listener filters are `tls_inspector`, `proxy_protocol` and `original_dst`; transport sockets are `raw_buffer`, `tls` and, of a cluster, `upstream_proxy_protocol`.",
 	"Cluster types are `STATIC`, `STRICT_DNS`, `LOGICAL_DNS`, `EDS` (of the cluster's own name) and `ORIGINAL_DST`; policies are `ROUND_ROBIN`, `LEAST_REQUEST`, `RANDOM`, `RING_HASH`, `MAGLEV` and, of `ORIGINAL_DST`, `CLUSTER_PROVIDED`.",
 	"Of `load_balancing_policy` the first policy of the list that is run holds: `round_robin`, `least_request` (`N_CHOICES`), `random`, `ring_hash` (xxHash), `maglev`, `client_side_weighted_round_robin` (reports in responses), `wrr_locality` around one of these, and a `xds.type.v3.TypedStruct` of `tulle.v1.Balancing`, which other proxies pass over; beside it the older fields of balancing are refused.",
 	"Slow start holds back who is new also with `RANDOM`; ages count from the first request after an endpoint has come, or has become well again. Unlike Envoy's, `LEAST_REQUEST` looks at requests under way also where weights differ.",
 	"Of `lb_subset_config` `NO_FALLBACK`, `ANY_ENDPOINT` and `DEFAULT_SUBSET` are run; `metadata_match` and the metadata of endpoints are `envoy.lb` with text, numbers and truth values, compared as text. A cluster without `lb_subset_config` does not look at `metadata_match`.",
 	"Metadata of a cluster under `tulle.v1` says what Envoy has no field for: `ejection: {probe: true, latency: {factor: 3, least: 10ms, hosts: 3, requests: 20}}`; other metadata of a cluster is for others.",
+	"Token buckets fill continuously, not once in `fill_interval`; requests that are refused hear `x-envoy-ratelimited: true`. `adaptive_concurrency` finds its limit in Tulle's own way (docs/design/overload.md) within the bounds given; `buffer` counts where it is more than 50 %. Of `rate_limits` the actions are `request_headers`, `remote_address`, `destination_cluster`, `generic_key` and `header_value_match` (without `expect_match` of one header); stages and `disable_key` are refused.",
 	"Dynamic configuration comes over the one aggregated stream (`ads: {}`), `GRPC` or `DELTA_GRPC`, from one `envoy_grpc` service.",
 	"What `typed_per_filter_config` says is found by its type, not by the filter's name (`disabled` by the usual name); that of clusters of `weighted_clusters` is refused. The nearest of route, virtual host and route configuration counts.",
 	"`cors`: responses say `Vary: Origin`; a list of `*` alone is what the preflight asked for where credentials are allowed, as browsers take `*` for a name then; `filter_enabled` is all or none of the requests.",

@@ -168,6 +168,11 @@ func httpFilters(path string, list []*hcmv3.HttpFilter, h *model.HTTP) error {
 		} else if ours {
 			continue
 		}
+		if ours, err := limitFilter(join(p, "typed_config"), f.GetTypedConfig(), h); err != nil {
+			return err
+		} else if ours {
+			continue
+		}
 		switch a := f.GetTypedConfig(); {
 		case is(a, &webv3.GrpcWeb{}):
 			h.GRPCWeb = true

@@ -132,11 +132,23 @@ func decodeChain(path string, m *listenerv3.FilterChain) (model.Chain, error) {
 			}
 		}
 	}
-	if len(m.GetFilters()) != 1 {
-		return c, refuse(join(path, "filters"), "%d of them; Tulle runs exactly one, http_connection_manager or tcp_proxy", len(m.GetFilters()))
+	all := m.GetFilters()
+	for len(all) > 1 {
+		p := join(at(join(path, "filters"), len(m.GetFilters())-len(all)), "typed_config")
+		ours, err := connectionFilter(p, all[0].GetTypedConfig(), &c)
+		if err != nil {
+			return c, err
+		}
+		if !ours {
+			break
+		}
+		all = all[1:]
 	}
-	f := m.GetFilters()[0]
-	p := at(join(path, "filters"), 0)
+	if len(all) != 1 {
+		return c, refuse(join(path, "filters"), "%d of them; Tulle runs exactly one, http_connection_manager or tcp_proxy, after local_ratelimit and connection_limit", len(m.GetFilters()))
+	}
+	f := all[0]
+	p := at(join(path, "filters"), len(m.GetFilters())-1)
 	p = join(p, "typed_config")
 	switch a := f.GetTypedConfig(); {
 	case is(a, &hcmv3.HttpConnectionManager{}):

@@ -81,6 +81,9 @@ func routesOf(path string, vh *routev3.VirtualHost, above perRoute) (out []model
 		if err == nil && m.GetRoute() != nil {
 			err = attempts(join(p, "route"), m.GetRoute(), vh, path, &r)
 		}
+		if err == nil && m.GetRoute() != nil {
+			r.Limits, err = asked(join(p, "route"), m.GetRoute(), path, vh)
+		}
 		if err != nil {
 			return nil, err
 		}

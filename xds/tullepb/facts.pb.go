@@ -2667,6 +2667,7 @@ type RateLimit struct {
 	Status        int64                  `protobuf:"varint,9,opt,name=status,proto3" json:"status,omitempty"`
 	Shadow        bool                   `protobuf:"varint,10,opt,name=shadow,proto3" json:"shadow,omitempty"`
 	Global        *GlobalLimit           `protobuf:"bytes,11,opt,name=global,proto3" json:"global,omitempty"`
+	Scope         string                 `protobuf:"bytes,12,opt,name=scope,proto3" json:"scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2776,6 +2777,13 @@ func (x *RateLimit) GetGlobal() *GlobalLimit {
 		return x.Global
 	}
 	return nil
+}
+
+func (x *RateLimit) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
 }
 
 type RateKey struct {
@@ -5732,7 +5740,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x05queue\x18\x03 \x01(\x03R\x05queue\x12\x1a\n" +
 	"\binterval\x18\x04 \x01(\x03R\binterval\x12\x14\n" +
 	"\x05probe\x18\x05 \x01(\x03R\x05probe\x12\x1c\n" +
-	"\ttolerance\x18\x06 \x01(\x01R\ttolerance\"\xc2\x02\n" +
+	"\ttolerance\x18\x06 \x01(\x01R\ttolerance\"\xd8\x02\n" +
 	"\tRateLimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x05match\x18\x02 \x01(\v2\x0f.tulle.v1.MatchR\x05match\x12!\n" +
@@ -5745,7 +5753,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x06status\x18\t \x01(\x03R\x06status\x12\x16\n" +
 	"\x06shadow\x18\n" +
 	" \x01(\bR\x06shadow\x12-\n" +
-	"\x06global\x18\v \x01(\v2\x15.tulle.v1.GlobalLimitR\x06global\"u\n" +
+	"\x06global\x18\v \x01(\v2\x15.tulle.v1.GlobalLimitR\x06global\x12\x14\n" +
+	"\x05scope\x18\f \x01(\tR\x05scope\"u\n" +
 	"\aRateKey\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +

@@ -1,0 +1,46 @@
+package gateway
+
+import (
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/admission"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+)
+
+// guard makes what says how much a chain takes, if anything does. It reads the chain's route table anew whenever that
+// changes, and keeps what it has counted.
+func (g *Gateway) guard(c *filterChain) {
+	m := c.model
+	if m.MaxConnections == 0 && m.ConnectionRate == nil && (m.HTTP == nil || m.HTTP.Inbound == nil && m.HTTP.Global == nil) {
+		return
+	}
+	in := &model.Inbound{}
+	var global *model.GlobalLimit
+	if m.HTTP != nil {
+		if m.HTTP.Inbound != nil {
+			*in = *m.HTTP.Inbound
+		}
+		global = m.HTTP.Global
+	}
+	in.MaxConnections, in.ConnectionRate = m.MaxConnections, m.ConnectionRate
+	c.gate = admission.New(admission.Config{Log: g.cfg.Log, Terms: func() admission.Terms {
+		t := admission.Terms{Inbound: in, Routed: true, Global: global}
+		if c.to.table != nil {
+			t.Table = c.to.table.now.Load()
+		}
+		return t
+	}})
+}
+
+// enter asks the chain's gate for the connection; false: it was refused.
+func (s *session) enter() bool {
+	g := s.chain.gate
+	if g == nil {
+		return true
+	}
+	if why := g.Connect(s.w.loop.Now()); why != failure.None {
+		s.refuse(why)
+		return false
+	}
+	s.entered = true
+	return true
+}
