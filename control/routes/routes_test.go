@@ -64,3 +64,55 @@ func TestFollow(t *testing.T) {
 		}
 	})
 }
+
+// TestPolicies: a policy names the services that it bears on, before and after it has changed; the mesh's defaults name all.
+func TestPolicies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		st := mem.New(100)
+		defer st.Close()
+		var changed []string
+		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler),
+			Services: func() []model.ServiceName {
+				return []model.ServiceName{{Namespace: "default", Name: "a"}, {Namespace: "default", Name: "b"}}
+			},
+			Changed: func(s []model.ServiceName, _ int64) {
+				for _, n := range s {
+					changed = append(changed, n.String())
+				}
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		expect := func(what string, do func() error, policies int, want ...string) {
+			t.Helper()
+			changed = nil
+			if err := do(); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if !slices.Equal(changed, want) || len(r.Index().Policies()) != policies {
+				t.Errorf("%s: changed %v, want %v; %d policies", what, changed, want, len(r.Index().Policies()))
+			}
+		}
+		put := func(o store.Object) func() error {
+			return func() error { _, err := st.Put(ctx, o, store.Any); return err }
+		}
+		policy := func(target string) store.Object {
+			return store.Object{Key: store.Key{Kind: "TrafficPolicy", Namespace: "default", Name: "p"},
+				Value: []byte(`{"spec":{"targetRefs":[` + target + `],"retries":{"attempts":1}}}`)}
+		}
+		service := `{"group":"","kind":"Service","name":"web"}`
+		route := `{"group":"gateway.networking.k8s.io","kind":"HTTPRoute","name":"r"}`
+		expect("a route", put(object("r", "cart")), 0, "cart.default")
+		expect("on a service", put(policy(service)), 1, "web.default")
+		expect("from there to a route", put(policy(route)), 1, "web.default", "cart.default")
+		expect("unreadable", put(store.Object{Key: policy("").Key, Value: []byte("{")}), 0, "cart.default")
+		expect("readable again", put(policy(route)), 1, "cart.default")
+		expect("deleted", func() error { _, err := st.Delete(ctx, policy("").Key, store.Any); return err }, 0, "cart.default")
+		mesh := store.Object{Key: store.Key{Kind: "MeshConfig", Name: "mesh"}, Value: []byte(`{"spec":{"defaults":{"retries":{}}}}`)}
+		expect("defaults of the mesh", put(mesh), 0, "a.default", "b.default")
+		expect("a service is none of ours", put(store.Object{Key: store.Key{Kind: "Service", Namespace: "default", Name: "x"}, Value: []byte("{}")}), 0)
+	})
+}
