@@ -2,10 +2,13 @@
 // wire and the production router to the outcome of calls. A story is a txtar archive under testdata:
 //
 //	comment: what the story shows
-//	-- services.txt --    a line per service that exists: "cart 8080/http 9000"
+//	-- services.txt --    a line per service that exists, its namespace if not default, its ports: "cart.shop web=8080/http 9000"
 //	-- resources.yaml --  what a user applies
 //	-- model.txt --       golden: the route tables, compiled, sent over the wire and read again
-//	-- calls.txt --       "GET http://cart:8080/a?b=c Header: value → outcome"
+//	-- calls.txt --       "GET http://cart:8080/a?b=c Header: value → outcome", with "@shop " before it from a caller in namespace
+//	                      shop; "TCP db:5432" and "TLS db:5432 name.example" are connections
+//	-- status.txt --      golden: what the authors are told
+//	-- errors.txt --      golden: what is refused; such a story has no other sections after its resources
 //
 // Several rounds may follow each other: every "resources" section replaces what was applied before, and the sections after
 // it belong to it. Run with -update to write the outcomes anew, then read the difference.
@@ -33,6 +36,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/filter/headers"
 	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/router"
 	"github.com/tulle-mesh/tulle/xds/resource"
 )
@@ -63,6 +67,7 @@ func story(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	c := compile.Compiler{Index: compile.NewIndex(nil), Services: services{}}
+	refused := ""
 	for i := range a.Files {
 		f := &a.Files[i]
 		var got string
@@ -71,7 +76,10 @@ func story(t *testing.T, file string) {
 			c.Services = readServices(t, f.Data)
 			continue
 		case "resources.yaml":
-			c.Index = readRoutes(t, file, f.Data)
+			c.Index, refused = readObjects(file, f.Data)
+			if next := i + 1; refused != "" && (next == len(a.Files) || a.Files[next].Name != "errors.txt") {
+				t.Fatalf("%s", refused)
+			}
 			continue
 		case "model.txt":
 			got = models(t, c)
@@ -79,6 +87,8 @@ func story(t *testing.T, file string) {
 			got = calls(t, c, f.Data)
 		case "status.txt":
 			got = statuses(c)
+		case "errors.txt":
+			got = refused
 		default:
 			t.Fatalf("%s: section %q is not known", file, f.Name)
 		}
@@ -102,9 +112,13 @@ func readServices(t *testing.T, text []byte) services {
 		if len(f) == 0 {
 			continue
 		}
-		s := &registry.Service{Service: model.Service{Name: model.ServiceName{Namespace: "default", Name: f[0]}}}
+		s := &registry.Service{Service: model.Service{Name: serviceName(f[0])}}
 		for _, p := range f[1:] {
-			number, proto, _ := strings.Cut(p, "/")
+			name, rest, ok := strings.Cut(p, "=")
+			if !ok {
+				name, rest = "", p
+			}
+			number, proto, _ := strings.Cut(rest, "/")
 			n, err := strconv.ParseUint(number, 10, 16)
 			if err != nil {
 				t.Fatalf("services.txt: %q: %v", p, err)
@@ -116,32 +130,57 @@ func readServices(t *testing.T, text []byte) services {
 					t.Fatalf("services.txt: %q is no protocol", proto)
 				}
 			}
-			s.Ports = append(s.Ports, model.ServicePort{Port: uint16(n), Protocol: kind})
+			s.Ports = append(s.Ports, model.ServicePort{Name: name, Port: uint16(n), Protocol: kind})
 		}
 		out[s.Name] = s
 	}
 	return out
 }
 
-func readRoutes(t *testing.T, file string, text []byte) *compile.Index {
-	docs, errs := decode.Read(file, text)
-	if len(errs) > 0 {
-		t.Fatal(errs)
+// serviceName reads "cart" or "cart.shop".
+func serviceName(s string) model.ServiceName {
+	name, ns, ok := strings.Cut(s, ".")
+	if !ok {
+		ns = "default"
 	}
-	var routes []compile.Route
-	for i, d := range docs {
-		r, ok := d.Object.(*v1alpha1.HTTPRoute)
-		if !ok {
-			t.Fatalf("%s is not an HTTPRoute", d.Name())
-		}
-		routes = append(routes, compile.Route{Object: r, Created: int64(i + 1)})
-	}
-	return compile.NewIndex(routes)
+	return model.ServiceName{Namespace: ns, Name: name}
 }
 
-// overTheWire compiles a port's table, sends it, and reads it back: what the proxy gets.
-func overTheWire(t *testing.T, c compile.Compiler, name model.PortName) *model.RouteTable {
-	table, ok := c.RouteTable(name)
+// readObjects answers what a file applies, or what is wrong with it.
+func readObjects(file string, text []byte) (*compile.Index, string) {
+	docs, errs := decode.Read(filepath.Base(file), text)
+	if len(errs) > 0 {
+		return nil, errs.Error() + "\n"
+	}
+	var routes []compile.Route
+	var policies []compile.Policy
+	var beside compile.Beside
+	for i, d := range docs {
+		switch o := d.Object.(type) {
+		case *v1alpha1.ReferenceGrant:
+			beside.Grants = append(beside.Grants, o)
+		case *v1alpha1.FaultInjection:
+			beside.Faults = append(beside.Faults, o)
+		case *v1alpha1.DirectResponse:
+			beside.Responses = append(beside.Responses, o)
+		case *v1alpha1.TrafficPolicy:
+			policies = append(policies, compile.Policy{Object: o, Created: int64(i + 1)})
+		default:
+			if !v1alpha1.IsRoute(o) {
+				return nil, d.Name() + " has no place in a story\n"
+			}
+			routes = append(routes, compile.Route{Object: o, Created: int64(i + 1)})
+		}
+	}
+	return compile.NewIndex(routes).Referred(beside).With(policies, nil), ""
+}
+
+// overTheWire compiles a port's table for the callers of a namespace, sends it, and reads it back: what the proxy gets.
+func overTheWire(t *testing.T, c compile.Compiler, name model.PortName, caller string) *model.RouteTable {
+	if s, ok := c.Service(name.Service); !ok || !slices.Contains(s.Consumers, caller) {
+		caller = "" // as a proxy asks
+	}
+	table, ok := c.RouteTableFor(name, caller)
 	if !ok {
 		return nil
 	}
@@ -166,26 +205,36 @@ func models(t *testing.T, c compile.Compiler) string {
 	for n := range c.Services.(services) {
 		names = append(names, n)
 	}
-	slices.SortFunc(names, func(a, b model.ServiceName) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(names, func(a, b model.ServiceName) int { return strings.Compare(a.String(), b.String()) })
 	for _, n := range names {
 		s, _ := c.Service(n)
 		for _, p := range s.Ports {
-			name := model.PortName{Service: n, Port: p.Port}
-			table := overTheWire(t, c, name)
-			if len(table.Routes) == 1 && strings.HasPrefix(table.Routes[0].Name, "Service/") {
-				continue // no route attached: nothing to tell
-			}
-			fmt.Fprintf(&b, "%s %s\n", name, p.Protocol)
-			for _, r := range table.Routes {
-				fmt.Fprintf(&b, "  %s rule %d:%s to%s%s%s\n", r.Name, r.Rule, matchText(r.Match), backendsText(r.Backends), filtersText(r.Filters), timeoutsText(r.Timeouts))
+			for _, caller := range append([]string{""}, s.Consumers...) {
+				tableText(&b, overTheWire(t, c, model.PortName{Service: n, Port: p.Port}, caller), p.Protocol)
 			}
 		}
 	}
 	return b.String()
 }
 
+func tableText(b *strings.Builder, t *model.RouteTable, spoken model.Protocol) {
+	if len(t.Routes) == 1 && strings.HasPrefix(t.Routes[0].Name, "Service/") {
+		return // no route attached: nothing to tell
+	}
+	fmt.Fprintf(b, "%s %s\n", t.ResourceName(), spoken)
+	for _, r := range t.Routes {
+		fmt.Fprintf(b, "  %s rule %d:%s to%s%s%s\n", r.Name, r.Rule, matchText(r.Match), backendsText(r.Backends), filtersText(r.Filters), timeoutsText(r.Timeouts))
+	}
+	for _, r := range t.Relay {
+		fmt.Fprintf(b, "  %s rule %d: %s to%s\n", r.Name, r.Rule, strings.Join(append(r.SNI, "connections"), " "), backendsText(r.Backends))
+	}
+}
+
 func matchText(m model.Match) string {
 	out := " " + [...]string{"prefix", "exact", "regex"}[m.PathKind] + " " + m.Path
+	if m.GRPC {
+		out = " grpc" + out
+	}
 	if m.Method != "" {
 		out += " " + m.Method
 	}
@@ -245,8 +294,15 @@ func calls(t *testing.T, c compile.Compiler, text []byte) string {
 }
 
 func outcome(t *testing.T, c compile.Compiler, call string) string {
+	caller := "elsewhere"
+	if from, rest, ok := strings.Cut(call, " "); ok && from[0] == '@' {
+		caller, call = from[1:], rest
+	}
 	method, rest, _ := strings.Cut(call, " ")
 	target, fields, _ := strings.Cut(rest, " ")
+	if method == "TCP" || method == "TLS" {
+		return connection(t, c, caller, target, fields)
+	}
 	raw := method + " " + target + " HTTP/1.1\r\n"
 	for f := range strings.SplitSeq(fields, "; ") {
 		if f != "" {
@@ -257,12 +313,7 @@ func outcome(t *testing.T, c compile.Compiler, call string) string {
 	if err != nil {
 		t.Fatalf("call %q: %v", call, err)
 	}
-	port, err := strconv.ParseUint(req.URL.Port(), 10, 16)
-	if err != nil {
-		t.Fatalf("call %q needs a port", call)
-	}
-	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: req.URL.Hostname()}, Port: uint16(port)}
-	m := overTheWire(t, c, name)
+	m := overTheWire(t, c, portName(t, req.URL.Host), caller)
 	if m == nil {
 		return "unknown_port"
 	}
@@ -280,18 +331,49 @@ func outcome(t *testing.T, c compile.Compiler, call string) string {
 	if r == nil {
 		return "404 no_route"
 	}
-	if len(r.Backends) == 0 {
-		return fmt.Sprintf("500 no_backend by %s rule %d", r.Name, r.Rule)
+	by := fmt.Sprintf(" by %s rule %d", r.Name, r.Rule) + beside(r, h)
+	switch {
+	case r.Direct != nil:
+		return fmt.Sprintf("%d %q", r.Direct.Status, r.Direct.Body) + by
+	case r.Redirect != nil:
+		return redirected(r, h) + by
+	case len(r.Backends) == 0:
+		return "500 no_backend" + by
 	}
-	return fmt.Sprintf("%s by %s rule %d%s", shares(r), r.Name, r.Rule, rewritten(r, h))
+	return shares(r.Choose) + by + rewritten(r, h)
+}
+
+func portName(t *testing.T, authority string) model.PortName {
+	host, port, _ := strings.Cut(authority, ":")
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		t.Fatalf("%q needs a port", authority)
+	}
+	return model.PortName{Service: serviceName(host), Port: uint16(n)}
+}
+
+// connection answers where connections go that are no HTTP, whose ClientHello names sni if they are TLS.
+func connection(t *testing.T, c compile.Compiler, caller, target, sni string) string {
+	m := overTheWire(t, c, portName(t, target), caller)
+	if m == nil {
+		return "unknown_port"
+	}
+	if len(m.Relay) == 0 {
+		return m.Name.String()
+	}
+	r := relay.Match(m.Relay, sni)
+	if r == nil {
+		return "reset no_route"
+	}
+	return shares(func(rnd uint32) *model.Backend { return relay.Choose(r, rnd) }) + " by " + r.Name
 }
 
 // shares answers where 10,000 evenly spread requests go.
-func shares(r *router.Route) string {
+func shares(choose func(uint32) *model.Backend) string {
 	const n = 10_000
 	count := map[string]int{}
 	for i := range uint32(n) {
-		b := r.Choose(i * (1<<32/n + 1))
+		b := choose(i * (1<<32/n + 1))
 		name := b.Cluster.String()
 		if b.Invalid {
 			name = "500 no_backend"
@@ -306,22 +388,80 @@ func shares(r *router.Route) string {
 	return strings.Join(out, ", ")
 }
 
-// rewritten answers the request's fields after the route's filters, if it has any.
+// rewritten answers what the backend is told: path and host where they are rewritten, the request's fields after the route's
+// filters, if it has any.
 func rewritten(r *router.Route, h *message.Head) string {
 	var out bytes.Buffer
+	path, query, _ := strings.Cut(string(h.Target), "?")
+	if r.Rewrites() {
+		fmt.Fprintf(&out, " as %s", r.AppendRewritten(nil, []byte(path)))
+		if query != "" {
+			out.WriteString("?" + query)
+		}
+	}
+	if r.Rewrite.Host != "" {
+		fmt.Fprintf(&out, " for host %s", r.Rewrite.Host)
+	}
 	for _, f := range r.Filters {
 		if f.Kind == model.FilterRequestHeaders {
 			headers.Apply(&f.Headers, h)
-			out.Reset()
+			out.WriteString(" with")
 			for _, f := range h.Fields {
+				fmt.Fprintf(&out, " %s=%s", f.Name, f.Value)
+			}
+		} else {
+			answer := &message.Head{Status: 200}
+			headers.Apply(&f.Headers, answer)
+			out.WriteString(" answered with")
+			for _, f := range answer.Fields {
 				fmt.Fprintf(&out, " %s=%s", f.Name, f.Value)
 			}
 		}
 	}
-	if out.Len() == 0 {
-		return ""
+	return out.String()
+}
+
+// redirected answers where a redirect leads; what it takes from the request is left out.
+func redirected(r *router.Route, h *message.Head) string {
+	d := r.Redirect
+	path, _, _ := strings.Cut(string(h.Target), "?")
+	out := fmt.Sprintf("%d to %s://%s", d.Status, d.Scheme, d.Host)
+	if d.Port != 0 {
+		out += fmt.Sprintf(":%d", d.Port)
 	}
-	return " with" + out.String()
+	return out + string(r.AppendRedirected(nil, []byte(path)))
+}
+
+// beside answers what else happens to the request.
+func beside(r *router.Route, h *message.Head) string {
+	out := ""
+	for _, m := range r.Mirrors {
+		share := m.Fraction
+		if share == 0 {
+			share = 1_000_000
+		}
+		out += fmt.Sprintf(", %g%% mirrored to %s", float64(share)/10000, m.Cluster)
+		if m.Invalid {
+			out += " (invalid)"
+		}
+	}
+	if o := h.Get("origin"); r.CORS != nil && len(o) > 0 {
+		out += fmt.Sprintf(", origin allowed %v", r.Allows(o))
+		if router.Preflight(h) {
+			out += fmt.Sprintf(" for %v with %v, exposing %v, credentials %v, for %s", r.CORS.Methods, r.CORS.Headers, r.CORS.Expose, r.CORS.Credentials, r.CORS.MaxAge)
+		}
+	}
+	if f := r.Inject; f != nil && f.Concerns(h) {
+		out += fmt.Sprintf(", fault: wait %s for %g%%, %d (grpc %d, reset %v) for %g%%, %d B/s for %g%%", f.Delay, float64(f.DelayShare)/10000,
+			f.Status, f.GRPC, f.Reset, float64(f.AbortShare)/10000, f.Rate, float64(f.RateShare)/10000)
+	}
+	if s := r.Session; s != nil {
+		out += fmt.Sprintf(", session by header %q cookie %q path %q for %s, believed for %s", s.Header, s.Cookie, s.Path, s.Lifetime, s.Absolute)
+	}
+	if x := r.Retry; x != nil {
+		out += fmt.Sprintf(", %d retries on %b %v, wait %s to %s", x.Attempts, x.On, x.Statuses, x.Least, x.Max)
+	}
+	return out
 }
 
 // statuses answers what the authors are told.
