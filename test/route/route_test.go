@@ -365,7 +365,11 @@ func connection(t *testing.T, c compile.Compiler, caller, target, sni string) st
 	if r == nil {
 		return "reset no_route"
 	}
-	return shares(func(rnd uint32) *model.Backend { return relay.Choose(r, rnd) }) + " by " + r.Name
+	out := shares(func(rnd uint32) *model.Backend { return relay.Choose(r, rnd) }) + " by " + r.Name
+	if f := r.Fault; f != nil {
+		out += fmt.Sprintf(", fault: wait %s for %g%%, reset %v for %g%%", f.Delay, float64(f.DelayShare)/10000, f.Reset, float64(f.AbortShare)/10000)
+	}
+	return out
 }
 
 // shares answers where 10,000 evenly spread requests go.
