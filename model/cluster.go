@@ -297,6 +297,9 @@ type Outlier struct {
 	// Probe: an endpoint whose ejection is over gets one request. A good answer restores it, a failure ejects it for longer;
 	// until then it gets no other. Otherwise it gets its full share at once.
 	Probe bool
+	// Learned, with Probe: how long an ejection lasts follows from how long failures of endpoints were seen to last, at most
+	// MaxEjection; until that is known it doubles from half a second, as long as BaseEjection asks for at most.
+	Learned bool
 }
 
 // Health says whether an endpoint takes new work.

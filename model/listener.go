@@ -82,7 +82,7 @@ type TCP struct {
 	MaxConnectAttempts uint32
 	// HashSource: RingHash and Maglev hash the client's address; otherwise chance decides.
 	HashSource bool
-	AccessLogs         []AccessLog
+	AccessLogs []AccessLog
 }
 
 // WeightedCluster is a cluster and its share. Weights add up to more than 0.

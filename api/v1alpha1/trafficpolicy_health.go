@@ -16,6 +16,8 @@ type Ejection struct {
 	// Interval between looks at rates, and between restorations. Default 10s.
 	Interval Duration `json:"interval,omitempty"`
 	// Base is how long the first ejection lasts; later ones last that times their number, up to Maximum. Defaults 30s and 5m.
+	// With Probe that is the longest: an ejection lasts as long as failures of endpoints were seen to last, and until that is
+	// known as long as the endpoint has been out, at first half a second (docs/design/retries.md).
 	Base    Duration `json:"base,omitempty"`
 	Maximum Duration `json:"maximum,omitempty"`
 	// MaxPercent of the endpoints are ejected at a time, but always one may be. Default 50.
@@ -26,8 +28,8 @@ type Ejection struct {
 	FailurePercent *FailurePercent `json:"failurePercent,omitempty"`
 	// Latency ejects who answers far slower than the others.
 	Latency *LatencyEjection `json:"latency,omitempty"`
-	// Probe: an endpoint whose time is over gets one request first, and its share only if that goes well; a failure ejects it for
-	// longer. Default true; false: its share at once.
+	// Probe: an endpoint whose time is over gets one request first, and its share only if that goes well; a failure ejects it
+	// again. Default true; false: its share at once, after fixed times.
 	Probe *bool `json:"probe,omitempty"`
 }
 

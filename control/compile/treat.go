@@ -184,7 +184,7 @@ func outlier(e *v1alpha1.Ejection) *model.Outlier {
 		out.LatencyFactor, out.LatencyLeast = l.Factor, l.Least.Value()
 		out.LatencyMinimumHosts, out.LatencyRequestVolume = uint32(l.MinimumHosts), uint32(l.MinimumRequests)
 	}
-	out.Probe = *e.Probe
+	out.Probe, out.Learned = *e.Probe, *e.Probe
 	if f := e.FailurePercent; f != nil {
 		out.EnforceFailurePercent, out.FailureThreshold = 100, uint32(f.Threshold)
 		out.FailureMinimumHosts, out.FailureRequestVolume = uint32(f.MinimumHosts), uint32(f.MinimumRequests)

@@ -55,7 +55,9 @@ type Member struct {
 	restored bool // it was ejected and is no more
 	since    time.Duration
 	jitter   time.Duration
-	times    uint32 // base ejection times that the next ejection lasts
+	times    uint32        // base ejection times that the next ejection lasts
+	began    time.Duration // of its ejections without a restoration between them
+	out      time.Duration // how long the present one lasts, with model.Outlier.Learned; 0: as times says
 }
 
 // Ejected reports whether the member is ejected, half open or not.
@@ -68,6 +70,9 @@ func (m *Member) HalfOpen() bool { return m.half }
 type Outliers struct {
 	Settings *model.Outlier
 	Members  []*Member
+	// Reopen answers after how long an endpoint that has been failing for down is worth a request, with model.Outlier.Learned;
+	// ok is false while that is not known. Nil: it never is.
+	Reopen func(down time.Duration, rnd uint64) (d time.Duration, ok bool)
 }
 
 // Change is what Tick does to one member.
@@ -90,7 +95,13 @@ func (o *Outliers) Trip(m *Member, why Why, now time.Duration, rnd uint64) (ejec
 
 func (o *Outliers) eject(m *Member, now time.Duration, rnd uint64) {
 	s := o.Settings
-	m.ejected, m.half, m.since, m.jitter = true, false, now, 0
+	if !m.ejected {
+		m.began = now
+	}
+	m.ejected, m.half, m.since, m.jitter, m.out = true, false, now, 0, 0
+	if s.Learned && s.Probe {
+		m.out = o.learned(m, now, rnd)
+	}
 	if s.EjectionJitter > 0 {
 		m.jitter = time.Duration(rnd & math.MaxUint32 % (uint64(s.EjectionJitter/time.Millisecond) + 1) * uint64(time.Millisecond))
 	}
@@ -147,7 +158,7 @@ func (o *Outliers) Tick(now time.Duration, rnd func() uint64) (changes []Change)
 	s := o.Settings
 	for i, m := range o.Members {
 		switch {
-		case !m.ejected || now-m.since < min(time.Duration(m.times)*s.BaseEjection, s.MaxEjection)+m.jitter:
+		case !m.ejected || now-m.since < o.lasts(m):
 		case !s.Probe:
 			o.Restore(m, now)
 			changes = append(changes, Change{Member: i})
@@ -258,4 +269,49 @@ func (o *Outliers) slow(now time.Duration, rnd func() uint64) (changes []Change)
 		}
 	}
 	return changes
+}
+
+// soonest is the shortest ejection whose length is to be learned.
+const soonest = 500 * time.Millisecond
+
+// learned answers how long an ejection lasts that begins now, with model.Outlier.Learned: as what was seen says, else as long
+// as the endpoint has been out already, so that its recovery is seen, and learned, with an error of no more than that.
+func (o *Outliers) learned(m *Member, now time.Duration, rnd uint64) time.Duration {
+	s, down := o.Settings, now-m.began
+	if o.Reopen != nil {
+		if d, ok := o.Reopen(down, rnd); ok {
+			return min(d, s.MaxEjection)
+		}
+	}
+	return min(max(down, soonest), time.Duration(m.times+1)*s.BaseEjection, s.MaxEjection)
+}
+
+// lasts answers how long the present ejection of a member lasts.
+func (o *Outliers) lasts(m *Member) time.Duration {
+	if m.out > 0 {
+		return m.out
+	}
+	return min(time.Duration(m.times)*o.Settings.BaseEjection, o.Settings.MaxEjection) + m.jitter
+}
+
+// HalfOpen makes those half open whose ejection is over and whose length was learned, or is being learned: it may be shorter
+// than an interval. It answers them.
+func (o *Outliers) HalfOpen(now time.Duration) (members []int) {
+	for i, m := range o.Members {
+		if m.ejected && !m.half && m.out > 0 && now-m.since >= m.out && o.Settings.Probe {
+			m.half = true
+			members = append(members, i)
+		}
+	}
+	return members
+}
+
+// Due answers when HalfOpen has something to do; ok is false if that is never.
+func (o *Outliers) Due() (at time.Duration, ok bool) {
+	for _, m := range o.Members {
+		if m.ejected && !m.half && m.out > 0 && (!ok || m.since+m.out < at) {
+			at, ok = m.since+m.out, true
+		}
+	}
+	return at, ok
 }

@@ -101,6 +101,7 @@ func Wanted(m *model.Cluster) bool { return len(m.HealthChecks) > 0 || m.Outlier
 func Start(cfg Config) *Watch {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &Watch{cfg: cfg, c: cfg.Cluster, ctx: ctx, stop: stop, began: time.Now(), results: make(chan answer, maxAsking), model: &model.Cluster{}}
+	w.outliers.Reopen = w.reopen
 	w.shown.Store(&map[*cluster.Endpoint]*watched{})
 	cfg.Group.Go(w.run)
 	return w
@@ -178,8 +179,13 @@ func (w *Watch) end() {
 // step does what is due and answers in how long something is.
 func (w *Watch) step() time.Duration {
 	now := w.now()
-	if w.outliers.Settings != nil && now >= w.tick {
-		w.turn(now)
+	if w.outliers.Settings != nil {
+		if now >= w.tick {
+			w.turn(now)
+		}
+		for _, i := range w.outliers.HalfOpen(now) {
+			w.all[i].ep.HalfOpen()
+		}
 	}
 	if now >= w.next {
 		w.scan(now)
@@ -192,6 +198,9 @@ func (w *Watch) step() time.Duration {
 	next := w.next
 	if w.outliers.Settings != nil {
 		next = min(next, w.tick)
+		if at, ok := w.outliers.Due(); ok {
+			next = min(next, at)
+		}
 	}
 	return max(next-w.now(), 0)
 }
@@ -421,6 +430,11 @@ func (w *Watch) probed(e *watched, well bool) {
 	default:
 		w.ejected(e, health.ProbeFailed)
 	}
+}
+
+// reopen answers after how long an endpoint that has been out for down is worth a request, by what was learned.
+func (w *Watch) reopen(down time.Duration, rnd uint64) (time.Duration, bool) {
+	return w.c.Recovery().Reopen(down, 0, 0, rnd)
 }
 
 // turn ends an interval.

@@ -5018,6 +5018,7 @@ type Outlier struct {
 	LatencyMinimumHosts        uint32                 `protobuf:"varint,27,opt,name=latency_minimum_hosts,json=latencyMinimumHosts,proto3" json:"latency_minimum_hosts,omitempty"`
 	LatencyRequestVolume       uint32                 `protobuf:"varint,28,opt,name=latency_request_volume,json=latencyRequestVolume,proto3" json:"latency_request_volume,omitempty"`
 	Probe                      bool                   `protobuf:"varint,29,opt,name=probe,proto3" json:"probe,omitempty"`
+	Learned                    bool                   `protobuf:"varint,40,opt,name=learned,proto3" json:"learned,omitempty"`
 	unknownFields              protoimpl.UnknownFields
 	sizeCache                  protoimpl.SizeCache
 }
@@ -5251,6 +5252,13 @@ func (x *Outlier) GetLatencyRequestVolume() uint32 {
 func (x *Outlier) GetProbe() bool {
 	if x != nil {
 		return x.Probe
+	}
+	return false
+}
+
+func (x *Outlier) GetLearned() bool {
+	if x != nil {
+		return x.Learned
 	}
 	return false
 }
@@ -5954,7 +5962,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\areceive\x18\x13 \x03(\fR\areceive\"1\n" +
 	"\vStatusRange\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\x03R\x02to\"\xf7\t\n" +
+	"\x02to\x18\x02 \x01(\x03R\x02to\"\x91\n" +
+	"\n" +
 	"\aOutlier\x12&\n" +
 	"\x0econsecutive5xx\x18\x01 \x01(\rR\x0econsecutive5xx\x12/\n" +
 	"\x13consecutive_gateway\x18\x02 \x01(\rR\x12consecutiveGateway\x12+\n" +
@@ -5990,7 +5999,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\rlatency_least\x18\x1a \x01(\x03R\flatencyLeast\x122\n" +
 	"\x15latency_minimum_hosts\x18\x1b \x01(\rR\x13latencyMinimumHosts\x124\n" +
 	"\x16latency_request_volume\x18\x1c \x01(\rR\x14latencyRequestVolume\x12\x14\n" +
-	"\x05probe\x18\x1d \x01(\bR\x05probe\"k\n" +
+	"\x05probe\x18\x1d \x01(\bR\x05probe\x12\x18\n" +
+	"\alearned\x18( \x01(\bR\alearned\"k\n" +
 	"\tEndpoints\x12$\n" +
 	"\roverprovision\x18\x01 \x01(\rR\roverprovision\x128\n" +
 	"\n" +
