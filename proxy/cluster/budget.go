@@ -10,8 +10,8 @@ import (
 
 // A Budget remembers budgetSlots times budgetSlot.
 const (
-	budgetSlot  = time.Second
-	budgetSlots = 10
+	budgetSlot  = 250 * time.Millisecond
+	budgetSlots = 40
 )
 
 // Budget counts what a cluster was sent in the last ten seconds and says how much of it may be sent again (model.Budget,
@@ -64,11 +64,15 @@ func (b *Budget) Sums(now time.Duration) (out retry.Sums) {
 	last := int64(now/budgetSlot) + 1
 	for i := range b.slots {
 		s := &b.slots[i]
-		if n := s.number.Load(); n == 0 || n <= last-budgetSlots {
+		n := s.number.Load()
+		if n == 0 || n <= last-budgetSlots {
 			continue
 		}
 		v := s.sums.Load()
 		out.Requests += int64(v / oneRequest)
+		if n > last-budgetSlots+1 {
+			out.Earning += int64(v / oneRequest)
+		}
 		out.Attempts += int64(v % oneRequest)
 		out.Extra += s.extra.Load()
 	}

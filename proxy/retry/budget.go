@@ -14,6 +14,9 @@ const One = 1000
 // Sums is what a cluster was sent in a window of time.
 type Sums struct {
 	Requests int64 // that were not attempts of one that has been counted already
+	// Earning are the requests of all but the oldest part of the window. Attempts come after their requests: if both were
+	// counted over the same time, those at its edge would be allowed twice.
+	Earning  int64
 	Attempts int64
 	// Extra is how many attempts, in thousandths, were made below this hop beyond one for each attempt of its own.
 	Extra int64
@@ -42,14 +45,14 @@ func Filled(b model.Budget) model.Budget {
 // the requests, or within the few that are allowed whatever that share is. So who has nobody behind him that tries again
 // may use all of it, and who has, what they have left: the product over a chain stays what b says.
 func Allows(b model.Budget, s Sums) bool {
-	most := max((100+int64(b.Percent))*One/100*s.Requests, One*(s.Requests+int64(b.Least)))
+	most := One*s.Requests + max(int64(b.Percent)*One/100*s.Earning, One*int64(b.Least))
 	return s.Cost()+s.Each() <= most
 }
 
 // Amplification answers how many attempts, in thousandths and rounded up, one request has come to; at least One. Where there
 // have been so few requests that Least decides, that says nothing yet, and the answer is One.
 func Amplification(b model.Budget, s Sums) int64 {
-	if s.Requests*int64(b.Percent) <= 100*int64(b.Least) {
+	if s.Earning*int64(b.Percent) <= 100*int64(b.Least) {
 		return One
 	}
 	return max((s.Cost()+s.Requests-1)/s.Requests, One)
