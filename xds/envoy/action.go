@@ -105,6 +105,9 @@ func mirrors(path string, list []*routev3.RouteAction_RequestMirrorPolicy) (out 
 		if n == 0 {
 			continue
 		}
+		if n == million {
+			n = 0
+		}
 		out = append(out, model.Mirror{Cluster: model.Free(m.GetCluster()), Fraction: n, Suffix: !m.GetDisableShadowHostSuffixAppend()})
 	}
 	return out, nil

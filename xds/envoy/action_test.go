@@ -45,7 +45,7 @@ func TestRedirectDecoded(t *testing.T) {
 
 func TestMirrorsDecoded(t *testing.T) {
 	const two = `"request_mirror_policies": [{"cluster": "m", "runtime_fraction": {"default_value": {"numerator": 5}}}, {"cluster": "n", "disable_shadow_host_suffix_append": true}, {"cluster": "never", "runtime_fraction": {"default_value": {}}}]`
-	want := []model.Mirror{{Cluster: model.Free("m"), Fraction: 50_000, Suffix: true}, {Cluster: model.Free("n"), Fraction: 1_000_000}}
+	want := []model.Mirror{{Cluster: model.Free("m"), Fraction: 50_000, Suffix: true}, {Cluster: model.Free("n")}}
 	for _, r := range []model.Route{routeOf(t, `{`+anyRoute+`, `+toC+`, `+two+`}}`, "", ""), routeOf(t, `{`+anyRoute+`, `+toC+`}}`, ", "+two, ""),
 		routeOf(t, `{`+anyRoute+`, `+toC+`}}`, "", ", "+two)} {
 		if !reflect.DeepEqual(r.Mirrors, want) {

@@ -71,6 +71,7 @@ func encodeRoutes(routes []model.Route) []*routev3.Route {
 		m := &routev3.Route{Name: r.Name, Match: encodeMatch(&r.Match)}
 		encodeFilters(r.Filters, &m.RequestHeadersToAdd, &m.RequestHeadersToRemove, &m.ResponseHeadersToAdd, &m.ResponseHeadersToRemove)
 		encodeAction(m, r)
+		encodePerRoute(m, r)
 		out = append(out, m)
 	}
 	return out
@@ -91,7 +92,11 @@ func encodeAction(m *routev3.Route, r *model.Route) {
 	case r.Direct != nil:
 		direct(r.Direct.Status, r.Direct.Body)
 	case r.Redirect != nil:
-		direct(r.Redirect.Status, nil)
+		if a := encodeRedirect(r.Redirect); a != nil {
+			m.Action = &routev3.Route_Redirect{Redirect: a}
+		} else {
+			direct(r.Redirect.Status, nil)
+		}
 	case len(r.Backends) == 0 && r.FromField == "":
 		direct(noBackend, nil)
 	default:
@@ -100,7 +105,7 @@ func encodeAction(m *routev3.Route, r *model.Route) {
 }
 
 func encodeForward(r *model.Route) *routev3.RouteAction {
-	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), PrefixRewrite: r.Rewrite.Prefix, AppendXForwardedHost: r.Rewrite.AppendXFHost}
+	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), RequestMirrorPolicies: encodeMirrors(r.Mirrors), AppendXForwardedHost: r.Rewrite.AppendXFHost}
 	if r.Timeouts.Idle > 0 {
 		a.IdleTimeout = durationpb.New(r.Timeouts.Idle)
 	}
@@ -113,6 +118,7 @@ func encodeForward(r *model.Route) *routev3.RouteAction {
 			a.MaxStreamDuration.GrpcTimeoutHeaderMax, a.MaxStreamDuration.GrpcTimeoutHeaderOffset = durationpb.New(t.GRPCMax), durationpb.New(t.GRPCOffset)
 		}
 	}
+	encodePathChange(a, &r.Rewrite)
 	switch {
 	case r.Rewrite.Host != "":
 		a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.Rewrite.Host}
