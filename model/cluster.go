@@ -166,6 +166,9 @@ type LocalityOptions struct {
 	SpillAt uint32
 	// Failover names regions in order, from a region ("*": from any).
 	Failover []Failover
+	// Labels come before localities: endpoints that share the values of more of these labels with the caller, counted from the
+	// first, are nearer.
+	Labels []string
 }
 
 // Failover is where the requests of a region go when it cannot take them.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -46,7 +47,7 @@ type Config struct {
 	Server    spiffe.ID   // the identity that the control plane must prove
 	Address   netip.Addr  // that other proxies reach this one at
 	AccessLog io.Writer   // nil: nowhere
-	Locality  string      // of the workload, "region/zone/sub_zone"; "": not known
+	Locality  string      // of the workload, "region/zone/sub_zone"; "": what its labels say (model.LocalityOf)
 	Version   string      // of this program
 	Log       *slog.Logger
 }
@@ -142,7 +143,7 @@ func (p *Proxy) connect() error {
 		return err
 	}
 	p.client = c
-	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: p.cfg.Locality, Namespace: p.self.Namespace})
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: cmp.Or(p.cfg.Locality, model.LocalityOf(b.Labels)), Labels: model.LabelsOf(b.Labels), Namespace: p.self.Namespace})
 	p.learning.Changed = c.Learned
 	return nil
 }

@@ -69,6 +69,9 @@ type Locality struct {
 	SpillAt int32 `json:"spillAt,omitempty"`
 	// Failover is where the requests of a region go when it cannot take them, in order.
 	Failover []Failover `json:"failover,omitempty"`
+	// Labels come before localities: endpoints that share the values of more of these labels with the caller, counted from the
+	// first, come first.
+	Labels []string `json:"labels,omitempty"`
 	// Weights are the shares of Weighted.
 	Weights []LocalityShare `json:"weights,omitempty"`
 }
@@ -242,8 +245,8 @@ func (c *check) locality(at string, b *Balancing) {
 	switch l.Mode {
 	case "Prefer":
 	case "Ignore", "Weighted":
-		if l.SpillAt != 0 || len(l.Failover) > 0 {
-			c.fail(at, "spillAt and failover mean nothing with mode %s: write mode: Prefer, or remove them", l.Mode)
+		if l.SpillAt != 0 || len(l.Failover)+len(l.Labels) > 0 {
+			c.fail(at, "spillAt, failover and labels mean nothing with mode %s: write mode: Prefer, or remove them", l.Mode)
 		}
 	default:
 		c.fail(at+".mode", "%q is not a mode: write Prefer, Ignore or Weighted", l.Mode)
@@ -262,6 +265,11 @@ func (c *check) locality(at string, b *Balancing) {
 			c.fail(at, "from %q to %q: write two different regions (from may be \"*\"), each pair once", f.From, f.To)
 		}
 		seen[f] = true
+	}
+	for i, name := range l.Labels {
+		if !qualified(name) || slices.Contains(l.Labels[:i], name) || i >= maxFailover {
+			c.fail(fmt.Sprintf("%s.labels[%d]", at, i), "%q: write the name of a label, each once, at most %d", name, maxFailover)
+		}
 	}
 	places := map[string]bool{}
 	for i, w := range l.Weights {

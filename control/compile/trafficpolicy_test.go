@@ -100,7 +100,7 @@ func TestNearest(t *testing.T) {
 
 // everything is a policy that says all that can be said about a service.
 const everything = `
-  balancing: {policy: RingHash, ring: {minimum: 2048}, panic: 0, locality: {spillAt: 20, failover: [{from: eu, to: us}]}}
+  balancing: {policy: RingHash, ring: {minimum: 2048}, panic: 0, locality: {spillAt: 20, failover: [{from: eu, to: us}], labels: [rack]}}
   hash: [{cookie: {name: u, ttl: 1h}, terminal: true}, {header: X-User}]
   connections: {connectTimeout: 300ms, idleTimeout: 4s, maxRequests: 100, tcpKeepAlive: true, closeOnFailure: true, http2: {maxStreams: 50}}
   breakers: {connections: 1000, pending: 10, requests: 500, retries: 5}
@@ -128,7 +128,7 @@ func TestEverything(t *testing.T) {
 	want := model.Cluster{
 		Name: port(81), Protocol: model.ProtocolTCP, ConnectTimeout: 300 * time.Millisecond,
 		Balancing: model.Balancing{Policy: model.RingHash, MinRing: 2048, MaxRing: 8 << 20, Panic: &zero,
-			Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: 20, Failover: []model.Failover{{From: "eu", To: "us"}}}},
+			Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: 20, Failover: []model.Failover{{From: "eu", To: "us"}}, Labels: []string{"rack"}}},
 		Upstream: model.UpstreamHTTP{HTTP2: model.HTTP2Options{MaxStreams: 50}},
 		Breakers: [2]model.Breakers{{Connections: 1000, Pending: 10, Requests: 500, Retries: 5}},
 		Budget:   model.Budget{Percent: 10, Least: 3},

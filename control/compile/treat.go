@@ -132,7 +132,7 @@ func balancing(b *v1alpha1.Balancing) model.Balancing {
 	}
 	if l := b.Locality; l != nil {
 		out.Locality.Mode = map[string]model.LocalityMode{"Ignore": model.LocalityIgnore, "Prefer": model.LocalityPrefer, "Weighted": model.LocalityWeighted}[l.Mode]
-		out.Locality.SpillAt = uint32(l.SpillAt)
+		out.Locality.SpillAt, out.Locality.Labels = uint32(l.SpillAt), l.Labels
 		for _, f := range l.Failover {
 			out.Locality.Failover = append(out.Locality.Failover, model.Failover(f))
 		}

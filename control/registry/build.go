@@ -194,7 +194,7 @@ func target(w *Workload, t Target, port uint16) (Port, bool) {
 func endpoint(w *Workload, p Port) model.Endpoint {
 	e := model.Endpoint{
 		Workload: w.Name, Namespace: w.Namespace, Address: w.Address, Port: p.Target, Identity: w.Identity,
-		Version: w.Version, Weight: 1, Learned: p.Learned,
+		Version: w.Version, Weight: 1, Learned: p.Learned, Locality: model.LocalityOf(w.Labels), Labels: model.LabelsOf(w.Labels),
 	}
 	if w.State == Stale {
 		e.Health = model.Stale

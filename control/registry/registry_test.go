@@ -342,3 +342,26 @@ func (m *moody) Apply(ctx context.Context, c []store.Change) (int64, error) {
 	}
 	return m.Store.Apply(ctx, c)
 }
+
+// TestPlaceAndLabels: callers are told where an endpoint is, and its labels.
+func TestPlaceAndLabels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New(100)
+		defer s.Close()
+		r := start(t, s, true)
+		defer r.Close()
+		w := workload("cart", 1)
+		w.Labels = map[string]string{"tier": "gold", model.LabelZone: "1", model.LabelRegion: "eu"}
+		join(t, r, w)
+		join(t, r, workload("cart", 2))
+		want(t, r, "cart", "cart-1", "cart-2")
+		e, _ := r.Endpoints(portOf("cart"))
+		labels := []model.Label{{Name: "tier", Value: "gold"}, {Name: model.LabelRegion, Value: "eu"}, {Name: model.LabelZone, Value: "1"}}
+		if got := e.Endpoints[0]; got.Locality != "eu/1" || !slices.Equal(got.Labels, labels) {
+			t.Errorf("%q %v", got.Locality, got.Labels)
+		}
+		if got := e.Endpoints[1]; got.Locality != "" || got.Labels != nil {
+			t.Errorf("without labels: %q %v", got.Locality, got.Labels)
+		}
+	})
+}

@@ -162,7 +162,7 @@ func TestNearestFirst(t *testing.T) {
 	if got := picks(t, c, 6000, 0); slices.Min(got) < 800 {
 		t.Errorf("nobody has said where we are: %v", got)
 	}
-	c.SetLocality("eu/1/a")
+	c.SetLocality("eu/1/a", nil)
 	for i := range order {
 		got := picks(t, c, 500, 0)
 		if got[i] != 500 {
@@ -172,6 +172,22 @@ func TestNearestFirst(t *testing.T) {
 		if i == len(order)-2 {
 			break // with none that is well everybody is picked
 		}
+	}
+}
+
+// TestLikeFirst: who shares more labels comes first, nearness decides among equals.
+func TestLikeFirst(t *testing.T) {
+	label := func(rack, tier string) []model.Label {
+		return []model.Label{{Name: "rack", Value: rack}, {Name: "tier", Value: tier}}
+	}
+	b := model.Balancing{Locality: model.LocalityOptions{Mode: model.LocalityPrefer, Labels: []string{"tier", "rack"}}}
+	c := made(b, at(0, "us", label("r1", "gold")...), at(1, "eu", label("r2", "gold")...), at(2, "us", label("r2", "gold")...), at(3, "eu", label("r1", "lead")...), at(4, "us"))
+	c.SetLocality("eu", label("r1", "gold"))
+	for i := range 4 {
+		if got := picks(t, c, 200, 0); got[i] != 200 {
+			t.Fatalf("%d is next: %v", i, got)
+		}
+		c.Endpoints()[i].SetUnhealthy(true)
 	}
 }
 
@@ -185,7 +201,7 @@ func TestHealthSpillsOver(t *testing.T) {
 		list = append(list, at(10+i, "eu/2/a"))
 	}
 	c := made(model.Balancing{Locality: model.LocalityOptions{Mode: model.LocalityPrefer}}, list...)
-	c.SetLocality("eu/1/a")
+	c.SetLocality("eu/1/a", nil)
 	for unwell, want := range []float64{1, 1, 1, 0.98, 0.84, 0.7, 0.56, 0.42, 0.28, 0.14} {
 		got := picks(t, c, 10_000, 0)
 		own := 0
@@ -210,7 +226,7 @@ func TestLoadSpillsOver(t *testing.T) {
 		list = append(list, at(i, l))
 	}
 	c := made(model.Balancing{Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: spill}}, list...)
-	c.SetLocality("eu/1/a")
+	c.SetLocality("eu/1/a", nil)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	busy := [2]int{}
 	for offered := 1; offered <= 240; offered++ { // so many requests under way
@@ -449,7 +465,7 @@ func TestBalancingAllocatesNothing(t *testing.T) {
 		"selected":    {Subsets: &model.Subsets{Selectors: [][]string{{"version"}}}},
 	} {
 		c := cluster.New(&model.Cluster{Name: model.Free("c"), Balancing: b, Outlier: &model.Outlier{LatencyFactor: 3}})
-		c.SetLocality("eu/1/a")
+		c.SetLocality("eu/1/a", nil)
 		c.SetEndpoints(&model.Endpoints{Endpoints: list[:39], Localities: []model.LocalityWeight{{Locality: "eu/1/a", Weight: 1}, {Locality: "eu/2/a", Weight: 1}}})
 		c.Pick(time.Hour, 1, nil)
 		c.SetEndpoints(&model.Endpoints{Endpoints: list, Localities: []model.LocalityWeight{{Locality: "eu/1/a", Weight: 1}, {Locality: "eu/2/a", Weight: 1}}})
@@ -490,7 +506,7 @@ func BenchmarkChoose(b *testing.B) {
 				list = append(list, at(i, []string{"eu/1/a", "eu/2/a"}[i%2], v))
 			}
 			cl := made(c.b, list[:30]...)
-			cl.SetLocality("eu/1/a")
+			cl.SetLocality("eu/1/a", nil)
 			cl.Pick(time.Hour, 1, nil)
 			cl.SetEndpoints(&model.Endpoints{Endpoints: list})
 			n, now := uint64(0), time.Hour

@@ -21,8 +21,8 @@ type Cluster struct {
 	name  model.PortName
 	model atomic.Pointer[model.Cluster]
 	set   atomic.Pointer[set]
-	mu    sync.Mutex             // for who makes a plan: the last one made has seen every change; and a subset
-	own   atomic.Pointer[string] // locality of the caller; nil or "": not known
+	mu    sync.Mutex            // for who makes a plan: the last one made has seen every change; and a subset
+	own   atomic.Pointer[place] // of the caller; nil: not known
 	tls   atomic.Pointer[TLS]
 	half  atomic.Int32 // endpoints that wait for a request that decides about them (probe.go)
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -31,22 +32,44 @@ const (
 	farRegion
 )
 
-// SetLocality says where the caller is, "region/zone/sub_zone", for model.LocalityPrefer; "": nobody knows, and all
-// endpoints are equally near. Called as Set is.
-func (c *Cluster) SetLocality(own string) {
-	if was := c.own.Swap(&own); was == nil && own == "" || was != nil && *was == own {
+// place is where a caller is, and what it is called.
+type place struct {
+	locality string
+	labels   []model.Label
+}
+
+// SetLocality says where the caller is, "region/zone/sub_zone", and which labels it has, for model.LocalityPrefer; "": nobody
+// knows, and all endpoints are equally near. Called as Set is.
+func (c *Cluster) SetLocality(own string, labels []model.Label) {
+	next := &place{own, labels}
+	if was := c.own.Swap(next); was == nil && own == "" && len(labels) == 0 || was != nil && reflect.DeepEqual(was, next) {
 		return
 	}
 	c.remake()
 }
 
-// nearness answers how far a locality is away from the caller's.
-func (c *Cluster) nearness(b *model.Balancing, locality string) int {
+// nearness answers how far an endpoint is away from the caller.
+func (c *Cluster) nearness(b *model.Balancing, m *model.Endpoint) int {
 	own := c.own.Load()
-	if b.Locality.Mode != model.LocalityPrefer || own == nil || *own == "" {
+	if b.Locality.Mode != model.LocalityPrefer || own == nil {
 		return 0
 	}
-	return distance(*own, locality, b.Locality.Failover)
+	far := 0
+	if own.locality != "" {
+		far = distance(own.locality, m.Locality, b.Locality.Failover)
+	}
+	return unlike(own.labels, m.Labels, b.Locality.Labels)*(farRegion+len(b.Locality.Failover)+1) + far
+}
+
+// unlike answers how many of names are left when the first comes that two do not share.
+func unlike(own, other []model.Label, names []string) int {
+	for i, name := range names {
+		at := slices.IndexFunc(own, func(l model.Label) bool { return l.Name == name })
+		if at < 0 || !slices.Contains(other, own[at]) {
+			return len(names) - i
+		}
+	}
+	return 0
 }
 
 func distance(own, other string, failover []model.Failover) int {

@@ -33,7 +33,7 @@ func (c *Cluster) view(s *set, labels []model.Label) *view {
 			continue
 		}
 		v.usable++
-		r := rank{m.Priority, c.nearness(b, m.Locality)}
+		r := rank{m.Priority, c.nearness(b, m)}
 		if byLevel[r] == nil {
 			ranks = append(ranks, r)
 		}

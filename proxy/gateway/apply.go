@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -98,6 +99,15 @@ func (g *Gateway) apply(u model.Updates, static bool) error {
 	return join(wrong...)
 }
 
+// nodeLabels answers the texts under "labels" in the node's metadata.
+func nodeLabels(n *model.Node) []model.Label {
+	var m struct{ Labels map[string]string }
+	if json.Unmarshal(n.Metadata, &m) != nil {
+		return nil // metadata is anybody's: it may say something else there
+	}
+	return model.LabelsOf(m.Labels)
+}
+
 func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	e := g.clusters[m.Name]
 	if e != nil && e.static && !static {
@@ -105,7 +115,7 @@ func (g *Gateway) putCluster(m *model.Cluster, static bool) error {
 	}
 	if e == nil {
 		e = &entry{cluster: cluster.New(m), static: static, since: time.Now()}
-		e.cluster.SetLocality(g.cfg.Bootstrap.Node.Locality)
+		e.cluster.SetLocality(g.cfg.Bootstrap.Node.Locality, nodeLabels(&g.cfg.Bootstrap.Node))
 	}
 	if reflect.DeepEqual(e.model, m) {
 		return nil // the same again: its connections are for this very model

@@ -318,3 +318,17 @@ func TestHashKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsAreSlow: a server that says 429 or 500 at once does not look fast.
+func TestRefusalsAreSlow(t *testing.T) {
+	for _, status := range []int32{429, 500} {
+		a, b := newPatient(t, "a"), newPatient(t, "b")
+		a.status.Store(status)
+		boot := &model.Bootstrap{}
+		static(boot, "one", a.at, b.at).Balancing.Policy = model.PeakEWMA
+		boot.Listeners = []model.Listener{listener("l", httpChain("one"))}
+		if got := spread(t, client(t, start(t, boot).Listening("l")[0], nil, "1"), 200); got["a"] > 20 {
+			t.Errorf("%d: %v", status, got)
+		}
+	}
+}

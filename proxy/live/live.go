@@ -61,7 +61,8 @@ type Config struct {
 	// Attend is called for a cluster whose settings want its endpoints looked after (health checks, ejection), once; what it
 	// answers is called when nobody needs the cluster any more. Neither may wait. nil: nobody looks after them.
 	Attend   func(c *cluster.Cluster) (stop func())
-	Locality string // of the workload, "region/zone/sub_zone"; "": not known. See SetLocality
+	Locality string        // of the workload, "region/zone/sub_zone"; "": not known. See SetLocality
+	Labels   []model.Label // of the workload
 	// Namespace of the workload: where it has consumer routes for a service their tables are asked for (model.Service.Consumers).
 	Namespace string
 }

@@ -70,7 +70,7 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 			refresh = true
 			if e.cluster, e.former = e.former, nil; e.cluster == nil {
 				e.cluster = cluster.New(c)
-				e.cluster.SetLocality(l.cfg.Locality)
+				e.cluster.SetLocality(l.cfg.Locality, l.cfg.Labels)
 			}
 			e.cluster.Set(c)
 			e.cluster.SetEndpoints(e.endpoints)
@@ -106,7 +106,7 @@ func (l *Live) SetLocality(own string) {
 	for _, e := range l.clusters {
 		for _, c := range []*cluster.Cluster{e.cluster, e.former} {
 			if c != nil {
-				c.SetLocality(own)
+				c.SetLocality(own, l.cfg.Labels)
 			}
 		}
 	}

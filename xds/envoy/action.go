@@ -135,7 +135,7 @@ func (l *perRoute) apply(r *model.Route) {
 func (l perRoute) with(path string, all map[string]*anypb.Any) (perRoute, error) {
 	p := join(path, "typed_per_filter_config")
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if err := l.filter(join(p, name), name, all[name]); err != nil {
+		if err := l.filter(join(p, clip(name)), name, all[name]); err != nil {
 			return l, err
 		}
 	}

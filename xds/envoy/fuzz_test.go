@@ -30,6 +30,8 @@ func FuzzDecode(f *testing.F) {
 	seed(0, &listenerv3.Listener{}, `{"name": "l", "address": {"socket_address": {"address": "::", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "t", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "cluster": "c"}}]}]}`)
 	seed(1, &clusterv3.Cluster{}, `{"name": "x", "type": "STATIC", "health_checks": [{"timeout": "1s", "interval": "1s", "tcp_health_check": {"send": {"text": "00"}}}], "load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "::1", "port_value": 1}}}}]}]}}`)
 	seed(2, &routev3.RouteConfiguration{}, `{"virtual_hosts": [{"name": "h", "domains": ["*"], "routes": [{`+anyRoute+`, `+toC+`, "hash_policy": [{"cookie": {"name": "x", "ttl": "1s"}}]}}]}]}`)
+	seed(2, &routev3.RouteConfiguration{}, `{"virtual_hosts": [{"name": "h", "domains": ["*"], "typed_per_filter_config": {"a\nb": {}}}]}`)
+	seed(1, &clusterv3.Cluster{}, `{"name": "x", "load_balancing_policy": `+several(own(`{"policy": "PeakEWMA", "locality": {"failover": [{"from": "a\nb"}], "labels": ["x"]}}`), "random.v3.Random ")+`, "metadata": {"filter_metadata": {"tulle.v1": {"a\nb": 1}}}}`)
 	seed(3, &endpointv3.ClusterLoadAssignment{}, `{"cluster_name": "x", "endpoints": [{"priority": 1}]}`)
 	seed(4, &tlsv3.Secret{}, `{"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}}}`)
 	f.Fuzz(func(t *testing.T, kind byte, b []byte) {

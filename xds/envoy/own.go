@@ -49,6 +49,7 @@ func ownPolicy(path string, a *anypb.Any, b *model.Balancing) error {
 		b.Locality.Failover = append(b.Locality.Failover, model.Failover{From: f.text("from"), To: f.text("to")})
 		loc.take(f.done())
 	}
+	b.Locality.Labels = loc.texts("labels")
 	for _, o := range []*reader{ringOf, slow, loc} {
 		r.take(o.done())
 	}
@@ -153,6 +154,20 @@ func (r *reader) list(name string) (out []*reader) {
 			r.take(refuse(p, "is no object"))
 		}
 		out = append(out, &reader{path: p, m: one.GetStructValue()})
+	}
+	return out
+}
+
+func (r *reader) texts(name string) (out []string) {
+	v := r.get(name)
+	if v != nil && v.GetListValue() == nil {
+		r.refuse(name, "is no list")
+	}
+	for i, one := range v.GetListValue().GetValues() {
+		if one.GetStringValue() == "" {
+			r.take(refuse(at(join(r.path, name), i), "is no text"))
+		}
+		out = append(out, one.GetStringValue())
 	}
 	return out
 }

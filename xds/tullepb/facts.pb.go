@@ -3844,6 +3844,7 @@ type LocalityOptions struct {
 	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	SpillAt       uint32                 `protobuf:"varint,2,opt,name=spill_at,json=spillAt,proto3" json:"spill_at,omitempty"`
 	Failover      []*Failover            `protobuf:"bytes,3,rep,name=failover,proto3" json:"failover,omitempty"`
+	Labels        []string               `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3895,6 +3896,13 @@ func (x *LocalityOptions) GetSpillAt() uint32 {
 func (x *LocalityOptions) GetFailover() []*Failover {
 	if x != nil {
 		return x.Failover
+	}
+	return nil
+}
+
+func (x *LocalityOptions) GetLabels() []string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -5862,11 +5870,12 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\bfallback\x18\x02 \x01(\rR\bfallback\x12)\n" +
 	"\adefault\x18\x03 \x03(\v2\x0f.tulle.v1.LabelR\adefault\"\x1d\n" +
 	"\x05Names\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\tR\x05names\"p\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"\x88\x01\n" +
 	"\x0fLocalityOptions\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x19\n" +
 	"\bspill_at\x18\x02 \x01(\rR\aspillAt\x12.\n" +
-	"\bfailover\x18\x03 \x03(\v2\x12.tulle.v1.FailoverR\bfailover\".\n" +
+	"\bfailover\x18\x03 \x03(\v2\x12.tulle.v1.FailoverR\bfailover\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\".\n" +
 	"\bFailover\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"\x84\x01\n" +
