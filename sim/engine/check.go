@@ -37,7 +37,7 @@ func (p *proxy) balance() error {
 		return fmt.Errorf("%d exchanges for %d requests", open, len(p.run.requests))
 	case p.exchange.Lent() < 0 || p.exchange.Lent() > 2*open:
 		return fmt.Errorf("%d buffers are lent to %d exchanges", p.exchange.Lent(), open)
-	case p.loop.Armed() > 5*p.loop.Conns()+4*open+4:
+	case p.loop.Armed() > 5*p.loop.Conns()+(4+p.run.atOnce())*open+4:
 		return fmt.Errorf("%d timers are armed for %d connections and %d exchanges", p.loop.Armed(), p.loop.Conns(), open)
 	case p.relays.Len()+p.listener.Pending()+p.searches+len(p.served) > p.loop.Conns():
 		return fmt.Errorf("%d relays, %d undecided, %d searches, %d served for %d connections", p.relays.Len(), p.listener.Pending(), p.searches, len(p.served), p.loop.Conns())
@@ -46,7 +46,7 @@ func (p *proxy) balance() error {
 	if err != nil {
 		return err
 	}
-	if waiting > open {
+	if waiting > open*p.run.atOnce() {
 		return fmt.Errorf("%d wait for a connection, %d exchanges are open", waiting, open)
 	}
 	for _, s := range p.served {
@@ -62,12 +62,20 @@ func (p *proxy) balance() error {
 	return p.loads()
 }
 
+// atOnce answers how many attempts of one request may be under way.
+func (r *run) atOnce() int {
+	if r.eager {
+		return mostHedged
+	}
+	return 1
+}
+
 // loads looks at what clusters think is under way: both fronts have their own.
 func (p *proxy) loads() error {
 	if p.host.IsValid() {
 		return nil
 	}
-	busy := p.exchange.Open() + p.relays.Len() + p.listener.Pending() + p.searches
+	busy := p.exchange.Open()*p.run.atOnce() + p.relays.Len() + p.listener.Pending() + p.searches
 	for name, c := range p.run.clusters {
 		if (name == echo || name == db) != (p == p.run.out) {
 			continue
@@ -138,7 +146,7 @@ func (r *run) explained(q *request) error {
 	case r.calm && q.outcome == cut && q.delivered == 0 && q.behind: // the connection may end after an early answer
 	case r.calm && (q.outcome != answered || q.delivered != 1 || q.complete != 1 && !(q.early && q.kind == plain)):
 		return fmt.Errorf("nothing was in its way: %s", q)
-	case quiet == Faults{} && !r.severed && q.delivered > 1:
+	case quiet == Faults{} && !r.severed && !r.eager && q.delivered > 1:
 		return fmt.Errorf("sent twice without a reason: %s", q)
 	case q.outcome == refused && q.reason == "":
 		return fmt.Errorf("refused without a reason: %s", q)

@@ -80,3 +80,34 @@ func TestFaults(t *testing.T) {
 		t.Errorf("none: %v, %v", none, err)
 	}
 }
+
+// TestPayment: a POST is delivered at most once by the mesh, whatever goes wrong, and however much the mesh is asked to try
+// again and to hedge. (Programs fail a run that delivers one twice.)
+func TestPayment(t *testing.T) {
+	all := engine.Faults{Resets: true, Programs: true, Clients: true, Changes: true, Connects: true, Slow: true, Clock: true}
+	sets := []engine.Faults{all, {Resets: true}, {Programs: true}, {Clients: true}, {Changes: true}, {Connects: true}, {Slow: true}, {Clock: true}}
+	again, answered := 0, 0
+	for i, f := range sets {
+		t.Run(f.String(), func(t *testing.T) {
+			simtest.Each(t, 8, func(t *testing.T, seed uint64) {
+				r, err := engine.Run(engine.Options{Seed: seed + uint64(i)*1000, Payments: true, Faults: &f})
+				if err != nil {
+					t.Fatal(err)
+				}
+				again, answered = again+r.Again, answered+r.Answered
+			})
+		})
+	}
+	if again == 0 || answered == 0 {
+		t.Errorf("%d further attempts, %d answers: nothing was tried", again, answered)
+	}
+	doubled := 0
+	for seed := range uint64(20) {
+		if _, err := engine.Run(engine.Options{Seed: seed, Payments: true, Careless: true, Faults: &all}); err != nil {
+			doubled++
+		}
+	}
+	if doubled == 0 {
+		t.Error("a mesh that sends payments twice is not found out")
+	}
+}

@@ -24,6 +24,10 @@ type Options struct {
 	Faults   *Faults // nil: the seed decides
 	Trace    func(format string, args ...any)
 
+	// Payments: every request is a POST, and the mesh tries again, and hedges, whatever it may. Careless: also what may have been
+	// acted on, as if acting twice did no harm; a run then finds something doubled.
+	Payments, Careless bool
+
 	// Scenario is one of Scenarios instead of what the seed decides: small, fixed, and without faults but Cut.
 	Scenario string
 	Cut      *sim.Cut

@@ -24,6 +24,9 @@ type run struct {
 	calm     bool // nothing may go wrong
 	severed  bool // one connection is cut
 	naps     bool // ends read nothing now and then
+	payments bool // all requests are POSTs
+	eager    bool // the mesh tries again whatever it may, and hedges
+	careless bool // whatever it may not as well
 	requests []*request
 	clients  *sim.Loop
 	callers  []oracle
@@ -82,6 +85,7 @@ type Result struct {
 	Steps                            int
 	Faults                           Faults
 	Sent                             [][2]int // bytes of every connection, there and back
+	Again                            int      // further attempts that the caller's proxy has made
 }
 
 // Error is a run that went wrong.
@@ -112,14 +116,19 @@ func Run(o Options) (Result, error) {
 	if resets := []float64{0.001, 0.01}[rnd.IntN(2)]; f.Resets {
 		cfg.Resets = resets
 	}
-	r := &run{seed: o.Seed, world: sim.New(cfg), faults: f, calm: f == Faults{} && o.Cut == nil, severed: o.Cut != nil, most: most, tell: o.Trace}
+	r := &run{seed: o.Seed, world: sim.New(cfg), faults: f, calm: f == Faults{} && o.Cut == nil && !o.Payments, severed: o.Cut != nil, most: most, tell: o.Trace}
 	r.naps = rnd.IntN(2) == 0 && o.Scenario == ""
+	r.payments, r.careless = o.Payments, o.Careless
+	r.eager = o.Payments || !r.calm && o.Scenario == "" && chance(o.Seed, 14).IntN(3) == 0
 	r.build(o)
 	steps, err := r.play()
 	if err == nil {
 		err = r.settled()
 	}
 	res := Result{Requests: len(r.requests), Virtual: r.world.Now(), Steps: steps, Faults: f, Sent: r.world.Sent()}
+	for i := range r.out.records {
+		res.Again += max(r.out.records[i].NAttempts-1, 0)
+	}
 	for _, q := range r.requests {
 		switch q.outcome {
 		case answered:
@@ -258,13 +267,26 @@ func (r *run) table() *router.Table { return r.compile(echo) }
 
 func (r *run) compile(to model.PortName) *router.Table {
 	hours := time.Duration(200+r.generation) * time.Hour
-	t, err := router.Compile(&model.RouteTable{Name: to, Routes: []model.Route{{Name: "Service/default/echo", Match: model.Match{Path: "/"},
-		Backends: []model.Backend{{Cluster: to, Weight: 1}}, Timeouts: model.Timeouts{Request: hours, Attempt: hours}}}})
+	route := model.Route{Name: "Service/default/echo", Match: model.Match{Path: "/"},
+		Backends: []model.Backend{{Cluster: to, Weight: 1}}, Timeouts: model.Timeouts{Request: hours, Attempt: hours}}
+	if r.eager && to == echo {
+		route.Timeouts.Attempt = 500 * time.Millisecond
+		route.Retry = &model.Retry{On: ^model.RetryOn(0), Statuses: []uint16{200, 404}, GRPC: 1 << 14, Attempts: mostAgain, Base: time.Millisecond,
+			Max: 50 * time.Millisecond, OtherHosts: true, AnyMethod: r.careless}
+		route.Hedge = &model.Hedge{After: 20 * time.Millisecond, Most: mostHedged}
+	}
+	t, err := router.Compile(&model.RouteTable{Name: to, Routes: []model.Route{route}})
 	if err != nil {
 		panic(err) // written above
 	}
 	return t
 }
+
+// What an eager mesh does with one request.
+const (
+	mostAgain  = 4
+	mostHedged = 3
+)
 
 // ask plans clients and their requests.
 func (r *run) ask(limit int) {
@@ -311,6 +333,9 @@ func (r *run) fill(c *client, limit int) {
 		}
 		if c.two {
 			q.expects = false
+		}
+		if r.payments && q.kind == plain {
+			q.method = "POST"
 		}
 		if limit > 0 && len(r.requests) >= limit {
 			return

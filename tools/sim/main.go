@@ -26,13 +26,14 @@ func main() {
 	scenario := flag.String("scenario", "", "this small scenario instead of what the seed decides")
 	cut := flag.String("cut", "", "break one connection: its number, there or back, and behind which byte, as in 2:back:117")
 	cuts := flag.Bool("cuts", false, "then break the connections of all scenarios at every byte")
+	payments := flag.Bool("payments", false, "every request is a POST, and the mesh is to try again whatever it may")
 	workers := flag.Int("workers", runtime.NumCPU(), "runs at a time")
 	plot := flag.String("retries-plot", "", "only compare waits between retries (sim/outage), print what comes out, and draw it to this file")
 	flag.Parse()
 	if *plot != "" {
 		*seeds, *cuts = 0, false
 	}
-	o := engine.Options{Requests: *requests, Scenario: *scenario}
+	o := engine.Options{Requests: *requests, Scenario: *scenario, Payments: *payments}
 	if *seed >= 0 {
 		*from, *seeds = uint64(*seed), 1
 	}
