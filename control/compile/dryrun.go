@@ -162,11 +162,11 @@ func Differences(before, after Compiler, names []model.PortName) (out []Change) 
 		for _, caller := range slices.Compact(callers) {
 			a, hadTable := before.tableOf(n, caller)
 			b, hasTable := after.tableOf(n, caller)
-			out = appendChange(out, "routes", n.For(caller), hadTable, hasTable, tableValues(a), tableValues(b))
+			out = appendChange(out, "routes", n.For(caller), hadTable, hasTable, TableValues(a), TableValues(b))
 		}
 		p, hadCluster := before.Cluster(n)
 		q, hasCluster := after.Cluster(n)
-		out = appendChange(out, "cluster", n.String(), hadCluster, hasCluster, valuesOf(p), valuesOf(q))
+		out = appendChange(out, "cluster", n.String(), hadCluster, hasCluster, ClusterValues(p), ClusterValues(q))
 	}
 	return out
 }
@@ -200,8 +200,9 @@ func appendChange(out []Change, kind, name string, had, has bool, before, after 
 	return append(out, c)
 }
 
-// tableValues names the routes of a table by where they come from and not by their place, so that one more moves no other.
-func tableValues(t *model.RouteTable) map[string]string {
+// TableValues answers every value of a table that is not zero by its path. Routes are named by where they come from and not by
+// their place, so that one more moves no other.
+func TableValues(t *model.RouteTable) map[string]string {
 	out := map[string]string{}
 	if t == nil {
 		return out
@@ -222,7 +223,8 @@ func tableValues(t *model.RouteTable) map[string]string {
 	return out
 }
 
-func valuesOf(m *model.Cluster) map[string]string {
+// ClusterValues answers every value of a cluster that is not zero by its path.
+func ClusterValues(m *model.Cluster) map[string]string {
 	out := map[string]string{}
 	if m != nil {
 		flatten(reflect.ValueOf(*m), "", out)

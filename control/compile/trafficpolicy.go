@@ -184,13 +184,13 @@ func (c Compiler) routeOnly(r *model.Route) *Treatment {
 		return t
 	}
 	section, own := c.Index.rule(r.Name, r.Rule)
-	if own != nil {
-		t.add(&v1alpha1.TrafficParts{Timeouts: own}, Source{From: r.Name})
+	if own.timeouts != nil {
+		t.add(&v1alpha1.TrafficParts{Timeouts: own.timeouts}, Source{From: r.Name})
 	}
-	if r.Retry != nil {
+	if own.retry {
 		t.source("retries", Source{From: r.Name})
 	}
-	if r.Session != nil {
+	if own.session {
 		t.source("session", Source{From: r.Name})
 	}
 	if section != "" {
@@ -200,26 +200,43 @@ func (c Compiler) routeOnly(r *model.Route) *Treatment {
 	return t
 }
 
-// rule answers the name of a rule, "" if it has none, and the timeouts that it gives itself.
-func (ix *Index) rule(route string, n int) (name string, own *v1alpha1.Timeouts) {
+// said is what a rule says itself.
+type said struct {
+	timeouts       *v1alpha1.Timeouts
+	retry, session bool
+}
+
+// rule answers the name of a rule, "" if it has none, and what it says itself.
+func (ix *Index) rule(route string, n int) (name string, own said) {
 	for _, r := range ix.all {
 		rules := v1alpha1.Rules(r.Object)
 		if r.Name() != route || n >= len(rules) {
 			continue
 		}
-		if h, ok := r.Object.(*v1alpha1.HTTPRoute); ok && h.Spec.Rules[n].Timeouts != nil {
-			t := h.Spec.Rules[n].Timeouts
-			own = &v1alpha1.Timeouts{}
-			if t.Request != nil {
-				own.Request = v1alpha1.Duration(*t.Request)
-			}
-			if t.BackendRequest != nil {
-				own.Attempt = v1alpha1.Duration(*t.BackendRequest)
-			}
+		switch o := r.Object.(type) {
+		case *v1alpha1.HTTPRoute:
+			rule := &o.Spec.Rules[n]
+			own = said{timeouts: ownTimeouts(rule.Timeouts), retry: rule.Retry != nil, session: rule.SessionPersistence != nil}
+		case *v1alpha1.GRPCRoute:
+			own.session = o.Spec.Rules[n].SessionPersistence != nil
 		}
 		return rules[n].Name, own
 	}
-	return "", nil
+	return "", own
+}
+
+func ownTimeouts(t *v1alpha1.HTTPRouteTimeouts) *v1alpha1.Timeouts {
+	if t == nil {
+		return nil
+	}
+	out := &v1alpha1.Timeouts{}
+	if t.Request != nil {
+		out.Request = v1alpha1.Duration(*t.Request)
+	}
+	if t.BackendRequest != nil {
+		out.Attempt = v1alpha1.Duration(*t.BackendRequest)
+	}
+	return out
 }
 
 // Touched answers the services whose resources a policy bears on: its Services, and the parents of its routes.

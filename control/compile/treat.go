@@ -274,7 +274,7 @@ func retry(r *v1alpha1.Retries) *model.Retry {
 func session(s *v1alpha1.Session) *model.Session {
 	out := &model.Session{Lifetime: s.Lifetime.Value(), Absolute: s.Absolute.Value(), Idle: s.Idle.Value()}
 	if s.Type == "Header" {
-		out.Header = s.Name
+		out.Header = strings.ToLower(s.Name)
 	} else {
 		out.Cookie, out.Path = s.Name, s.Path
 	}

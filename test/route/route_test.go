@@ -8,6 +8,9 @@
 //	-- calls.txt --       "GET http://cart:8080/a?b=c Header: value → outcome", with "@shop " before it from a caller in namespace
 //	                      shop; "TCP db:5432" and "TLS db:5432 name.example" are connections
 //	-- status.txt --      golden: what the authors are told
+//	-- policies.txt --    golden: what policies change of clusters, routes and tables, sent over the wire and read again, and
+//	                      where each value comes from
+//	-- conflicts.txt --   golden: what wants the same requests, each tried on the router
 //	-- errors.txt --      golden: what is refused; such a story has no other sections after its resources
 //
 // Several rounds may follow each other: every "resources" section replaces what was applied before, and the sections after
@@ -87,6 +90,10 @@ func story(t *testing.T, file string) {
 			got = calls(t, c, f.Data)
 		case "status.txt":
 			got = statuses(c)
+		case "policies.txt":
+			got = inForce(t, c)
+		case "conflicts.txt":
+			got = conflicts(c)
 		case "errors.txt":
 			got = refused
 		default:
@@ -155,6 +162,7 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 	var routes []compile.Route
 	var policies []compile.Policy
 	var beside compile.Beside
+	var mesh *v1alpha1.TrafficParts
 	for i, d := range docs {
 		switch o := d.Object.(type) {
 		case *v1alpha1.ReferenceGrant:
@@ -165,6 +173,8 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			beside.Responses = append(beside.Responses, o)
 		case *v1alpha1.TrafficPolicy:
 			policies = append(policies, compile.Policy{Object: o, Created: int64(i + 1)})
+		case *v1alpha1.MeshConfig:
+			mesh = o.Spec.Defaults
 		default:
 			if !v1alpha1.IsRoute(o) {
 				return nil, d.Name() + " has no place in a story\n"
@@ -172,7 +182,7 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			routes = append(routes, compile.Route{Object: o, Created: int64(i + 1)})
 		}
 	}
-	return compile.NewIndex(routes).Referred(beside).With(policies, nil), ""
+	return compile.NewIndex(routes).Referred(beside).With(policies, mesh), ""
 }
 
 // overTheWire compiles a port's table for the callers of a namespace, sends it, and reads it back: what the proxy gets.
