@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/push"
+	"github.com/tulle-mesh/tulle/control/ratelimit"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/routes"
 	"github.com/tulle-mesh/tulle/control/snapshot"
@@ -23,6 +24,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/telemetry"
+	wire "github.com/tulle-mesh/tulle/xds/ratelimit"
 	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
@@ -86,6 +88,8 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 	remote := grpc.NewServer(server.Options(own)...)
 	ids.Register(remote)
 	server.New(server.Config{Source: out, Sessions: sessions, Log: p.log}).Register(remote)
+	begun := time.Now()
+	wire.Serve(remote, ratelimit.New(func() time.Duration { return time.Since(begun) }).Decide)
 	p.serveGRPC(remote, p.grpc)
 	l, err := p.listenUnix(ProxySocket(p.cfg.DataDir))
 	if err != nil {

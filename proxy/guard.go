@@ -3,17 +3,20 @@ package proxy
 import (
 	"time"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
 // guard makes what says how much each port of the workload takes: what the port's own route table says, which every caller
 // gets as well (docs/design/traffic.md).
 func (p *Proxy) guard() {
 	p.gates = map[uint16]*admission.Gate{}
+	p.asker = ratelimit.NewClient(p.client.Conn, 0)
 	for _, own := range p.ports {
 		port := p.live.Own(own.Service)
-		p.gates[own.Port] = admission.New(admission.Config{Log: p.cfg.Log, Terms: func() admission.Terms {
+		p.gates[own.Port] = admission.New(admission.Config{Log: p.cfg.Log, Ask: p.ask, Terms: func() admission.Terms {
 			return admission.Terms{Table: port.Table()}
 		}})
 	}
@@ -33,4 +36,12 @@ func (p *Proxy) giveBack(port uint16) {
 	if g := p.gates[port]; g != nil {
 		g.Disconnect()
 	}
+}
+
+// ask asks the control plane, or a rate-limit service of the mesh.
+func (p *Proxy) ask(q *model.RateQuestion, then func(*model.RateAnswer, error)) bool {
+	if q.Cluster == (model.PortName{}) {
+		return p.asker.Ask(q, then)
+	}
+	return false
 }

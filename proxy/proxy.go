@@ -28,6 +28,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/xds/client"
+	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
 // How often the edges are reported to the control plane: when something has changed, and when nothing has. An idle
@@ -61,6 +62,7 @@ type Proxy struct {
 	ports    []listener.OwnPort // of the workload, as declared
 	learning listener.Learning
 	gates    map[uint16]*admission.Gate // by port of the workload; immutable
+	asker    *ratelimit.Client          // of the control plane's counts
 	machine  machine
 
 	observer *observe.Observer
@@ -208,6 +210,9 @@ func (p *Proxy) Close() {
 	}
 	for _, w := range p.workers {
 		w.close()
+	}
+	if p.asker != nil {
+		p.asker.Close()
 	}
 	if p.client != nil {
 		p.client.Close()

@@ -5,15 +5,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tulle-mesh/tulle/internal/rate"
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/proxy/limit"
 )
 
-// bucket is one token bucket for all loops: the state of a limit.Rate.
+// bucket is one token bucket for all loops: the state of a rate.Rate.
 type bucket struct{ state atomic.Int64 }
 
 // take takes n units, if they are there.
-func (b *bucket) take(r limit.Rate, now time.Duration, n uint32) bool {
+func (b *bucket) take(r rate.Rate, now time.Duration, n uint32) bool {
 	for {
 		s := b.state.Load()
 		next, ok := r.Take(s, now, n)
@@ -27,7 +27,7 @@ func (b *bucket) take(r limit.Rate, now time.Duration, n uint32) bool {
 }
 
 // spend takes n units, there or not, and answers how long what is owed takes to come back.
-func (b *bucket) spend(r limit.Rate, now time.Duration, n uint32) time.Duration {
+func (b *bucket) spend(r rate.Rate, now time.Duration, n uint32) time.Duration {
 	for {
 		s := b.state.Load()
 		next := r.Spend(s, now, n)
@@ -38,7 +38,7 @@ func (b *bucket) spend(r limit.Rate, now time.Duration, n uint32) time.Duration 
 }
 
 // refund gives n units back.
-func (b *bucket) refund(r limit.Rate, n uint32) {
+func (b *bucket) refund(r rate.Rate, n uint32) {
 	for {
 		s := b.state.Load()
 		if b.state.CompareAndSwap(s, r.Refund(s, n)) {

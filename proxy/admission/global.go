@@ -29,7 +29,7 @@ func (t *Ticket) question(r *rule, q *Question) {
 			return
 		}
 	}
-	if len(d) == 0 {
+	if d = append(d, r.names...); len(d) == 0 {
 		d = append(d, model.DescriptorEntry{Key: "generic_key", Value: r.Name})
 	}
 	a := t.ask

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/tulle-mesh/tulle/internal/rate"
 	"github.com/tulle-mesh/tulle/model"
-	"github.com/tulle-mesh/tulle/proxy/limit"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
@@ -39,10 +39,11 @@ type state struct {
 type rule struct {
 	*model.RateLimit
 	match  *router.Table // nil: every request
-	rate   limit.Rate
+	rate   rate.Rate
 	state  *state
-	ask    *model.GlobalLimit // whom to ask instead
-	policy string             // of RateLimit-Policy
+	ask    *model.GlobalLimit      // whom to ask instead
+	policy string                  // of RateLimit-Policy
+	names  []model.DescriptorEntry // what the control plane is told: which limit, and how much
 }
 
 // note counts a refusal.
@@ -130,12 +131,19 @@ func (c *compiler) rule(scope string, m *model.RateLimit) *rule {
 			r.ask = c.p.terms.Global
 		}
 	}
-	if r.rate = limit.NewRate(m.Requests, m.Window, m.Burst); m.Bytes {
-		r.rate = limit.NewBandwidth(m.Requests, m.Window, m.Burst)
+	if r.rate = rate.New(m.Requests, m.Window, m.Burst); m.Bytes {
+		r.rate = rate.NewBandwidth(m.Requests, m.Window, m.Burst)
 	}
 	r.policy = policyOf(m.Name, m.Requests, r.rate.Window(), m.Bytes)
 	if m.Scope != "" {
 		scope = "scope\x01" + m.Scope
+	}
+	if r.ask != nil && r.ask.Cluster == (model.PortName{}) {
+		table := ""
+		if c.p.terms.Table != nil {
+			table = c.p.terms.Table.Model.Name.String()
+		}
+		r.names = []model.DescriptorEntry{{Key: model.LimitKey, Value: table + "/" + scope + "/" + m.Name}, {Key: model.RateKeyOfLimit, Value: model.FormatRate(m.Requests, r.rate.Window(), m.Burst)}}
 	}
 	name := fmt.Sprintf("%s\x00%s\x00%v", scope, m.Name, m.By)
 	if s := c.p.states[name]; s != nil && m.Scope != "" {

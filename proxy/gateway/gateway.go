@@ -82,6 +82,9 @@ type Gateway struct {
 
 	held atomic.Pointer[map[model.PortName]*cluster.Cluster] // all clusters, for loops
 
+	asking sync.Mutex
+	askers map[model.PortName]*asker // rate-limit services; under asking
+
 	mu            sync.Mutex
 	listeners     map[string]*listener
 	clusters      map[model.PortName]*entry
@@ -333,6 +336,7 @@ func (g *Gateway) Close() {
 	for _, w := range g.workers {
 		w.close()
 	}
+	g.stopAsking()
 	g.following.Wait()
 	if g.secrets != nil {
 		g.secrets.Close()

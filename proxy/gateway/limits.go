@@ -22,7 +22,7 @@ func (g *Gateway) guard(c *filterChain) {
 		global = m.HTTP.Global
 	}
 	in.MaxConnections, in.ConnectionRate = m.MaxConnections, m.ConnectionRate
-	c.gate = admission.New(admission.Config{Log: g.cfg.Log, Terms: func() admission.Terms {
+	c.gate = admission.New(admission.Config{Log: g.cfg.Log, Ask: g.ask, Terms: func() admission.Terms {
 		t := admission.Terms{Inbound: in, Routed: true, Global: global}
 		if c.to.table != nil {
 			t.Table = c.to.table.now.Load()

@@ -1,3 +1,8 @@
+// Package limit is the arithmetic of how much a workload works on at once: how much that may be, by what the latency of
+// requests says (Adaptive), who waits for a turn, and who is sent away first (Line, Share). Nothing here allocates; it
+// keeps no clock, locks nothing and knows no request: package admission does. Pure.
+//
+// An Adaptive and a Line belong to one goroutine at a time. Start reading at Adaptive.Update.
 package limit
 
 import (

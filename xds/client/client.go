@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -33,6 +35,8 @@ type Client struct {
 	wake chan struct{} // holds one
 	stop context.CancelFunc
 	done sync.WaitGroup
+
+	current atomic.Pointer[grpc.ClientConn] // nil: none
 
 	away, said time.Time  // the owner's: since when the control plane has not been reachable, when that was said last,
 	why        codes.Code // and why

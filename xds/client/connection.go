@@ -54,6 +54,14 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 	)
 }
 
+// Conn answers the connection to the control plane, for what is asked besides; nil: there is none.
+func (c *Client) Conn() grpc.ClientConnInterface {
+	if n := c.current.Load(); n != nil {
+		return n
+	}
+	return nil
+}
+
 // serve runs one connection to its end; joined is whether the control plane had answered.
 func (c *Client) serve(parent context.Context) (joined bool, err error) {
 	var readers sync.WaitGroup
@@ -65,6 +73,8 @@ func (c *Client) serve(parent context.Context) (joined bool, err error) {
 		return false, err
 	}
 	defer conn.Close()
+	c.current.Store(conn)
+	defer c.current.Store(nil)
 	n := &connection{conn: conn, responses: make(chan *delta.Response), messages: make(chan *tullepb.ToProxy), failed: make(chan error, 2)}
 	if n.ads, err = discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx); err != nil {
 		return false, err

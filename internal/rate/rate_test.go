@@ -1,4 +1,4 @@
-package limit_test
+package rate_test
 
 import (
 	"testing"
@@ -6,11 +6,11 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/tulle-mesh/tulle/proxy/limit"
+	"github.com/tulle-mesh/tulle/internal/rate"
 )
 
 func TestRateBurstThenSteady(t *testing.T) {
-	r := limit.NewRate(100, time.Second, 20)
+	r := rate.New(100, time.Second, 20)
 	state, now, ok := int64(0), 5*time.Second, false
 	for i := range 21 {
 		if state, ok = r.Take(state, now, 1); ok != (i < 20) {
@@ -43,7 +43,7 @@ func TestRateNeverMore(t *testing.T) {
 		units := rapid.Uint32Range(1, 2_000_000).Draw(t, "units")
 		window := time.Duration(rapid.Int64Range(1e6, 3600e9).Draw(t, "window"))
 		burst := rapid.Uint32Range(1, 1000).Draw(t, "burst")
-		r := limit.NewRate(units, window, burst)
+		r := rate.New(units, window, burst)
 		state, now, start, taken := int64(0), time.Duration(0), time.Duration(0), uint64(0)
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now += time.Duration(rapid.Int64Range(0, int64(window)/int64(units)*3+1).Draw(t, "gap"))
@@ -68,19 +68,19 @@ func TestRateNeverMore(t *testing.T) {
 }
 
 func TestRateEdges(t *testing.T) {
-	if _, ok := limit.NewRate(0, time.Second, 5).Take(0, 0, 1); ok {
+	if _, ok := rate.New(0, time.Second, 5).Take(0, 0, 1); ok {
 		t.Error("a rate of nothing let something through")
 	}
-	r := limit.NewRate(1<<32-1, 24*time.Hour, 1<<32-1)
+	r := rate.New(1<<32-1, 24*time.Hour, 1<<32-1)
 	if _, ok := r.Take(0, 1<<60, 1); !ok {
 		t.Error("the largest rate refuses its first")
 	}
-	slow := limit.NewRate(1, 24*time.Hour, 1<<32-1)
+	slow := rate.New(1, 24*time.Hour, 1<<32-1)
 	state, ok := slow.Take(0, 1<<60, 1<<32-1)
 	if _, again := slow.Take(state, 1<<60, 1); ok && again {
 		t.Error("more than the burst at once")
 	}
-	one := limit.NewRate(10, time.Second, 1)
+	one := rate.New(10, time.Second, 1)
 	state, _ = one.Take(0, 0, 1)
 	if s := one.Refund(state, 1); s != 0 {
 		t.Errorf("after a refund the state is %d", s)
@@ -88,7 +88,7 @@ func TestRateEdges(t *testing.T) {
 }
 
 func TestBandwidthOwes(t *testing.T) {
-	r := limit.NewBandwidth(10<<20, time.Second, 64<<10)
+	r := rate.NewBandwidth(10<<20, time.Second, 64<<10)
 	state := r.Spend(0, 0, 10<<20+64<<10)
 	if w := r.Wait(state, 0, 0); w < 999*time.Millisecond || w > 1001*time.Millisecond {
 		t.Errorf("after a second's worth beyond the burst one waits %v", w)
@@ -102,22 +102,5 @@ func TestBandwidthOwes(t *testing.T) {
 	}
 	if d := time.Duration(sum); d < 100*time.Millisecond || d > 101*time.Millisecond {
 		t.Errorf("a megabyte in small pieces costs %v, a tenth of a second was said", d)
-	}
-}
-
-func TestNothingAllocates(t *testing.T) {
-	r := limit.NewRate(1000, time.Second, 10)
-	a := limit.NewAdaptive(limit.Settings{}, 0, 1)
-	var l limit.Line
-	var w limit.Waiter
-	now := time.Duration(0)
-	if n := testing.AllocsPerRun(1000, func() {
-		now += 200 * time.Millisecond
-		r.Take(0, now, 1)
-		a.Update(limit.Window{Count: 100, Mean: time.Millisecond, Busiest: 10}, now)
-		l.Push(&w, 0, now, 10)
-		l.Pop()
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }

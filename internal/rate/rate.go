@@ -1,11 +1,7 @@
-// Package limit is the arithmetic of how much a workload takes: token buckets (Rate), how many requests it works on at
-// once by what their latency says (Adaptive), and who waits for a turn, and who is sent away first (Line, Share). It
-// promises that a Rate never lets through more than it says, whoever asks and however often, and that nothing here
-// allocates. It keeps no clock, locks nothing and knows no request: package admission does. Pure.
-//
-// A Rate is a value and its state one word, which whoever shares it keeps in an atomic. An Adaptive and a Line belong to
-// one goroutine at a time. Start reading at Rate.Take.
-package limit
+// Package rate is the arithmetic of token buckets, as both planes keep them. It promises that a Rate never lets through more
+// than it says, whoever asks and however often, and allocates nothing. It keeps no clock and locks nothing: a Rate is a
+// value and its state one word, which whoever shares it keeps in an atomic or under a lock. Start reading at Rate.Take.
+package rate
 
 import (
 	"math"
@@ -26,8 +22,8 @@ type Rate struct {
 // furthest bounds how far ahead of now a state may be, so that no sum overflows.
 const furthest = math.MaxInt64 / 4
 
-// NewRate makes a rate of units per window; burst 0 is units. Units 0 lets nothing through; window 0 is a second.
-func NewRate(units uint32, window time.Duration, burst uint32) Rate {
+// New makes a rate of units per window; burst 0 is units. Units 0 lets nothing through; window 0 is a second.
+func New(units uint32, window time.Duration, burst uint32) Rate {
 	r := Rate{units: uint64(units), window: uint64(window), burst: burst}
 	if window <= 0 {
 		r.window = uint64(time.Second)
@@ -43,9 +39,9 @@ func NewRate(units uint32, window time.Duration, burst uint32) Rate {
 	return r
 }
 
-// NewBandwidth is NewRate for bytes, which are taken many at a time: only the sum is rounded.
+// NewBandwidth is New for bytes, which are taken many at a time: only the sum is rounded.
 func NewBandwidth(bytes uint32, window time.Duration, burst uint32) Rate {
-	r := NewRate(bytes, window, burst)
+	r := New(bytes, window, burst)
 	r.depth = r.cost(uint64(r.burst))
 	return r
 }
