@@ -38,6 +38,9 @@ func newRoutesCommand() *cobra.Command {
 					}
 					row(w, t.Name, matchText(r.Match), goesTo(&r), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
 				}
+				for _, r := range t.Relay {
+					row(w, t.Name, strings.TrimSpace("connections "+strings.Join(r.SNI, ",")), backendsText(r.Backends), "", fmt.Sprintf("%s[%d]", r.Name, r.Rule))
+				}
 			}
 			policiesTable(w, tables)
 		})

@@ -117,7 +117,8 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 	compiler := func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }
 	api := httpapi.New(httpapi.Config{
 		Store: p.store, Registry: reg, Tokens: tokens, Admin: admin, Log: p.log, Now: time.Now, Info: p.info(),
-		RouteTable: func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
+		RouteTable:  func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
+		RouteTables: func(n model.PortName) []*model.RouteTable { return compiler().RouteTables(n) },
 		RouteStatus: func(r v1alpha1.Object) []v1alpha1.RouteParentStatus {
 			return status.Route(compiler(), out, r, time.Now())
 		},

@@ -11,6 +11,20 @@ func (c Compiler) RouteTable(name model.PortName) (*model.RouteTable, bool) {
 	return c.RouteTableFor(name, "")
 }
 
+// RouteTables answers every table of a port: that of everyone, then those of the namespaces with consumer routes for it.
+func (c Compiler) RouteTables(name model.PortName) (out []*model.RouteTable) {
+	if t, ok := c.RouteTable(name); ok {
+		out = append(out, t)
+	}
+	for _, caller := range c.Index.consumers(name.Service) {
+		own := slices.ContainsFunc(c.candidates(name, caller), func(r Route) bool { return r.caller(name.Service) == caller })
+		if t, ok := c.RouteTableFor(name, caller); ok && own {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
 // RouteTableFor answers what happens to the requests for a port of the callers in a namespace; "" are those of every
 // namespace without consumer routes. Without an attached route they go to the service's own endpoints; with one, what no
 // route matches is answered no_route (GAMMA).

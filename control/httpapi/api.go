@@ -41,8 +41,9 @@ type Config struct {
 	Now      func() time.Time
 	Info     Info
 
-	// RouteTable answers the compiled route table of a port.
-	RouteTable func(model.PortName) (*model.RouteTable, bool)
+	// RouteTable answers the compiled route table of a port, RouteTables also those of the namespaces with consumer routes for it.
+	RouteTable  func(model.PortName) (*model.RouteTable, bool)
+	RouteTables func(model.PortName) []*model.RouteTable
 	// RouteStatus answers what a route's author is told.
 	RouteStatus func(v1alpha1.Object) []v1alpha1.RouteParentStatus
 	// PolicyStatus answers what a policy's author is told.

@@ -128,13 +128,13 @@ func (a *API) serveEndpoints(r *http.Request) (any, error) {
 }
 
 func (a *API) serveRoutes(r *http.Request) (any, error) {
-	if a.cfg.RouteTable == nil {
+	if a.cfg.RouteTables == nil {
 		return nil, missing("routes")
 	}
 	tables := []RouteTable{}
 	for _, name := range a.ports(r) {
-		if t, ok := a.cfg.RouteTable(name); ok {
-			out := RouteTable{Name: name.String(), Routes: t.Routes}
+		for _, t := range a.cfg.RouteTables(name) {
+			out := RouteTable{Name: t.ResourceName(), Routes: t.Routes, Relay: t.Relay}
 			a.policies(name, &out)
 			tables = append(tables, out)
 		}

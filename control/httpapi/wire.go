@@ -178,10 +178,11 @@ type Endpoint struct {
 	Identity string `json:"identity"`
 }
 
-// RouteTable is a compiled route table.
+// RouteTable is a compiled route table: of a port, or of a port for the callers of one namespace ("cart.default:80@shop").
 type RouteTable struct {
-	Name   string        `json:"name"`
-	Routes []model.Route `json:"routes"`
+	Name   string             `json:"name"`
+	Routes []model.Route      `json:"routes"`
+	Relay  []model.RelayRoute `json:"relay,omitempty"` // of connections that are not HTTP
 	// Policies say what is in force about the port and where it comes from, and likewise about each route alone.
 	Policies      []compile.Value            `json:"policies,omitempty"`
 	RoutePolicies map[string][]compile.Value `json:"routePolicies,omitempty"` // by "HTTPRoute/default/cart[0]"

@@ -106,6 +106,26 @@ func TestRouteOnTheWire(t *testing.T) {
 	}
 }
 
+// TestRetryOnTheWire: Envoy gets a retry policy only where its own would not send again what may have been acted on.
+func TestRetryOnTheWire(t *testing.T) {
+	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "cart"}, Port: 80}
+	on := model.RetryUntouched | model.RetryReset | model.RetryTimeout
+	for want, r := range map[string]*model.Retry{
+		"":                               {On: on, Attempts: 2},
+		"connect-failure,refused-stream": {On: model.RetryUntouched, Attempts: 2},
+		"connect-failure,refused-stream,reset,unavailable": {On: on | model.RetryGRPC, GRPC: 1 << 14, Attempts: 3, AnyMethod: true},
+	} {
+		m, err := resource.EncodeRouteTable(&model.RouteTable{Name: name, Routes: []model.Route{{Name: "r", Match: model.Match{Path: "/"}, Backends: []model.Backend{{Cluster: name, Weight: 1}}, Retry: r}}})
+		if err != nil || m.ValidateAll() != nil {
+			t.Fatalf("%v, %v", err, m.ValidateAll())
+		}
+		p := m.VirtualHosts[0].Routes[0].GetRoute().GetRetryPolicy()
+		if p.GetRetryOn() != want || want != "" && p.GetNumRetries().GetValue() != r.Attempts {
+			t.Errorf("%+v: got %v", r, p)
+		}
+	}
+}
+
 func TestRefusedByName(t *testing.T) {
 	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "cart"}, Port: 80}
 	base := func() *routev3.RouteConfiguration {

@@ -105,7 +105,7 @@ func encodeAction(m *routev3.Route, r *model.Route) {
 }
 
 func encodeForward(r *model.Route) *routev3.RouteAction {
-	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), RequestMirrorPolicies: encodeMirrors(r.Mirrors), AppendXForwardedHost: r.Rewrite.AppendXFHost}
+	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), RequestMirrorPolicies: encodeMirrors(r.Mirrors), AppendXForwardedHost: r.Rewrite.AppendXFHost, RetryPolicy: encodeRetry(r.Retry)}
 	if r.Timeouts.Idle > 0 {
 		a.IdleTimeout = durationpb.New(r.Timeouts.Idle)
 	}
