@@ -3,7 +3,6 @@ package model
 import (
 	"cmp"
 	"slices"
-	"strings"
 )
 
 // Labels by which a workload says where it is. Kubernetes gives the first two to nodes.
@@ -13,10 +12,12 @@ const (
 	LabelSubZone = "topology.tulle.dev/sub-zone"
 )
 
-// LocalityOf answers the locality ("region/zone/sub_zone", without empty ends) that labels say; "": none. A zone without a
-// region is in a region without a name.
+// LocalityOf answers the locality ("region/zone/sub_zone", each of which may be empty) that labels say; "": none.
 func LocalityOf(labels map[string]string) string {
-	return strings.TrimRight(labels[LabelRegion]+"/"+labels[LabelZone]+"/"+labels[LabelSubZone], "/")
+	if labels[LabelRegion]+labels[LabelZone]+labels[LabelSubZone] == "" {
+		return ""
+	}
+	return labels[LabelRegion] + "/" + labels[LabelZone] + "/" + labels[LabelSubZone]
 }
 
 // LabelsOf answers a map as labels, sorted by name.

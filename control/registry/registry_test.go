@@ -357,7 +357,7 @@ func TestPlaceAndLabels(t *testing.T) {
 		want(t, r, "cart", "cart-1", "cart-2")
 		e, _ := r.Endpoints(portOf("cart"))
 		labels := []model.Label{{Name: "tier", Value: "gold"}, {Name: model.LabelRegion, Value: "eu"}, {Name: model.LabelZone, Value: "1"}}
-		if got := e.Endpoints[0]; got.Locality != "eu/1" || !slices.Equal(got.Labels, labels) {
+		if got := e.Endpoints[0]; got.Locality != "eu/1/" || !slices.Equal(got.Labels, labels) {
 			t.Errorf("%q %v", got.Locality, got.Labels)
 		}
 		if got := e.Endpoints[1]; got.Locality != "" || got.Labels != nil {

@@ -31,7 +31,7 @@ func EncodeEndpoints(e *model.Endpoints) (*endpointv3.ClusterLoadAssignment, err
 		p := place{min(ep.Priority, maxPriority), ep.Locality}
 		l := places[p]
 		if l == nil {
-			l = &endpointv3.LocalityLbEndpoints{Priority: p.priority, Locality: encodeLocality(p.locality)}
+			l = &endpointv3.LocalityLbEndpoints{Priority: p.priority, Locality: encodeLocality(p.locality), LoadBalancingWeight: encodeShare(e.Localities, p.priority, p.locality)}
 			places[p], m.Endpoints = l, append(m.Endpoints, l)
 		}
 		if !ep.Address.IsValid() || ep.Address.Port() == 0 || ep.Weight == 0 {
@@ -62,6 +62,16 @@ func EncodeEndpoints(e *model.Endpoints) (*endpointv3.ClusterLoadAssignment, err
 		}
 	}
 	return m, nil
+}
+
+// encodeShare answers what a locality's own weight is, nil if it has none: Envoy has no weights of whole regions and zones.
+func encodeShare(all []model.LocalityWeight, priority uint32, locality string) *wrapperspb.UInt32Value {
+	for _, w := range all {
+		if w.Weight > 0 && w.Priority == priority && strings.TrimRight(w.Locality, "/") == strings.TrimRight(locality, "/") {
+			return wrapperspb.UInt32(w.Weight)
+		}
+	}
+	return nil
 }
 
 // encodeLocality answers nil for what is not "region/zone/sub_zone".

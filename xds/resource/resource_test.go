@@ -5,7 +5,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -212,5 +214,31 @@ func again[M any, P proto.Message](t *testing.T, typ string, p []byte, decode fu
 	back, err := decode(pack(t, m, encode))
 	if err != nil || !reflect.DeepEqual(m, back) {
 		t.Fatalf("accepted %+v, then %+v, %v", m, back, err)
+	}
+}
+
+// TestBalancingOnTheWire: foreign clients get localities with their weights, slow start and weights by reports.
+func TestBalancingOnTheWire(t *testing.T) {
+	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "cart"}, Port: 80}
+	ep := func(n byte, locality string) model.Endpoint {
+		return model.Endpoint{Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 80), Weight: 1, Locality: locality}
+	}
+	e, err := resource.EncodeEndpoints(&model.Endpoints{Cluster: name, Endpoints: []model.Endpoint{ep(1, "eu/1/"), ep(2, "eu/2/"), ep(3, "us/1/")},
+		Localities: []model.LocalityWeight{{Locality: "eu/1", Weight: 3}, {Locality: "eu/2/", Weight: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []uint32{3, 1, 0} {
+		if l := e.Endpoints[i]; l.GetLoadBalancingWeight().GetValue() != want || l.GetLocality().GetRegion() == "" {
+			t.Errorf("locality %d: %v", i, l)
+		}
+	}
+	c, err := resource.EncodeCluster(&model.Cluster{Name: name, ConnectTimeout: time.Second, Balancing: model.Balancing{SlowStart: model.SlowStart{Window: time.Minute},
+		Locality: model.LocalityOptions{Mode: model.LocalityWeighted}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.GetLoadBalancingPolicy().GetPolicies(); len(p) != 1 || p[0].GetTypedExtensionConfig().GetName() != "envoy.load_balancing_policies.least_request" || c.GetLbPolicy() != clusterv3.Cluster_LEAST_REQUEST {
+		t.Errorf("%v", c)
 	}
 }
