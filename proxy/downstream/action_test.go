@@ -239,6 +239,26 @@ func TestMirrorAfterDelay(t *testing.T) {
 	}
 }
 
+// TestMirrorTrailers: trailers of a request reach its copy.
+func TestMirrorTrailers(t *testing.T) {
+	seen := make(chan string, 1)
+	p := shopper(t, mirrored, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer.Get("X-Sum")
+	}, say("cart"))
+	w := raw(t, p)
+	w.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 7\r\n\r\n")
+	if res, body := w.response("POST"); res.StatusCode != 200 || body != "cart / 5" {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	if got := <-seen; got != "7" {
+		t.Errorf("trailer %q", got)
+	}
+	if _, m := recorded(t, p); m.Status != 200 || m.RequestBytes != 5 {
+		t.Errorf("%+v", m)
+	}
+}
+
 // value is a session's value with these times.
 func value(t *testing.T, like string, begun, seen time.Duration) string {
 	t.Helper()
