@@ -4,8 +4,6 @@ package gateway_test
 
 import (
 	"bytes"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -13,42 +11,6 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 )
-
-// fixed is a server that answers every head with the same bytes and allocates nothing for it.
-func fixed(t *testing.T, answer []byte) netip.AddrPort {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				buf, n := make([]byte, 4096), 0
-				for {
-					k, err := c.Read(buf[n:])
-					if err != nil {
-						return
-					}
-					if n += k; bytes.HasSuffix(buf[:n], endOfHead) {
-						n = 0
-						if _, err := c.Write(answer); err != nil {
-							return
-						}
-					}
-				}
-			}()
-		}
-	}()
-	return netip.MustParseAddrPort(l.Addr().String())
-}
-
-var endOfHead = []byte("\r\n\r\n")
 
 // TestNoAllocationPerRequest: a request through real sockets, with virtual hosts, metrics and an access log, allocates
 // nothing in the steady state; nor where outliers are looked for.
@@ -105,4 +67,11 @@ func allocationsWith(t *testing.T, outlier *model.Outlier, balancing model.Balan
 	if per := float64(after.Mallocs-before.Mallocs) / times; per > 0.1 {
 		t.Errorf("%.2f allocations per request", per)
 	}
+}
+
+// TestNoAllocationLimited is for what the chain's limits cost.
+func TestNoAllocationLimited(t *testing.T) {
+	allocationsOf(t, func(h *model.HTTP) {
+		h.Inbound = &model.Inbound{Adaptive: &model.Adaptive{}, Limits: []model.RateLimit{{Name: "x", Requests: 1 << 30, Window: time.Second}}}
+	})
 }

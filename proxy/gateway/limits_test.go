@@ -120,10 +120,3 @@ func TestConnectionLimits(t *testing.T) {
 		t.Errorf("new connections: %s", got)
 	}
 }
-
-// TestNoAllocationLimited is for what the chain's limits cost.
-func TestNoAllocationLimited(t *testing.T) {
-	allocationsOf(t, func(h *model.HTTP) {
-		h.Inbound = &model.Inbound{Adaptive: &model.Adaptive{}, Limits: []model.RateLimit{{Name: "x", Requests: 1 << 30, Window: time.Second}}}
-	})
-}
