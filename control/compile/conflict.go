@@ -141,7 +141,7 @@ func (c Compiler) Overlaps(t *model.RouteTable, takes Takes) []Conflict {
 type pair struct{ winner, loser string }
 
 func (c Compiler) overlaps(t *model.RouteTable, takes Takes, all bool) []Conflict {
-	found, order, pairs := map[pair]*Conflict{}, []pair{}, 0
+	found, order, pairs, search := map[pair]*Conflict{}, []pair{}, 0, effort{maxEffort}
 	for i := range t.Routes {
 		a := &t.Routes[i]
 		for j := i + 1; j < len(t.Routes); j++ {
@@ -156,7 +156,7 @@ func (c Compiler) overlaps(t *model.RouteTable, takes Takes, all bool) []Conflic
 			if pairs++; pairs > maxPairs || len(order) == maxConflicts {
 				return gather(found, order)
 			}
-			r, f := witness(t.Name, &a.Match, &b.Match)
+			r, f := search.witness(t.Name, &a.Match, &b.Match)
 			if f == findOne && takes != nil && (!takes(a, r) || !takes(b, r)) {
 				r, f = nil, findUnknown // the search and the router do not agree: it is not claimed
 			}
@@ -267,7 +267,8 @@ func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
 			}
 			seen[p] = true
 			if list := c.Index.policies.attached(p); len(list) > 1 {
-				example, _ := witness(t.Name, &r.Match, &r.Match)
+				search := effort{maxWork}
+				example, _ := search.witness(t.Name, &r.Match, &r.Match)
 				out = append(out, contradictions(on, list, example)...)
 			}
 		}

@@ -133,6 +133,33 @@ func TestOverlaps(t *testing.T) {
 	}
 }
 
+// FuzzOverlap: whatever two expressions are, a request that is said to match both does, and the search ends.
+func FuzzOverlap(f *testing.F) {
+	for _, seed := range [][2]string{{"/a+b", "/[ab]*"}, {`/\bx\B.`, "/(?i)X[^y]"}, {"/(a|b)*c{2,4}$", "^/.*cc$"}, {"(?s)/.{3}", `/\pL+`}, {"(?m)^/a$", "/a\n?"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if len(a)+len(b) > 100 || strings.Count(a+b, "{") > 3 {
+			return // what is large is slow to compile for the router, too
+		}
+		table := &model.RouteTable{Name: port(80)}
+		for i, expr := range []string{a, b} {
+			table.Routes = append(table.Routes, model.Route{Name: fmt.Sprintf("HTTPRoute/default/r%d", i),
+				Match: model.Match{PathKind: model.PathRegex, Path: expr, Headers: []model.FieldMatch{{Name: "x", Value: expr, Regex: true}}}})
+			if _, err := router.Compile(&model.RouteTable{Routes: table.Routes[i:]}); err != nil {
+				return // no expression
+			}
+		}
+		for _, c := range compiler(t).Overlaps(table, nil) {
+			for i := range table.Routes {
+				if c.Request != nil && !takes(&table.Routes[i], c.Request) {
+					t.Fatalf("%q does not match %s", table.Routes[i].Match.Path, c.Request)
+				}
+			}
+		}
+	})
+}
+
 // TestUndecided: what is beyond the bounds is said to be, and never left out.
 func TestUndecided(t *testing.T) {
 	table := &model.RouteTable{Name: port(80), Routes: []model.Route{

@@ -13,9 +13,12 @@ import (
 const (
 	maxProgram = 2000    // instructions of one expression
 	maxStates  = 4096    // of the product
-	maxWork    = 1 << 21 // instructions looked at
+	maxWork    = 1 << 20 // instructions looked at
 	maxText    = 200     // bytes of what is found
 )
+
+// maxEffort is the work of all walks of one search; it takes about a second. What is left then cannot be told.
+const maxEffort = 1 << 26
 
 // finding is the answer of a walk.
 type finding uint8
@@ -26,12 +29,16 @@ const (
 	findUnknown // out of bounds
 )
 
+// effort is what a search may still spend.
+type effort struct{ left int }
+
 // common answers a text over an alphabet that all expressions (RE2) match from end to end.
-func common(alphabet string, exprs ...string) (string, finding) {
-	w := product{alphabet: alphabet, seen: map[string]bool{}}
-	for _, e := range exprs {
-		re, err := syntax.Parse(e, syntax.Perl)
-		if err != nil {
+func (e *effort) common(alphabet string, exprs ...string) (string, finding) {
+	w := product{alphabet: alphabet, seen: map[string]bool{}, most: min(maxWork, e.left)}
+	defer func() { e.left -= w.work }()
+	for _, expr := range exprs {
+		re, err := syntax.Parse(expr, syntax.Perl)
+		if err != nil || sizeOf(re) > maxProgram {
 			return "", findUnknown
 		}
 		p, err := syntax.Compile(re.Simplify())
@@ -44,6 +51,21 @@ func common(alphabet string, exprs ...string) (string, finding) {
 	return w.walk()
 }
 
+// sizeOf answers about how many instructions an expression becomes: repetitions are written out. It is asked before they are.
+func sizeOf(re *syntax.Regexp) int {
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n = len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		n = min(n+sizeOf(sub), maxProgram+1)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1) // less than 2^31: at most 1000 times
+	}
+	return min(n, maxProgram+1)
+}
+
 // product is the automata of several expressions, walked together.
 type product struct {
 	alphabet string
@@ -51,6 +73,7 @@ type product struct {
 	marks    [][]uint32 // per program and instruction: the walk of closure that saw it last
 	mark     uint32
 	work     int
+	most     int // of work
 	seen     map[string]bool
 	queue    []position
 }
@@ -80,7 +103,7 @@ func (w *product) walk() (string, finding) {
 			if next, ok := w.step(&at, c); ok {
 				w.queue = append(w.queue, next)
 			}
-			if len(w.queue) > maxStates || w.work > maxWork {
+			if len(w.queue) > maxStates || w.work > w.most {
 				return "", findUnknown
 			}
 		}

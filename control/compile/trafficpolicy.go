@@ -70,7 +70,7 @@ func (t *Treatment) add(parts *v1alpha1.TrafficParts, from Source) {
 		name, _, _ := strings.Cut(of.Type().Field(i).Tag.Get("json"), ",")
 		src, dst := of.Field(i), to.Field(i)
 		switch {
-		case src.IsNil():
+		case src.IsNil(), t.has(name):
 		case partial(name):
 			t.merge(dst, src.Elem(), name, from)
 		case dst.IsNil():
@@ -94,6 +94,11 @@ func (t *Treatment) merge(dst, src reflect.Value, part string, from Source) {
 		}
 	}
 	dst.Set(next.Addr())
+}
+
+// has reports whether somebody nearer has said all of a part.
+func (t *Treatment) has(part string) bool {
+	return slices.ContainsFunc(t.From, func(s Source) bool { return s.Field == part })
 }
 
 func (t *Treatment) source(field string, from Source) {

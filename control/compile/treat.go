@@ -88,13 +88,13 @@ func (c Compiler) treatRoute(table model.PortName, r *model.Route) {
 			r.Timeouts.Attempt = 0 // of different policies: the request's ends it anyway
 		}
 	}
-	if p := t.Retries; p != nil && r.Retry == nil {
+	if p := t.Retries; p != nil { // none where the route says it itself
 		r.Retry = retry(p)
 	}
 	if p := t.Hedging; p != nil {
 		r.Hedge = &model.Hedge{After: p.After.Value(), Quantile: uint32(p.Quantile*10 + 0.5), Most: uint32(p.Most)}
 	}
-	if p := t.Session; p != nil && r.Session == nil {
+	if p := t.Session; p != nil {
 		r.Session = session(p)
 	}
 	if p := t.Fallback; p != nil {

@@ -35,7 +35,7 @@ func (r *Request) String() string {
 
 // witness answers a request to a port that both matches hold for: findNone if there surely is none, findUnknown if that
 // cannot be told.
-func witness(to model.PortName, a, b *model.Match) (*Request, finding) {
+func (e *effort) witness(to model.PortName, a, b *model.Match) (*Request, finding) {
 	r := &Request{Method: "GET", Host: to.String()}
 	switch {
 	case a.Connect || b.Connect:
@@ -47,12 +47,12 @@ func witness(to model.PortName, a, b *model.Match) (*Request, finding) {
 	case a.GRPC || b.GRPC:
 		r.Method = "POST"
 	}
-	path, found := common(pathAlphabet, pathForm, pathExpr(a), pathExpr(b))
+	path, found := e.common(pathAlphabet, pathForm, pathExpr(a), pathExpr(b))
 	headers := fieldExprs(a.Headers, b.Headers)
 	if a.GRPC || b.GRPC {
 		headers["content-type"] = append(headers["content-type"], `(?i:application/grpc)(?:\+.*)?`)
 	}
-	found = both(found, fill(headers, func(name, value string) {
+	found = both(found, e.fill(headers, func(name, value string) {
 		if name == "host" {
 			r.Host = value
 			return
@@ -60,7 +60,7 @@ func witness(to model.PortName, a, b *model.Match) (*Request, finding) {
 		r.Headers = append(r.Headers, model.Header{Name: name, Value: value})
 	}))
 	var query []string
-	found = both(found, fill(fieldExprs(a.Query, b.Query), func(name, value string) {
+	found = both(found, e.fill(fieldExprs(a.Query, b.Query), func(name, value string) {
 		query = append(query, escape(name)+"="+escape(value))
 	}))
 	if found != findOne {
@@ -139,10 +139,10 @@ func fieldExpr(f *model.FieldMatch) string {
 }
 
 // fill finds a value for every name, in the order of the names.
-func fill(exprs map[string][]string, set func(name, value string)) finding {
+func (e *effort) fill(exprs map[string][]string, set func(name, value string)) finding {
 	found := findOne
 	for _, name := range slices.Sorted(maps.Keys(exprs)) {
-		value, f := common(textAlphabet(), append([]string{textForm}, exprs[name]...)...)
+		value, f := e.common(textAlphabet(), append([]string{textForm}, exprs[name]...)...)
 		if found = both(found, f); f == findOne {
 			set(name, value)
 		}
