@@ -117,7 +117,10 @@ func (l *Law) Wait(q *Question) time.Duration {
 		most = Most
 	}
 	down := max(q.Down, 0)
-	a := bucket(down) // the edge that was passed last
+	a := bucket(down) // the edge that was passed last, or nearly
+	if a < Buckets && edge(a+1)-down < (edge(a+1)-edge(a))/4 {
+		a++
+	}
 	t := max(int(l.plan[min(max(q.Left, 1), MaxLeft)-1][a]), a+1)
 	wait := max(edge(min(t, Buckets))-down, 0)
 	if edge(Buckets) <= down { // longer than anything that is counted

@@ -89,12 +89,10 @@ type world struct {
 	late, long  time.Duration // sums
 }
 
-// caller is one proxy: a cluster of its own, and what it has sent in the last ten seconds.
+// caller is one proxy: a cluster of its own, with its budget.
 type caller struct {
 	cluster  *cluster.Cluster
 	endpoint *cluster.Endpoint
-	requests []time.Duration
-	attempts []time.Duration // further ones
 }
 
 // request is one that was caught.
@@ -142,7 +140,7 @@ func Run(service Service, learned bool, seed uint64) Result {
 		w.result.Step = 500 * time.Millisecond
 	}
 	for range callers {
-		c := cluster.New(&model.Cluster{Name: destination})
+		c := cluster.New(settings(nil))
 		c.SetEndpoints(&model.Endpoints{Endpoints: []model.Endpoint{{Workload: "a", Weight: 1}}})
 		w.callers = append(w.callers, &caller{cluster: c, endpoint: c.Endpoints()[0]})
 	}
@@ -159,6 +157,11 @@ func Run(service Service, learned bool, seed uint64) Result {
 		w.result.Late = w.late / time.Duration(served)
 	}
 	return w.result
+}
+
+// settings answers those of the callers' cluster.
+func settings(learned []byte) *model.Cluster {
+	return &model.Cluster{Name: destination, Budget: model.Budget{Percent: percent}, Recovery: learned}
 }
 
 var destination = model.PortName{Service: model.ServiceName{Namespace: "default", Name: "service"}, Port: 80}
@@ -200,18 +203,8 @@ func (w *world) trim() {
 func (w *world) arrive() {
 	w.after(time.Duration(w.random.ExpFloat64()*float64(time.Second)/perSecond), w.arrive)
 	c := w.callers[w.random.IntN(callers)]
-	c.requests = within(append(c.requests, w.now), w.now)
+	c.cluster.First(w.now, true)
 	w.attempt(&request{by: c})
-}
-
-// window is what the budget is about.
-const window = 10 * time.Second
-
-func within(list []time.Duration, now time.Duration) []time.Duration {
-	for len(list) > 0 && list[0] < now-window {
-		list = list[1:]
-	}
-	return list
 }
 
 // attempt asks the service once.
@@ -253,21 +246,17 @@ func (w *world) failed(r *request) {
 	} else if r.outage > training {
 		w.result.Wasted++
 	}
-	if r.failed > retries || !w.allowed(r.by) {
+	may := false
+	if r.failed <= retries {
+		may, _ = r.by.cluster.MayRepeat(w.now, nil, false, 0)
+	}
+	if !may {
 		if r.outage > training {
 			w.result.Lost++
 		}
 		return
 	}
-	r.by.attempts = append(r.by.attempts, w.now)
 	w.after(w.wait(r), func() { w.attempt(r) })
-}
-
-// allowed asks the budget.
-func (w *world) allowed(c *caller) bool {
-	c.requests, c.attempts = within(c.requests, w.now), within(c.attempts, w.now)
-	n := int64(len(c.requests))
-	return retry.Allows(model.Budget{Percent: percent}, retry.Sums{Requests: n, Attempts: n + int64(len(c.attempts))})
 }
 
 // wait is what is compared.
@@ -291,7 +280,7 @@ func (w *world) report() {
 	}
 	for _, n := range w.memory.Due(w.Wall()) {
 		for _, c := range w.callers {
-			c.cluster.Set(&model.Cluster{Name: n, Recovery: w.memory.Learned(n)})
+			c.cluster.Set(settings(w.memory.Learned(n)))
 		}
 	}
 }
