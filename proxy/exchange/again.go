@@ -237,8 +237,9 @@ func (x *Exchange) later(wait time.Duration) {
 func (x *Exchange) paused() {
 	x.busy++
 	if x.resting {
-		x.resting = false
+		x.resting, x.rested = false, true
 		x.attempt()
+		x.rested = false
 	} else {
 		x.hedge()
 	}

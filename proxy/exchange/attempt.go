@@ -113,8 +113,8 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		choice.Wanted = x.original(m)
 	}
 	ep, from, why := x.choose(&choice)
-	if ep == nil && from > 0 && !x.unreachable() && x.rivals == nil && len(choice.Excluded) > 0 {
-		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached
+	if ep == nil && from > 0 && (x.rested || !x.unreachable()) && x.rivals == nil && len(choice.Excluded) > 0 {
+		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached, or may be by now
 		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
 		ep, from, why = x.cluster.Choose(&choice)
 	}

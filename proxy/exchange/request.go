@@ -91,6 +91,7 @@ type attempts struct {
 	spared  int // of count: those that were made before the fallback took over
 	fallen  bool
 	resting bool             // pause is the wait before the next attempt; else before a second at the same time
+	rested  bool             // it is over: who could not be reached may be by now
 	outOf   int              // how many endpoints the last pick was from
 	rivals  *try             // attempts beside the current one
 	dead    *try             // those that are over

@@ -78,6 +78,7 @@ spec:
 		}
 		return nil
 	})
+	t.Log("\n" + m.ok(m.cli("retries", "flaky")))
 	if c := l.finish(); c.Failed*1000 > c.OK {
 		t.Errorf("%d of %d failed with learned waits", c.Failed, c.OK+c.Failed)
 	}
