@@ -120,6 +120,38 @@ func (p *plane) revision() int64 {
 	return rev
 }
 
+// TestReferences: what a route of any kind refers to has to be there, in whatever namespace.
+func TestReferences(t *testing.T) {
+	p := start(t)
+	grpc := "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: g, namespace: shop}\nspec:\n  parentRefs: [{group: '', kind: Service, name: cart, namespace: default}]\n" +
+		"  rules:\n  - filters:\n    - {type: RequestMirror, requestMirror: {backendRef: {name: copy, port: 1}}}\n" +
+		"    - {type: ExtensionRef, extensionRef: {group: tulle.dev, kind: FaultInjection, name: slow}}\n    backendRefs: [{name: cart, namespace: default, port: 82}]\n"
+	code, text := p.apply(httpapi.ApplyRequest{}, service, grpc)
+	for _, want := range []string{"Service cart has no port 82", "there is no Service copy in namespace shop", "there is no FaultInjection slow in namespace shop"} {
+		if code != http.StatusUnprocessableEntity || !strings.Contains(text, want) {
+			t.Errorf("%d, without %q: %s", code, want, text)
+		}
+	}
+	fault := "apiVersion: tulle.dev/v1alpha1\nkind: FaultInjection\nmetadata: {name: slow, namespace: shop}\nspec: {delay: {duration: 1s}}\n"
+	mirrored := "apiVersion: v1\nkind: Service\nmetadata: {name: copy, namespace: shop}\nspec: {ports: [{port: 1}]}\n"
+	if code, text := p.apply(httpapi.ApplyRequest{}, service, strings.Replace(grpc, "82", "80", 1), fault, mirrored); code != 200 || strings.Count(text, `"created"`) != 4 {
+		t.Fatalf("%d %s", code, text)
+	}
+	if code, text := p.apply(httpapi.ApplyRequest{}, strings.Replace(strings.Replace(grpc, "82", "80", 1), "name: g", "name: h", 1)); code != 200 {
+		t.Errorf("a filter that is stored: %d %s", code, text)
+	}
+	tcp := "apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: t}\nspec:\n  parentRefs: [{group: '', kind: Service, name: nobody}]\n  rules: [{backendRefs: [{name: cart, port: 80}]}]\n"
+	if code, text := p.apply(httpapi.ApplyRequest{}, tcp); code != http.StatusUnprocessableEntity || !strings.Contains(text, "there is no Service nobody") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := p.apply(httpapi.ApplyRequest{AllowUnresolved: true}, tcp); code != 200 {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := p.call(http.MethodGet, "/v1/objects/tcproutes/default/t", nil); code != 200 || !strings.Contains(text, `"apiVersion":"gateway.networking.k8s.io/v1"`) {
+		t.Errorf("an older version of the API is not stored as the one that is run: %d %s", code, text)
+	}
+}
+
 func TestApply(t *testing.T) {
 	p := start(t)
 	before := p.revision()

@@ -123,6 +123,7 @@ func TestPush(t *testing.T) {
 	if p.Revision() != 7 {
 		t.Errorf("revision %d", p.Revision())
 	}
+	testConsumer(t, c, sink, p, &index)
 	v.gone.Store(true)
 	p.Changed(8, []model.ServiceName{cart.Service}, nil)
 	if s := next(t, sink.services); s != nil {
@@ -130,6 +131,39 @@ func TestPush(t *testing.T) {
 	}
 	if m := next(t, sink.tables); m != nil {
 		t.Errorf("a table that is gone: %+v", m)
+	}
+}
+
+// testConsumer: a route of another namespace makes a table for that namespace's callers, who are told of it, and changes
+// nobody else's. It is taken back before the test goes on.
+func testConsumer(t *testing.T, c *client.Client, sink told, p *push.Push, index *atomic.Pointer[compile.Index]) {
+	before := index.Load()
+	r := &v1alpha1.HTTPRoute{}
+	r.Namespace, r.Name = "shop", "theirs"
+	parent := v1alpha1.ParentService("cart")
+	ns := v1alpha1.Namespace("default")
+	parent.Namespace = &ns
+	r.Spec.ParentRefs, r.Spec.Rules = []v1alpha1.ParentRef{parent}, []v1alpha1.HTTPRouteRule{{}}
+	index.Store(compile.NewIndex(append([]compile.Route{{Object: r, Created: 2}}, before.Routes()...)))
+	p.Changed(7, []model.ServiceName{cart.Service}, nil)
+	if s := next(t, sink.services); len(s.Consumers) != 1 || s.Consumers[0] != "shop" {
+		t.Fatalf("consumers: %+v", s)
+	}
+	c.Subscribe(client.KindRouteTable, cart.For("shop"))
+	if m := next(t, sink.tables); m.Caller != "shop" || m.Routes[0].Name != "HTTPRoute/shop/theirs" {
+		t.Fatalf("the consumer's table: %+v", m)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	p.WaitSettled(ctx)
+	if a, n := p.Enforced(cart, "shop"); a != 1 || n != 1 {
+		t.Errorf("the consumer's table is enforced by %d of %d", a, n)
+	}
+	c.Unsubscribe(client.KindRouteTable, cart.For("shop"))
+	index.Store(before)
+	p.Changed(7, []model.ServiceName{cart.Service}, nil)
+	if s := next(t, sink.services); len(s.Consumers) != 0 {
+		t.Fatalf("consumers without a consumer route: %+v", s)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -114,5 +115,51 @@ func TestPolicies(t *testing.T) {
 		mesh := store.Object{Key: store.Key{Kind: "MeshConfig", Name: "mesh"}, Value: []byte(`{"spec":{"defaults":{"retries":{}}}}`)}
 		expect("defaults of the mesh", put(mesh), 0, "a.default", "b.default")
 		expect("a service is none of ours", put(store.Object{Key: store.Key{Kind: "Service", Namespace: "default", Name: "x"}, Value: []byte("{}")}), 0)
+	})
+}
+
+// TestBeside: what routes refer to is followed too, and a change of it concerns the parents of the routes that do.
+func TestBeside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		st := mem.New(100)
+		defer st.Close()
+		var changed []string
+		put := func(kind, namespace, name, spec string) {
+			t.Helper()
+			changed = nil
+			if _, err := st.Put(ctx, store.Object{Key: store.Key{Kind: kind, Namespace: namespace, Name: name}, Value: []byte(`{"spec":` + spec + `}`)}, store.Any); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		put("GRPCRoute", "shop", "calls", `{"parentRefs":[{"group":"","kind":"Service","name":"cart","namespace":"default"}],"rules":[{"backendRefs":[{"name":"b","namespace":"stock","port":1}],
+			"filters":[{"type":"ExtensionRef","extensionRef":{"group":"tulle.dev","kind":"FaultInjection","name":"slow"}}]}]}`)
+		put("TCPRoute", "default", "db", `{"parentRefs":[{"group":"","kind":"Service","name":"db"}],"rules":[{"backendRefs":[{"name":"b","port":1}]}]}`)
+		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler), Services: func() []model.ServiceName { return nil }, Changed: func(s []model.ServiceName, _ int64) {
+			for _, n := range s {
+				changed = append(changed, n.String())
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if n := len(r.Index().Routes()); n != 2 {
+			t.Fatalf("%d routes", n)
+		}
+		for _, c := range []struct{ kind, namespace, name, spec, want string }{
+			{"FaultInjection", "shop", "slow", `{"delay":{"duration":"1s"}}`, "cart.default"},
+			{"FaultInjection", "shop", "other", `{"delay":{"duration":"1s"}}`, ""},
+			{"FaultInjection", "default", "slow", `{"delay":{"duration":"1s"},"targetRefs":[{"kind":"TCPRoute","name":"db"}]}`, "db.default"},
+			{"ReferenceGrant", "stock", "all", `{"from":[],"to":[]}`, "cart.default"},
+			{"ReferenceGrant", "default", "all", `{"from":[],"to":[]}`, ""},
+			{"TCPRoute", "default", "db", `{"parentRefs":[{"group":"","kind":"Service","name":"db2"}]}`, "db.default db2.default"},
+		} {
+			put(c.kind, c.namespace, c.name, c.spec)
+			if got := strings.Join(changed, " "); got != c.want {
+				t.Errorf("%s/%s/%s concerns %q, want %q", c.kind, c.namespace, c.name, got, c.want)
+			}
+		}
 	})
 }
