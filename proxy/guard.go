@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -44,4 +45,11 @@ func (p *Proxy) ask(q *model.RateQuestion, then func(*model.RateAnswer, error)) 
 		return p.asker.Ask(q, then)
 	}
 	return false
+}
+
+// limits tells the observer what the ports take: observe.Config.Limits.
+func (p *Proxy) limits(metric string, tell func(n float64, values ...string)) {
+	for _, own := range p.ports {
+		p.gates[own.Port].Tell(metric, strconv.Itoa(int(own.Service.Port)), tell)
+	}
 }

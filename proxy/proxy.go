@@ -100,7 +100,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 		return nil, err
 	}
 	p.guard()
-	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up,
+	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
 		Handshakes: p.shaking})
 	if err := p.startWorkers(); err != nil {
 		return nil, err

@@ -24,6 +24,10 @@ const (
 	ClusterEndpoints    = "tulle_cluster_endpoints"
 	HealthChecks        = "tulle_health_checks_total"
 	Ejections           = "tulle_ejections_total"
+	RateLimited         = "tulle_rate_limited_total"
+	Shed                = "tulle_shed_total"
+	AtWork              = "tulle_requests_at_work"
+	ConcurrencyLimit    = "tulle_concurrency_limit"
 	TLSHandshakes       = "tulle_tls_handshakes"
 	TLSHandshakesShed   = "tulle_tls_handshakes_shed_total"
 	SeriesOverflow      = "tulle_series_overflow_total"
@@ -57,6 +61,10 @@ var Labels = [...]Label{
 	{"cluster", "of a proxy without a workload: the cluster's name"},
 	{"priority", "of the route: `default` or `high`"},
 	{"bound", "of the cluster's circuit breakers: `connections`, `pending_requests`, `requests`, `retries`"},
+	{"at", "what takes requests: a sidecar's port; of a proxy without a workload the listener and the number of its filter chain"},
+	{"limit", "name of a rate limit"},
+	{"shadow", "`true` where the limit only counts"},
+	{"class", "of a request: `critical`, `default`, `batch`"},
 	{"health", "of an endpoint: `healthy`, or what is wrong with it as Envoy names it: `failed_active_hc`, `failed_outlier_check`, `failed_eds_health`, `degraded_eds_health`, `eds_status_draining`; several with slashes between"},
 	{"result", "of a health check: `passed`, `failed` (the wrong answer), `unreachable` (no answer)"},
 	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`, `latency`, `probe`"},
@@ -92,6 +100,10 @@ func Metrics() []Metric {
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
 		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},
+		{RateLimited, "counter", "Requests and connections that a rate limit has refused, or would have.", []string{"at", "limit", "shadow"}},
+		{Shed, "counter", "Requests that were sent away because there was too much to do.", []string{"at", "class"}},
+		{AtWork, "gauge", "Requests at work, where their number is bounded.", []string{"at"}},
+		{ConcurrencyLimit, "gauge", "How many may be at work at once, as learned from their latency.", []string{"at"}},
 		{TLSHandshakes, "gauge", "TLS handshakes under way, of both sides.", []string{"state"}},
 		{TLSHandshakesShed, "counter", "TLS handshakes that were given up to keep their number and time bounded.", []string{"shed"}},
 		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},

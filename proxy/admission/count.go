@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/telemetry"
 )
 
 // Each tells what every limit has refused, and would have in its shadow, in the order of names.
@@ -65,3 +68,36 @@ func (g *Gate) Load() Load {
 
 // Limits reports whether anything is limited.
 func (g *Gate) Limits() bool { return !g.now.Load().idle }
+
+// classes are the labels of model.Class.
+var classes = [...]string{model.ClassDefault: "default", model.ClassCritical: "critical", model.ClassBatch: "batch"}
+
+// Tell tells one of telemetry's metrics about the gate, which is called at.
+func (g *Gate) Tell(metric, at string, tell func(n float64, values ...string)) {
+	l := g.Load()
+	switch metric {
+	case telemetry.RateLimited:
+		g.Each(func(name string, refused, shadowed uint64) {
+			if refused > 0 {
+				tell(float64(refused), at, name, "false")
+			}
+			if shadowed > 0 {
+				tell(float64(shadowed), at, name, "true")
+			}
+		})
+	case telemetry.Shed:
+		for c, n := range l.Shed {
+			if n > 0 {
+				tell(float64(n), at, classes[c])
+			}
+		}
+	case telemetry.AtWork:
+		if p := g.now.Load(); p.requests > 0 || p.adaptive != nil {
+			tell(float64(l.Requests), at)
+		}
+	case telemetry.ConcurrencyLimit:
+		if l.Limit > 0 {
+			tell(float64(l.Limit), at)
+		}
+	}
+}

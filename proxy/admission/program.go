@@ -249,11 +249,10 @@ func pathOf(h *message.Head) []byte {
 	return h.Target
 }
 
-// class answers the class of a request: what the first proxy said, else what the table says.
-func (p *program) class(q *Question) model.Class {
+// class answers the class of a request, and whether it is anybody's word: what the first proxy said, else what the table says.
+func (p *program) class(q *Question) (c model.Class, said bool) {
 	if !q.Said && p.classes {
-		c, _ := p.terms.Table.Class(q.Head, q.Caller, q.Random)
-		return c
+		return p.terms.Table.Class(q.Head, q.Caller, q.Random)
 	}
-	return q.Class
+	return q.Class, q.Said
 }

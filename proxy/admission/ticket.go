@@ -41,8 +41,9 @@ type Ticket struct {
 	Status int           // instead of the reason's; 0: the reason's
 	Retry  time.Duration // when it would be let through, where a limit tells its callers; 0: not said
 
-	// Class is what the request was admitted with.
-	Class model.Class
+	// Class is what the request was admitted with, and Classed whether somebody has said so.
+	Class   model.Class
+	Classed bool
 
 	gate   *Gate
 	prog   *program
@@ -76,12 +77,11 @@ type taken struct {
 // touched if one of them refuses), other services that are asked, bytes that are owed, and its turn among those at work.
 func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 	p := g.program()
-	t.Class = q.Class
+	t.Class, t.Classed = p.class(q)
 	if p.idle {
 		return Admitted
 	}
 	t.gate, t.prog, t.loop = g, p, l
-	t.Class = p.class(q)
 	own := p.rulesFor(q)
 	now := l.loop.Now()
 	var back [maxShown]taken

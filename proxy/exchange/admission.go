@@ -74,7 +74,7 @@ func (x *Exchange) admit() bool {
 	case admission.Waiting:
 		return false
 	}
-	x.class = x.ticket.Class
+	x.class, x.said = x.ticket.Class, x.ticket.Classed
 	return true
 }
 
@@ -85,7 +85,7 @@ type guest Exchange
 func (t *guest) Admitted() {
 	x := (*Exchange)(t)
 	x.busy++
-	x.class = x.ticket.Class
+	x.class, x.said = x.ticket.Class, x.ticket.Classed
 	x.arrive()
 	x.leave()
 }

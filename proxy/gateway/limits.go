@@ -1,6 +1,10 @@
 package gateway
 
 import (
+	"maps"
+	"slices"
+	"strconv"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -43,4 +47,21 @@ func (s *session) enter() bool {
 	}
 	s.entered = true
 	return true
+}
+
+// limits tells the observer what the chains take: observe.Config.Limits.
+func (g *Gateway) limits(metric string, tell func(n float64, values ...string)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(g.listeners)) {
+		v := g.listeners[name].now.Load()
+		if v == nil {
+			continue
+		}
+		for i, c := range v.all {
+			if c.gate != nil {
+				c.gate.Tell(metric, name+"/"+strconv.Itoa(i), tell)
+			}
+		}
+	}
 }

@@ -50,6 +50,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.overflows(m, o.cfg.Overflows)
 		case telemetry.ClusterEndpoints, telemetry.HealthChecks, telemetry.Ejections:
 			x.health(m, o.cfg.Health)
+		case telemetry.RateLimited, telemetry.Shed, telemetry.AtWork, telemetry.ConcurrencyLimit:
+			x.limits(m, o.cfg.Limits)
 		case telemetry.TLSHandshakes, telemetry.TLSHandshakesShed:
 			x.handshakes(m, o.cfg.Handshakes)
 		case telemetry.SeriesOverflow:
@@ -223,6 +225,20 @@ func (x *exposition) health(m telemetry.Metric, all func(string, func(cluster, v
 	x.head(m)
 	all(m.Name, func(cluster, value string, n uint64) {
 		x.series(m.Name, float64(n), m.Labels[0], cluster, m.Labels[1], value)
+	})
+}
+
+func (x *exposition) limits(m telemetry.Metric, all func(string, func(float64, ...string))) {
+	if all == nil {
+		return
+	}
+	x.head(m)
+	all(m.Name, func(n float64, values ...string) {
+		var labels []string
+		for i, v := range values {
+			labels = append(labels, m.Labels[i], v)
+		}
+		x.series(m.Name, n, labels...)
 	})
 }
 

@@ -25,6 +25,8 @@ type Config struct {
 	// Health tells a metric about the health of clusters' endpoints; value is of its second label. nil: there are none. From
 	// any goroutine.
 	Health func(metric string, tell func(cluster, value string, n uint64))
+	// Limits tells a metric of what is limited; values are of its labels. nil: nothing is. From any goroutine.
+	Limits func(metric string, tell func(n float64, values ...string))
 	// Handshakes tells of TLS handshakes; nil: there are none. From any goroutine.
 	Handshakes func() Handshakes
 	// Dropped answers how many lines of access logs outside this Observer were dropped; nil: none. From any goroutine.

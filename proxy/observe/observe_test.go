@@ -108,7 +108,13 @@ func TestRequests(t *testing.T) {
 // TestEverySeriesIsInTheTable: no metric or label that telemetry does not know, and none that it promises is
 // missing.
 func TestEverySeriesIsInTheTable(t *testing.T) {
-	o := observe.New(observe.Config{Connected: func() bool { return true }, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
+	o := observe.New(observe.Config{Connected: func() bool { return true }, Limits: func(metric string, tell func(float64, ...string)) {
+		for _, m := range telemetry.Metrics() {
+			if m.Name == metric {
+				tell(7, []string{"80", "x", "true"}[:len(m.Labels)]...)
+			}
+		}
+	}, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
 		tell("a", "high", "requests", 1)
 	}, Health: func(_ string, tell func(cluster, value string, n uint64)) { tell("c", "v", 1) },
 		Handshakes: func() observe.Handshakes {
