@@ -139,6 +139,20 @@ func TestChanges(t *testing.T) {
 	w.ok(w.cli("delete", "httproute", "reviews"))
 	w.flawless("the route deleted")
 
+	for _, spec := range []string{
+		"balancing: {policy: PeakEWMA}", "balancing: {policy: RoundRobin, slowStart: {window: 5s}}", "connections: {maxRequests: 20}",
+		"retries: {attempts: 3}", "timeouts: {request: 9s}\n  ejection: {}", "breakers: {requests: 1000}", "concurrency: {}",
+	} {
+		for _, service := range []string{"catalog", "cart", "payment", "web"} {
+			w.apply(fmt.Sprintf("apiVersion: tulle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: %s}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: %s}]\n  %s\n", service, service, spec))
+		}
+		w.flawless(spec)
+	}
+	for _, service := range []string{"catalog", "cart", "payment", "web"} {
+		w.ok(w.cli("delete", "trafficpolicy", service))
+	}
+	w.flawless("the policies deleted")
+
 	w.control.signal(syscall.SIGTERM)
 	if code := w.control.wait(patience); code != 0 {
 		t.Errorf("tulle up ended with %d", code)
