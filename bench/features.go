@@ -37,6 +37,11 @@ var features = []feature{
 	{name: "round robin with slow start", cluster: `load_balancing_policy: {policies: [{typed_extension_config: {name: rr, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin, slow_start_config: {slow_start_window: 10s}}}}]}`},
 	{name: "ring hash by header", action: `hash_policy: [{header: {header_name: host}}]`, cluster: `lb_policy: RING_HASH`},
 	{name: "weighted by utilization (ORCA)", cluster: `load_balancing_policy: {policies: [{typed_extension_config: {name: wrr, typed_config: {"@type": type.googleapis.com/envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin}}}]}`},
+	{name: "peak EWMA", cluster: ownBalancing("policy: PeakEWMA")},
+	{name: "nearest first, spill-over by load", cluster: ownBalancing("locality: {mode: Prefer, spillAt: 1000}")},
+	{name: "subset by label", action: `metadata_match: {filter_metadata: {envoy.lb: {v: "1"}}}`,
+		cluster: `lb_subset_config: {fallback_policy: ANY_ENDPOINT, subset_selectors: [{keys: [v]}]}`},
+	{name: "ejection by latency, probing", cluster: "outlier_detection: {interval: 1s}\n    metadata: {filter_metadata: {tulle.v1: {ejection: {probe: true, latency: {factor: 3}}}}}"},
 	{name: "CORS", filter: `{name: envoy.filters.http.cors, typed_config: {"@type": ` + typed + `cors.v3.Cors}}`,
 		route: `typed_per_filter_config: {envoy.filters.http.cors: {"@type": ` + typed + `cors.v3.CorsPolicy, allow_origin_string_match: [{exact: "https://shop.example"}], allow_methods: "GET"}}`},
 	{name: "fault injection (0 %)", filter: `{name: envoy.filters.http.fault, typed_config: {"@type": ` + typed + `fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 0}}}}`},
@@ -44,6 +49,11 @@ var features = []feature{
 	{name: "adaptive concurrency", filter: `{name: envoy.filters.http.adaptive_concurrency, typed_config: {"@type": ` + typed + `adaptive_concurrency.v3.AdaptiveConcurrency, gradient_controller_config: {sample_aggregate_percentile: {value: 90}, concurrency_limit_params: {concurrency_update_interval: 0.1s}, min_rtt_calc_params: {interval: 60s, request_count: 50}}}}`},
 	{name: "session persistence", filter: `{name: envoy.filters.http.stateful_session, typed_config: {"@type": ` + typed + `stateful_session.v3.StatefulSession, session_state: {name: envoy.http.stateful_session.header, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState, name: x-session}}}}`},
 	{name: "mirror of 0 % of the requests", action: `request_mirror_policies: [{cluster: back, runtime_fraction: {default_value: {numerator: 0}}}]`},
+}
+
+// ownBalancing is a way of balancing that Envoy has no message for.
+func ownBalancing(value string) string {
+	return `load_balancing_policy: {policies: [{typed_extension_config: {name: tulle, typed_config: {"@type": type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/tulle.v1.Balancing, value: {` + value + `}}}}]}`
 }
 
 // file answers a bootstrap file with the feature switched on.
