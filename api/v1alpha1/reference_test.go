@@ -232,4 +232,3 @@ func words(t *testing.T) map[string]string {
 	}
 	return out
 }
-

@@ -117,13 +117,13 @@ func encodeBreakers(m *clusterv3.Cluster, of [2]model.Breakers) {
 
 // encodeUpstream tells Envoy which version of HTTP to speak where that is certain, and how long to keep connections.
 func encodeUpstream(m *clusterv3.Cluster, c *model.Cluster) error {
-	if c.MaxRequests > 0 {
-		m.MaxRequestsPerConnection = wrapperspb.UInt32(c.MaxRequests)
-	}
-	if c.IdleTimeout == 0 && c.MaxDuration == 0 && c.Protocol != model.ProtocolGRPC && c.Upstream.Version == model.UpstreamDefault {
+	if c.MaxRequests == 0 && c.IdleTimeout == 0 && c.MaxDuration == 0 && c.Protocol != model.ProtocolGRPC && c.Upstream.Version == model.UpstreamDefault {
 		return nil
 	}
 	o := &httpv3.HttpProtocolOptions{CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{}}
+	if c.MaxRequests > 0 {
+		o.CommonHttpProtocolOptions.MaxRequestsPerConnection = wrapperspb.UInt32(c.MaxRequests)
+	}
 	if c.IdleTimeout > 0 {
 		o.CommonHttpProtocolOptions.IdleTimeout = durationpb.New(c.IdleTimeout)
 	}
