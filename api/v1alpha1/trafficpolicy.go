@@ -67,7 +67,7 @@ type TrafficParts struct {
 type PolicyTarget struct {
 	// Group is "" for a Service, gateway.networking.k8s.io for a route.
 	Group string `json:"group"`
-	// Kind is Service, HTTPRoute, GRPCRoute, TCPRoute or TLSRoute.
+	// Kind is Service, HTTPRoute or GRPCRoute. (What TCPRoute and TLSRoute take are connections: attach the policy to the Service.)
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// SectionName is the name or number of a Service's port, or the name of a route's rule. "": all of it.

@@ -84,7 +84,7 @@ func TestPolicyStatus(t *testing.T) {
 			t.Errorf("%s: %s, want %s", targets, got, want)
 		}
 	}
-	young := on(t, 2, "young", onPort, "  retries: {attempts: 1, wait: {base: 25ms}}\n")
+	young := on(t, 2, "young", onPort, "  retries: {attempts: 1, anyMethod: true, wait: {base: 25ms}}\n")
 	c.Index = c.Index.With(append(slices.Clone(c.Index.Policies()), young), nil)
 	s := c.PolicyStatus(young.Object)[0].Conditions
 	if !s[1].True || !strings.Contains(s[1].Message, "TrafficPolicy/default/old wins: it is older") || !strings.Contains(s[1].Message, "`GET http://cart.default:80/`") || !s[2].True {

@@ -98,18 +98,24 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 // foreign answers what of a policy clients cannot run that only know Envoy's own fields. What a workload's own proxy does is not
 // among it: that is done whoever calls.
 func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) {
+	b, e, r := p.Balancing, p.Ejection, p.Retries
+	near := b != nil && b.Locality != nil && b.Locality.Mode == "Prefer"
+	retried := r != nil && *r.Attempts > 0
+	untouched := r != nil && slices.Equal(r.When, []string{"untouched"}) && len(r.Statuses)+len(r.GRPC) == 0
 	for _, f := range []struct {
 		name string
 		own  bool
 	}{
-		{"balancing.locality.spillAt", p.Balancing != nil && p.Balancing.Locality != nil && p.Balancing.Locality.SpillAt > 0},
-		{"balancing.locality.failover", p.Balancing != nil && p.Balancing.Locality != nil && len(p.Balancing.Locality.Failover) > 0},
-		{"balancing.policy PeakEWMA", p.Balancing != nil && p.Balancing.Policy == "PeakEWMA"},
+		{"balancing.policy PeakEWMA", b != nil && b.Policy == "PeakEWMA"},
+		{"balancing.locality (what is near depends on the caller)", near},
 		{"breakers of a route", p.Breakers != nil && at.Kind != "Service"},
 		{"fallback", p.Fallback != nil},
+		{"ejection.latency", e != nil && e.Latency != nil},
+		{"ejection.probe", e != nil && *e.Probe},
 		{"sticky", p.Sticky != nil},
-		{"retries.wait that is learned", p.Retries != nil && *p.Retries.Attempts > 0 && p.Retries.Wait.Base == ""},
-		{"hedging.after and quantile", p.Hedging != nil},
+		{"retries.wait that is learned", retried && r.Wait.Base == ""},
+		{"retries of what may have been acted on (others send nothing again)", retried && !r.AnyMethod && !untouched},
+		{"hedging", p.Hedging != nil},
 		{"priority", p.Priority != nil},
 	} {
 		if f.own {
