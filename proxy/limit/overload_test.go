@@ -210,10 +210,10 @@ func TestFindsTheKnee(t *testing.T) {
 		for _, constant := range []bool{true, false} {
 			for _, service := range []time.Duration{2 * time.Millisecond, 50 * time.Millisecond} {
 				s := newServer(7, workers, service)
-				s.constant, s.countFrom = constant, 10*time.Second
-				s.arrivals(model.ClassDefault, 2*s.capacity(), 0, 60*time.Second)
-				s.run(60 * time.Second)
-				got, share := s.typical(), float64(s.total(s.good))/(50*s.capacity())
+				s.constant, s.countFrom = constant, 8*time.Second
+				s.arrivals(model.ClassDefault, 2*s.capacity(), 0, 28*time.Second)
+				s.run(28 * time.Second)
+				got, share := s.typical(), float64(s.total(s.good))/(20*s.capacity())
 				t.Logf("%d workers of %v (constant: %v): limit %d, goodput %.1f %%, slowest answer %v", workers, service, constant, got, 100*share, s.worst)
 				if got < workers || got > 2*workers+6 {
 					t.Errorf("%d workers of %v (constant: %v): the limit is %d", workers, service, constant, got)
