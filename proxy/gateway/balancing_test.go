@@ -332,3 +332,13 @@ func TestRefusalsAreSlow(t *testing.T) {
 		}
 	}
 }
+
+// TestPerRequest: requests of one HTTP/2 connection are balanced one by one.
+func TestPerRequest(t *testing.T) {
+	boot := &model.Bootstrap{}
+	static(boot, "one", newPatient(t, "a").at, newPatient(t, "b").at, newPatient(t, "c").at).Balancing.Policy = model.RoundRobin
+	boot.Listeners = []model.Listener{listener("l", httpChain("one"))}
+	if got := spread(t, client(t, start(t, boot).Listening("l")[0], nil, "h2c"), 30); got["a"] != 10 || got["b"] != 10 || got["c"] != 10 {
+		t.Errorf("%v", got)
+	}
+}
