@@ -30,7 +30,7 @@ type Retry struct {
 	// Base and Max of the wait before attempt n+1: uniform between 0 and Base·(2^n−1), at most Max (Envoy's full jitter).
 	// Base 0: the wait is learned (docs/design/retries.md), and clamped by Least and Max.
 	Base, Max time.Duration
-	Least     time.Duration
+	Least     time.Duration // no wait is shorter
 	// AnyMethod: requests of any method may be sent again though they may have been acted on. The user has said that
 	// acting twice does no harm.
 	AnyMethod bool

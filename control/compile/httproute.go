@@ -104,7 +104,7 @@ func routeRetry(r *v1alpha1.HTTPRouteRetry) *model.Retry {
 		out.Statuses = append(out.Statuses, uint16(code))
 	}
 	if b := length(r.Backoff); b > 0 {
-		out.Base, out.Least, out.Max = b, b, 10*b
+		out.Base, out.Least, out.Max = 2*b, b, 10*b // half of the first waits are backoff, the others up to twice that
 	}
 	return out
 }
