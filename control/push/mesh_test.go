@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/snapshot"
@@ -19,7 +20,9 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/client"
+	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
@@ -42,6 +45,7 @@ type mesh struct {
 	grpc     *grpc.Server
 	listener net.Listener
 	stats    chan string
+	memory   outage.Memory
 }
 
 func newMesh(t *testing.T, hold time.Duration) *mesh {
@@ -58,7 +62,7 @@ func (m *mesh) start() {
 		m.t.Fatal(err)
 	}
 	index, r := compile.NewIndex(nil), m.registry
-	m.push = push.New(push.Config{Log: quiet, Snapshot: func() snapshot.Snapshot { return snapshot.Snapshot{Index: index, View: r} }})
+	m.push = push.New(push.Config{Log: quiet, Snapshot: func() snapshot.Snapshot { return snapshot.Snapshot{Index: index, View: r, Recovery: m.memory.Learned} }})
 	p := m.push
 	r.Watch(func(c registry.Change) { p.Changed(c.Revision, c.Services, c.Endpoints) })
 	l, err := net.Listen("tcp", m.address)
@@ -67,7 +71,7 @@ func (m *mesh) start() {
 	}
 	m.address, m.listener = l.Addr().String(), l
 	m.grpc = grpc.NewServer(server.Options(m.authority.Issue(meshID("control")))...)
-	sessions := &push.Sessions{Registry: r, Push: p, Stats: func(w registry.Workload, json []byte) { m.stats <- w.Key() + " " + string(json) }}
+	sessions := &push.Sessions{Registry: r, Push: p, Recovered: func(list []recovery.Report) { m.memory.Report(list, time.Now()) }, Stats: func(w registry.Workload, json []byte) { m.stats <- w.Key() + " " + string(json) }}
 	server.New(server.Config{Source: p, Sessions: sessions}).Register(m.grpc)
 	go m.grpc.Serve(l) // ends with Stop
 }
@@ -84,6 +88,7 @@ type proxy struct {
 	mu        sync.Mutex
 	endpoints map[string]*model.Endpoints
 	services  map[string]*model.Service
+	clusters  map[string]*model.Cluster
 	up        bool
 }
 
@@ -103,7 +108,11 @@ func (p *proxy) Connected(up bool) {
 	p.up = up
 }
 func (*proxy) RouteTable(string, *model.RouteTable) {}
-func (*proxy) Cluster(string, *model.Cluster)       {}
+func (p *proxy) Cluster(n string, c *model.Cluster) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clusters[n] = c
+}
 
 // count answers how many endpoints the proxy knows, -1 when it was told of none or that the name does not exist.
 func (p *proxy) count(name model.PortName) int {
@@ -122,7 +131,7 @@ func (p *proxy) connected() bool {
 }
 
 func (m *mesh) join(service, name string) *proxy {
-	p := &proxy{endpoints: map[string]*model.Endpoints{}, services: map[string]*model.Service{}}
+	p := &proxy{endpoints: map[string]*model.Endpoints{}, services: map[string]*model.Service{}, clusters: map[string]*model.Cluster{}}
 	var err error
 	p.Client, err = client.New(client.Config{
 		Address: m.address, Identity: m.authority.Issue(meshID(service)), Server: meshID("control"), Log: quiet,
@@ -232,4 +241,41 @@ func TestForeignAnnouncement(t *testing.T) {
 	if _, err := sessions.Begin(meshID("thief"), server.Hello{Workload: "cart-9", Namespace: "default", Service: "cart", ServiceAccount: "cart"}); err == nil {
 		t.Error("announced another service account")
 	}
+}
+
+// What one caller has learned about how long failures last comes to another that has seen none, and to one that is new.
+func TestRecoveryIsShared(t *testing.T) {
+	m := newMesh(t, 0)
+	one := m.join("cart", "cart-1")
+	one.SetReady(true)
+	web := m.join("web", "web-1")
+	web.Subscribe(client.KindCluster, cart.String())
+	knows := func(p *proxy) float64 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c := p.clusters[cart.String()]
+		if c == nil {
+			return -1
+		}
+		l, err := recovery.DecodeLearned(c.Recovery)
+		if err != nil {
+			return 0
+		}
+		return l.Service.Weight()
+	}
+	within(t, 5*time.Second, "the cluster is known, and nothing of its failures", func() bool { return knows(web) == 0 })
+	r := recovery.Report{Cluster: cart.String()}
+	for range 7 {
+		r.Learned.Service.Add(time.Now(), time.Second)
+	}
+	m.join("shell", "shell-1").Recovered([]recovery.Report{r})
+	within(t, 5*time.Second, "the report has come", func() bool {
+		names := m.memory.Due(time.Now())
+		m.push.Renew(resource.TypeCluster, names)
+		return len(names) > 0
+	})
+	within(t, 5*time.Second, "another caller knows it", func() bool { return knows(web) > 6.9 })
+	late := m.join("late", "late-1")
+	late.Subscribe(client.KindCluster, cart.String())
+	within(t, 5*time.Second, "a new caller knows it", func() bool { return knows(late) > 6.9 })
 }
