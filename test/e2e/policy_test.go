@@ -63,7 +63,7 @@ func TestPolicy(t *testing.T) {
 		becomes("nobody is asked", both)
 	})
 	t.Run("ejection", func(t *testing.T) {
-		m.apply(policyOn("  ejection: {consecutive5xx: 1, consecutiveGateway: 0, base: 1m, interval: 200ms}\n"))
+		m.apply(policyOn("  ejection: {consecutive5xx: 1, consecutiveGateway: 0, base: 1m, interval: 200ms, probe: false}\n"))
 		bad := m.run([]string{"--service", "reviews", "--version", "v3", "--port", "8080"}, binary(t, "podinfo"), "--port", "8080", "--ui-message", "is v3", "--level", "debug", "--random-error")
 		m.announced(bad)
 		eventually(t, patience, "v3, which fails a third of its requests, gets none", func() error {
@@ -74,6 +74,23 @@ func TestPolicy(t *testing.T) {
 			return nil
 		})
 		bad.stop(10 * time.Second)
+	})
+	t.Run("a breaker of relayed connections", func(t *testing.T) {
+		p := m.run([]string{"--service", "raw", "--port", "9000/tcp"}, self(t), "serve-after-fin", "9000")
+		m.announced(p)
+		many := func() result { return m.call(self(t), "many", "raw:9000", "3") }
+		m.ok(many())
+		m.apply(strings.ReplaceAll(policyOn("  breakers: {connections: 2}\n"), "reviews", "raw"))
+		if r := many(); r.code == 0 || !strings.Contains(r.stderr, "connection ") {
+			t.Errorf("three connections where two may be: %s", r)
+		}
+		m.ok(m.cli("delete", "trafficpolicy", "raw"))
+		eventually(t, patience, "three connections again", func() error {
+			if r := many(); r.code != 0 {
+				return errors.New(r.stderr)
+			}
+			return nil
+		})
 	})
 	t.Run("what is not valid has no effect", func(t *testing.T) {
 		before := m.ok(m.cli("get", "trafficpolicy", "reviews", "-o", "yaml"))
