@@ -19,6 +19,7 @@ const (
 // begins anew, counts of another loop in the same instant may be lost.
 type Budget struct {
 	slots   [budgetSlots]slot
+	hops    atomic.Int64 // of what was told last
 	refused atomic.Uint64
 	again   atomic.Uint64
 }
@@ -52,12 +53,20 @@ func (b *Budget) First(now time.Duration, earns bool) {
 	b.at(now).sums.Add(n)
 }
 
-// Below counts what an attempt has come to below this hop, in thousandths (field tulle-spent).
-func (b *Budget) Below(now time.Duration, spent int64) {
-	if spent > retry.One {
-		b.at(now).extra.Add(spent - retry.One)
+// Below counts what an attempt has come to below this hop, in thousandths, and so many hops away (field tulle-spent).
+func (b *Budget) Below(now time.Duration, spent, hops int64) {
+	if spent > retry.One && hops < MostHops {
+		b.at(now).extra.Add(min(spent, mostSpent) - retry.One)
+		b.hops.Store(hops)
 	}
 }
+
+// MostHops is how far away attempts are told of. Where services call each other in a circle, what one says comes back to it:
+// it is as far away then as it has come, and so is forgotten in the end.
+const MostHops = 16
+
+// mostSpent bounds what is told, in thousandths.
+const mostSpent = 1 << 24
 
 // Sums answers what was counted in the last ten seconds.
 func (b *Budget) Sums(now time.Duration) (out retry.Sums) {
@@ -137,33 +146,41 @@ func (b *Budget) allow(now time.Duration, m model.Budget, br *Breaker) (may, hel
 	return false, false
 }
 
-// Amplification answers how many attempts at the end of the chain one request to the cluster has come to, in thousandths.
-func (c *Cluster) Amplification(now time.Duration) int64 {
+// Amplification answers how many attempts at the end of the chain one request to the cluster has come to, in thousandths, and
+// how many hops away they were made.
+func (c *Cluster) Amplification(now time.Duration) (thousandths, hops int64) {
 	m := c.model.Load().Budget
 	if m.Off || m.UnderWay {
-		return retry.One
+		return retry.One, 1
 	}
-	return retry.Amplification(retry.Filled(m), c.attempts.budget.Sums(now))
+	s := c.attempts.budget.Sums(now)
+	if hops = 1; s.Extra > 0 {
+		hops += c.attempts.budget.hops.Load()
+	}
+	return retry.Amplification(retry.Filled(m), s), hops
 }
 
 // Spent is what the proxy of a workload tells its callers: how many attempts a request causes below it, at most, in the
 // cluster where that is the most, over the last five to ten seconds. Safe for concurrent use; its zero value is ready.
 type Spent struct {
-	now, before atomic.Uint64 // number of the period in the upper half, thousandths in the lower
+	now, before atomic.Uint64 // number of the period, thousandths, and 255 less the hops: the larger counts
 }
 
 const spentPeriod = 5 * time.Second
 
 // Note says what a cluster's amplification is at loop time now.
-func (s *Spent) Note(now time.Duration, thousandths int64) {
+func (s *Spent) Note(now time.Duration, thousandths, hops int64) {
+	if thousandths <= retry.One || hops >= MostHops {
+		return
+	}
 	period := uint64(now/spentPeriod) + 1
-	v := period<<32 | uint64(min(max(thousandths, retry.One), 1<<31))
+	v := period<<40 | uint64(min(thousandths, mostSpent))<<8 | uint64(255-hops)
 	for {
 		was := s.now.Load()
 		switch {
-		case was>>32 > period || was>>32 == period && was >= v:
+		case was >= v:
 			return
-		case was>>32 == period:
+		case was>>40 == period:
 			if s.now.CompareAndSwap(was, v) {
 				return
 			}
@@ -174,14 +191,14 @@ func (s *Spent) Note(now time.Duration, thousandths int64) {
 	}
 }
 
-// Now answers what to tell, in thousandths; retry.One: nothing.
-func (s *Spent) Now(now time.Duration) int64 {
+// Now answers what to tell, in thousandths, and how far away that was; retry.One: nothing.
+func (s *Spent) Now(now time.Duration) (thousandths, hops int64) {
 	period := uint64(now/spentPeriod) + 1
-	out := uint64(retry.One)
+	best := uint64(retry.One<<8 | 255)
 	for _, v := range [...]uint64{s.now.Load(), s.before.Load()} {
-		if v>>32+1 >= period {
-			out = max(out, v&(1<<32-1))
+		if v>>40+1 >= period {
+			best = max(best, v&(1<<40-1))
 		}
 	}
-	return int64(out)
+	return int64(best >> 8), 255 - int64(best&255)
 }

@@ -66,6 +66,11 @@ type link struct {
 	p     model.Retry
 }
 
+func (l *link) note(now time.Duration) {
+	n, hops := l.c.Amplification(now)
+	l.spent.Note(now, n, hops)
+}
+
 func newChain(services int, b model.Budget, fails float64, forwards bool) *chainRun {
 	r := &chainRun{rnd: rand.New(rand.NewPCG(1, 2)), fails: fails, forwards: forwards, links: make([]link, services-1)}
 	for i := range r.links {
@@ -83,9 +88,9 @@ func (r *chainRun) call(i, n int, again bool, done func(ok bool)) {
 	}
 	answered := func(ok bool) {
 		if i+1 < len(r.links) { // the proxy in front of the next one says what was spent below it
-			if s := r.links[i+1].spent.Now(r.now); s > retry.One {
-				l.c.Budget().Below(r.now, s)
-				l.spent.Note(r.now, l.c.Amplification(r.now))
+			if s, hops := r.links[i+1].spent.Now(r.now); s > retry.One {
+				l.c.Budget().Below(r.now, s, hops)
+				l.note(r.now)
 			}
 		}
 		if ok || n > int(l.p.Attempts) {
@@ -96,7 +101,7 @@ func (r *chainRun) call(i, n int, again bool, done func(ok bool)) {
 			done(false)
 			return
 		}
-		l.spent.Note(r.now, l.c.Amplification(r.now))
+		l.note(r.now)
 		r.after(retry.Wait(&l.p, n, r.rnd.Uint64()), func() { r.call(i, n+1, again, done) })
 	}
 	r.after(time.Millisecond, func() {
@@ -173,7 +178,7 @@ func TestChainQuiet(t *testing.T) {
 	}
 	for i := range r.links {
 		l := &r.links[i]
-		if s := l.spent.Now(r.now + 10*time.Second); s != retry.One {
+		if s, _ := l.spent.Now(r.now + 10*time.Second); s != retry.One {
 			t.Errorf("service %d still says %d", i, s)
 		}
 		if s := l.c.Budget().Sums(r.now + 11*time.Second); s != (retry.Sums{}) {
@@ -262,7 +267,42 @@ func BenchmarkBudget(b *testing.B) {
 
 func ExampleSpent() {
 	var s cluster.Spent
-	s.Note(time.Second, 1150)
-	fmt.Println(s.Now(9*time.Second), s.Now(11*time.Second))
-	// Output: 1150 1000
+	s.Note(time.Second, 1150, 2)
+	fmt.Println(s.Now(9 * time.Second))
+	fmt.Println(s.Now(11 * time.Second))
+	// Output:
+	// 1150 2
+	// 1000 0
+}
+
+// TestCircle: of services that call each other in a circle, or themselves, each hears what it has said itself. That is
+// forgotten all the same when nobody tries again any more.
+func TestCircle(t *testing.T) {
+	for services := range 4 {
+		r := newChain(services+2, model.Budget{}, 0, false) // as many links as services in the circle
+		for i := range r.links {
+			for range 1000 {
+				r.links[i].c.First(0, true)
+			}
+		}
+		for range 150 {
+			r.links[0].c.MayRepeat(0, nil, false, 0)
+			r.links[0].note(0)
+		}
+		for now := time.Duration(0); now < 3*time.Minute; now += 10 * time.Millisecond {
+			for i := range r.links {
+				l, below := &r.links[i], &r.links[(i+1)%len(r.links)]
+				l.c.First(now, true)
+				if s, hops := below.spent.Now(now); s > retry.One {
+					l.c.Budget().Below(now, s, hops)
+					l.note(now)
+				}
+			}
+		}
+		for i := range r.links {
+			if s, hops := r.links[i].spent.Now(3 * time.Minute); s != retry.One {
+				t.Errorf("%d services: %d still says %d, %d hops away", services+1, i, s, hops)
+			}
+		}
+	}
 }

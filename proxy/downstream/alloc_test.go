@@ -5,13 +5,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/steady"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
+	"github.com/tulle-mesh/tulle/proxy/kin"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
@@ -22,8 +25,16 @@ const (
 )
 
 // fixed is a program that answers every request head with the same bytes and allocates nothing for it.
-func fixed(t testing.TB) netip.AddrPort {
+func fixed(t testing.TB) netip.AddrPort { return inTurn(t, responseBytes) }
+
+// inTurn is fixed with several answers.
+func inTurn(t testing.TB, answers ...string) netip.AddrPort {
 	t.Helper()
+	var turn atomic.Uint64
+	var all [][]byte
+	for _, a := range answers {
+		all = append(all, []byte(a))
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +48,7 @@ func fixed(t testing.TB) netip.AddrPort {
 			}
 			go func() {
 				defer c.Close()
-				buf, answer := make([]byte, 4096), []byte(responseBytes)
+				buf := make([]byte, 4096)
 				for n := 0; ; {
 					m, err := c.Read(buf[n:])
 					if err != nil {
@@ -45,7 +56,7 @@ func fixed(t testing.TB) netip.AddrPort {
 					}
 					if n += m; bytes.HasSuffix(buf[:n], []byte("\r\n\r\n")) {
 						n = 0
-						if _, err := c.Write(answer); err != nil {
+						if _, err := c.Write(all[(turn.Add(1)-1)%uint64(len(all))]); err != nil {
 							return
 						}
 					}
@@ -120,6 +131,32 @@ func overMesh(t testing.TB) *hop {
 	return out
 }
 
+// withAttempts is overMesh with all that can be said about attempts: limits of time that go on, a policy, hedging, bounds of
+// the route, a budget, and requests joined through the program.
+func withAttempts(t testing.TB, program netip.AddrPort) *hop {
+	o := inbound(program)
+	o.Mesh = true
+	table := kin.New()
+	in := newHop(t, setup{origin: o, http2: true, worker: exchange.Config{Kin: table, Spent: &cluster.Spent{}}})
+	dest := byRoute(t, model.Route{
+		Timeouts: model.Timeouts{Request: 10 * time.Second, Attempt: 5 * time.Second},
+		Retry:    &model.Retry{On: model.RetryGateway, Attempts: 1, Base: time.Nanosecond, Max: time.Nanosecond, OtherHosts: true, RetryAfter: time.Second},
+		Hedge:    &model.Hedge{After: 5 * time.Second, Quantile: 990}, Breakers: &model.Breakers{Requests: 100, Pending: 100},
+	}, mesh(in))
+	m := *dest.clusters[cart].Model()
+	m.Budget = model.Budget{Percent: 300} // of a share of 100 those at the edge of the window are missing
+	dest.clusters[cart].Set(&m)
+	out := newHop(t, setup{worker: exchange.Config{Kin: table, Spent: &cluster.Spent{}}, origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: cart}})
+	in.log.forget()
+	out.log.forget()
+	return out
+}
+
+// everySecond is fixed, but every second request is to be sent again.
+func everySecond(t testing.TB) netip.AddrPort {
+	return inTurn(t, "HTTP/1.1 503 Not Now\r\nContent-Length: 2\r\n\r\nno", responseBytes)
+}
+
 // edge is a chain of a foreign listener with what such chains usually have: the client is told by x-forwarded-for, a
 // request's id is made, paths are made normal, timeouts are set, and the access log is on.
 func edge(t testing.TB) *hop {
@@ -149,13 +186,15 @@ func TestNoAllocation(t *testing.T) {
 	t.Run("edge", func(t *testing.T) { noAllocation(t, allowedPool, drive(t, edge(t))) })
 	t.Run("one hop", func(t *testing.T) { noAllocation(t, 0, drive(t, oneHop(t))) })
 	t.Run("two hops", func(t *testing.T) { noAllocation(t, 0, drive(t, overMesh(t))) })
+	t.Run("attempts", func(t *testing.T) { noAllocation(t, 0, drive(t, withAttempts(t, fixed(t)))) })
+	t.Run("every request twice", func(t *testing.T) { noAllocation(t, 0, drive(t, withAttempts(t, everySecond(t)))) })
 }
 
 func BenchmarkHop(b *testing.B) {
 	for _, p := range []struct {
 		name  string
 		start func(testing.TB) *hop
-	}{{"one", oneHop}, {"two", overMesh}, {"edge", edge}, {"limited", limited}} {
+	}{{"one", oneHop}, {"two", overMesh}, {"attempts", func(t testing.TB) *hop { return withAttempts(t, fixed(t)) }}, {"edge", edge}, {"limited", limited}} {
 		b.Run(p.name, func(b *testing.B) {
 			one := drive(b, p.start(b))
 			b.ReportAllocs()

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ var (
 	nameLeft    = []byte(fieldTimeout)
 	nameAttempt = []byte(fieldAttempt)
 	nameSpent   = []byte(fieldSpent)
+	spentHops   = []byte(";hops=")
 )
 
 // grace is how much longer than its caller a proxy waits before it ends a request by what the caller has told: the caller
@@ -205,14 +207,18 @@ func (x *Exchange) counts() bool {
 func (x *Exchange) noteSpent() {
 	if x.counts() {
 		now := x.w.cfg.Loop.Now()
-		x.w.cfg.Spent.Note(now, x.cluster.Amplification(now))
+		n, hops := x.cluster.Amplification(now)
+		x.w.cfg.Spent.Note(now, n, hops)
 	}
 }
 
 // heardSpent takes what the endpoint's proxy has said about attempts below it.
 func (x *Exchange) heardSpent(v []byte) {
-	if n, err := strconv.ParseUint(string(v), 10, 31); err == nil && n > retry.One {
-		x.cluster.Budget().Below(x.w.cfg.Loop.Now(), int64(n))
+	n, hops, ok := bytes.Cut(v, spentHops)
+	spent, err := strconv.ParseUint(string(n), 10, 31)
+	away, err2 := strconv.ParseUint(string(hops), 10, 31)
+	if ok && err == nil && err2 == nil {
+		x.cluster.Budget().Below(x.w.cfg.Loop.Now(), int64(spent), int64(away))
 		x.noteSpent()
 	}
 }
@@ -223,8 +229,9 @@ func (x *Exchange) tellSpent(h *message.Head) {
 	if s == nil || !x.origin.Mesh {
 		return
 	}
-	if n := s.Now(x.w.cfg.Loop.Now()); n > retry.One {
-		x.w.spent = strconv.AppendInt(x.w.spent[:0], n, 10)
+	if n, hops := s.Now(x.w.cfg.Loop.Now()); n > retry.One {
+		x.w.spent = append(strconv.AppendInt(x.w.spent[:0], n, 10), spentHops...)
+		x.w.spent = strconv.AppendInt(x.w.spent, hops, 10)
 		h.Add(nameSpent, x.w.spent)
 	}
 }

@@ -63,15 +63,18 @@ func After(v []byte, unix bool, wall time.Time) (d time.Duration, ok bool) {
 		}
 		return time.Duration(min(max(n, 0), int64(forever/time.Second))) * time.Second, true
 	}
-	if unix {
+	if unix || len(v) != len(dateLayout) {
 		return 0, false
 	}
-	t, err := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", string(v))
+	t, err := time.Parse(dateLayout, string(v))
 	if err != nil {
 		return 0, false
 	}
 	return max(t.Sub(wall), 0), true
 }
+
+// dateLayout is the only form of a date that may still be sent (RFC 9110 section 5.6.7).
+const dateLayout = "Mon, 02 Jan 2006 15:04:05 GMT"
 
 // forever is what a longer time is read as.
 const forever = 1 << 62 * time.Nanosecond
