@@ -3,6 +3,7 @@ package listener
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
@@ -100,11 +101,18 @@ func (s *session) begin(known model.Protocol) {
 	s.rec.Protocol = known
 	s.machine.Known, s.machine.Probe = known, known == model.LearnedHTTP
 	s.w.cfg.Loop.Post(func() {
-		if !s.over && !s.begun && !s.byName() {
+		switch {
+		case s.over || s.begun:
+		case s.byName():
+			s.w.cfg.Loop.Arm(&s.timer, helloWait)
+		default:
 			s.accepted(nil)
 		}
 	})
 }
+
+// helloWait is how long a ClientHello may take.
+const helloWait = 10 * time.Second
 
 // byName reports whether the server name decides where the connection goes: its ClientHello comes first.
 func (s *session) byName() bool {
@@ -121,6 +129,10 @@ func (s *session) hello(p []byte) bool {
 // expired: the timer has. Not every client that is silent on a port that was learned to be HTTP is a reason to bother
 // its server: one in a minute is, and all are once the port has turned out to be something else.
 func (s *session) expired() {
+	if !s.begun {
+		s.refuse(failure.RequestIncomplete)
+		return
+	}
 	if s.machine.State() == sniff.Expecting && s.known() == model.LearnedHTTP && !s.w.probe(s.name()) {
 		s.w.cfg.Loop.Arm(&s.timer, sniff.Silence)
 		return

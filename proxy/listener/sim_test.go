@@ -88,6 +88,7 @@ type network struct {
 	client, proxy, server *sim.Loop
 	relays                *relay.Relays
 	worker                *listener.Worker
+	port                  *port
 	records               []record.Record
 	vip                   netip.AddrPort
 	served                int
@@ -118,6 +119,7 @@ func newNetwork(cfg sim.Config, known model.Protocol, program func(c loop.Conn) 
 	n.client, n.proxy, n.server = n.NewLoop(at("10.0.0.1:0").Addr()), n.NewLoop(at("10.0.0.2:0").Addr()), n.NewLoop(at("10.0.0.3:0").Addr())
 	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "db"}, Port: 3306}
 	p := &port{name: name, protocol: known, cluster: cluster.New(&model.Cluster{Name: name, ConnectTimeout: time.Second})}
+	n.port = p
 	p.cluster.SetEndpoints(&model.Endpoints{Endpoints: []model.Endpoint{{Workload: "db-1", Namespace: "default", Port: 8080, Identity: "spiffe://tulle.local/ns/default/sa/db", Address: at("10.0.0.2:15006"), Weight: 1}}})
 	observer := counted{n, observe.New(observe.Config{}).Recorder()}
 	n.relays = relay.New(relay.Config{Loop: n.proxy, Observer: observer})
@@ -239,3 +241,16 @@ func (m *mute) Data(p []byte) int { m.got = append(m.got, p...); return len(p) }
 func (m *mute) EOF()              {}
 func (m *mute) Writable()         {}
 func (m *mute) Closed(error)      {}
+
+// TestMuteTLS: a client that never names its server is not waited for without end, where names decide.
+func TestMuteTLS(t *testing.T) {
+	n := newNetwork(sim.Config{Seed: 1}, model.ProtocolTLS, func(c loop.Conn) loop.Handler { return &mute{} })
+	n.port.relays = []model.RelayRoute{{SNI: []string{"a.example"}, Backends: []model.Backend{{Cluster: n.port.name, Weight: 1}}}}
+	n.client.Post(func() { n.client.Dial(loop.Dial{Address: n.vip}, &mute{}) })
+	if n.Until(9*time.Second, func() bool { return len(n.records) > 0 }) {
+		t.Fatalf("refused too early: %+v", n.records)
+	}
+	if !n.Until(3*time.Second, func() bool { return len(n.records) == 1 && n.worker.Pending() == 0 }) || n.records[0].Reason != "request_incomplete" {
+		t.Fatalf("still waited for: %+v", n.records)
+	}
+}

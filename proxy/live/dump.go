@@ -31,6 +31,9 @@ type PortDump struct {
 	Waiting  bool          `json:"waiting,omitempty"` // a newer table waits for its clusters
 	Protocol string        `json:"protocol"`
 	Routes   []model.Route `json:"routes"`
+
+	Caller string             `json:"caller,omitempty"` // the namespace that the table is for alone
+	Relay  []model.RelayRoute `json:"relay,omitempty"`
 }
 
 // ClusterDump is one cluster with its endpoints.
@@ -86,8 +89,11 @@ func (p *Port) dump() PortDump {
 	case p.complete:
 		d.State = "ready"
 	}
-	if t := p.view.Load().table; t != nil && len(t.Model.Routes) > 0 {
-		d.Routes = t.Model.Routes
+	if t := p.view.Load().table; t != nil {
+		d.Caller, d.Relay = t.Model.Caller, t.Model.Relay
+		if len(t.Model.Routes) > 0 {
+			d.Routes = t.Model.Routes
+		}
 	}
 	return d
 }
