@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/xds/ratelimit"
@@ -14,7 +13,7 @@ import (
 // gets as well (docs/design/traffic.md).
 func (p *Proxy) guard() {
 	p.gates = map[uint16]*admission.Gate{}
-	p.asker = ratelimit.NewClient(p.client.Conn, 0)
+	p.asking.control = ratelimit.NewClient(p.client.Conn, 0)
 	for _, own := range p.ports {
 		port := p.live.Own(own.Service)
 		p.gates[own.Port] = admission.New(admission.Config{Log: p.cfg.Log, Ask: p.ask, Terms: func() admission.Terms {
@@ -37,14 +36,6 @@ func (p *Proxy) giveBack(port uint16) {
 	if g := p.gates[port]; g != nil {
 		g.Disconnect()
 	}
-}
-
-// ask asks the control plane, or a rate-limit service of the mesh.
-func (p *Proxy) ask(q *model.RateQuestion, then func(*model.RateAnswer, error)) bool {
-	if q.Cluster == (model.PortName{}) {
-		return p.asker.Ask(q, then)
-	}
-	return false
 }
 
 // limits tells the observer what the ports take: observe.Config.Limits.

@@ -28,7 +28,6 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/xds/client"
-	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
 // How often the edges are reported to the control plane: when something has changed, and when nothing has. An idle
@@ -62,7 +61,7 @@ type Proxy struct {
 	ports    []listener.OwnPort // of the workload, as declared
 	learning listener.Learning
 	gates    map[uint16]*admission.Gate // by port of the workload; immutable
-	asker    *ratelimit.Client          // of the control plane's counts
+	asking   askers
 	machine  machine
 
 	observer *observe.Observer
@@ -211,9 +210,7 @@ func (p *Proxy) Close() {
 	for _, w := range p.workers {
 		w.close()
 	}
-	if p.asker != nil {
-		p.asker.Close()
-	}
+	p.stopAsking()
 	if p.client != nil {
 		p.client.Close()
 	}

@@ -4,8 +4,16 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
 // limited is a TrafficPolicy of the service httpbin.
@@ -53,5 +61,48 @@ func TestRateLimits(t *testing.T) {
 	m.ok(m.cli("wait"))
 	if got := codes(2, "http://httpbin:8080/get"); got != "200 200" {
 		t.Errorf("without limits of rate: %s", got)
+	}
+}
+
+// rlsMain is a rate-limit service on port 8081 that lets two requests of each descriptor pass.
+func rlsMain([]string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:8081")
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	seen := map[string]int{}
+	g := grpc.NewServer()
+	ratelimit.Serve(g, func(_ spiffe.ID, q *model.RateQuestion, _ uint32) *model.RateAnswer {
+		mu.Lock()
+		defer mu.Unlock()
+		a := &model.RateAnswer{}
+		for _, d := range q.Descriptors {
+			key := fmt.Sprint(q.Domain, d)
+			seen[key]++
+			a.Descriptors = append(a.Descriptors, model.DescriptorAnswer{Over: seen[key] > 2})
+		}
+		return a
+	})
+	return g.Serve(l)
+}
+
+// TestRateLimitServiceInTheMesh: a limit may name a service of the mesh that counts; it is asked over mTLS, as the workload.
+func TestRateLimitServiceInTheMesh(t *testing.T) {
+	m := newMesh(t)
+	m.httpbin()
+	m.announced(m.run([]string{"--service", "rls", "--port", "8081/grpc"}, self(t), "rls"))
+	m.apply(limited(`  rateLimits:
+  - {name: asked, by: [{header: x-user, key: user}], global: {service: rls, port: 8081, domain: shop, timeout: 5s, failClosed: true}}
+`))
+	m.ok(m.cli("wait"))
+	for _, user := range []string{"a", "b"} {
+		var got []string
+		for range 3 {
+			got = append(got, m.ok(m.call("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", "X-User: "+user, "http://httpbin:8080/get")))
+		}
+		if codes := strings.Join(got, " "); codes != "200 200 429" {
+			t.Errorf("user %s: %s", user, codes)
+		}
 	}
 }
