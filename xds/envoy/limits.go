@@ -286,7 +286,9 @@ func onlyWhere(path string, m *routev3.RateLimit_Action_HeaderValueMatch, l *mod
 // that wants both.
 func asked(path string, m *routev3.RouteAction, hostPath string, vh *routev3.VirtualHost) ([]model.RateLimit, error) {
 	out, err := descriptors(join(path, "rate_limits"), m.GetRateLimits())
-	if err != nil || len(out) > 0 && !m.GetIncludeVhRateLimits().GetValue() {
+	//lint:ignore SA1019 it is what files have in use
+	both := m.GetIncludeVhRateLimits().GetValue()
+	if err != nil || len(out) > 0 && !both {
 		return out, err
 	}
 	of, err := descriptors(join(hostPath, "rate_limits"), vh.GetRateLimits())
