@@ -3,7 +3,7 @@ package v1alpha1
 import "time"
 
 // Connections to the endpoints of a service. Values that are left out are taken from the policy behind this one, in the end
-// from the mesh: 2s to connect, kept open while they are used.
+// from the mesh: 2s to connect, kept open while they are used. The system always asks whether a silent machine is still there.
 type Connections struct {
 	// ConnectTimeout is for TCP and TLS together, to one endpoint: 1ms to 1m. Default 2s.
 	ConnectTimeout Duration `json:"connectTimeout,omitempty"`
@@ -13,9 +13,6 @@ type Connections struct {
 	MaxDuration Duration `json:"maxDuration,omitempty"`
 	// MaxRequests a connection takes, then another one is made. 0: no bound.
 	MaxRequests *int32 `json:"maxRequests,omitempty"`
-	// TCPKeepAlive has the system ask whether the other side is still there. Default false: proxies ask each other by HTTP/2
-	// PING anyway.
-	TCPKeepAlive *bool `json:"tcpKeepAlive,omitempty"`
 	// CloseOnFailure ends relayed TCP connections when their endpoint fails a health check or is ejected. Default false.
 	CloseOnFailure *bool `json:"closeOnFailure,omitempty"`
 	// HTTP2 are options of the protocol.

@@ -102,7 +102,7 @@ func TestNearest(t *testing.T) {
 const everything = `
   balancing: {policy: RingHash, ring: {minimum: 2048}, panic: 0, locality: {spillAt: 20, failover: [{from: eu, to: us}], labels: [rack]}}
   hash: [{cookie: {name: u, ttl: 1h}, terminal: true}, {header: X-User}]
-  connections: {connectTimeout: 300ms, idleTimeout: 4s, maxRequests: 100, tcpKeepAlive: true, closeOnFailure: true, http2: {maxStreams: 50}}
+  connections: {connectTimeout: 300ms, idleTimeout: 4s, maxRequests: 100, closeOnFailure: true, http2: {maxStreams: 50}}
   breakers: {connections: 1000, pending: 10, requests: 500, retries: 5}
   fallback: {name: cart-v1, port: 80}
   ejection: {maxPercent: 30, successRate: {}, failurePercent: {threshold: 70}, latency: {factor: 4, least: 20ms}}
@@ -135,7 +135,7 @@ func TestEverything(t *testing.T) {
 		HealthChecks: []model.HealthCheck{{Kind: model.CheckHTTP, Timeout: time.Second, Interval: 2 * time.Second, NoTrafficInterval: 2 * time.Second,
 			Jitter: 200 * time.Millisecond, UnhealthyThreshold: 3, HealthyThreshold: 2, ReuseConnection: true, Path: "/healthz", Method: "GET",
 			Statuses: []model.StatusRange{{From: 200, To: 205}}}},
-		Outlier: m.Outlier, KeepAlive: true, IdleTimeout: 4 * time.Second, MaxRequests: 100, CloseOnHealthFailure: true,
+		Outlier: m.Outlier, IdleTimeout: 4 * time.Second, MaxRequests: 100, CloseOnHealthFailure: true,
 	}
 	if !reflect.DeepEqual(*m, want) {
 		t.Errorf("cluster\n%+v, want\n%+v", *m, want)

@@ -225,7 +225,6 @@ func connections(m *model.Cluster, p *v1alpha1.Connections) {
 	if p.MaxRequests != nil {
 		m.MaxRequests = uint32(*p.MaxRequests)
 	}
-	m.KeepAlive = p.TCPKeepAlive != nil && *p.TCPKeepAlive
 	m.CloseOnHealthFailure = p.CloseOnFailure != nil && *p.CloseOnFailure
 	if h := p.HTTP2; h != nil {
 		m.Upstream.HTTP2 = model.HTTP2Options{MaxStreams: uint32(h.MaxStreams), Window: uint32(h.Window), ConnectionWindow: uint32(h.ConnectionWindow),
