@@ -10,7 +10,7 @@
 //	 6  the exchange begins                       exchange
 //	 7  how much (inbound)? rewritten how?        admission → limit; filter/headers
 //	 8  which route; what it does itself          router, exchange
-//	 9  which attempt                             exchange
+//	 9  which attempt                             exchange, retry, kin
 //	10  which endpoint                            cluster → balancer
 //	11  which connection                          pool → upstream
 //	12  bodies both ways, with back-pressure      exchange, buffer

@@ -126,6 +126,42 @@ func TestRetryStatus(t *testing.T) {
 	}
 }
 
+// TestRetryGRPC: a status of gRPC that comes without a body is tried again where the policy says so, and that acting twice does
+// no harm: every call is a POST.
+func TestRetryGRPC(t *testing.T) {
+	for _, any := range []bool{true, false} {
+		var seen atomic.Int32
+		g := h2cServer(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			if seen.Add(1) == 1 {
+				w.Header().Set("Grpc-Status", "14")
+				return
+			}
+			w.Header().Set(http.TrailerPrefix+"Grpc-Status", "0")
+			w.WriteHeader(200)
+			_, _ = w.Write([]byte{0, 0, 0, 0, 0})
+		})
+		d := byRoute(t, model.Route{Retry: &model.Retry{On: model.RetryGRPC, GRPC: 1 << 14, Attempts: 1, Base: time.Millisecond, AnyMethod: any}}, mesh(sidecar(t, g)))
+		p := newHop(t, setup{http2: true, origin: exchange.Origin{Direction: record.Outbound, Destination: d, Service: cart}})
+		req, _ := http.NewRequest("POST", p.url("/x"), strings.NewReader("\x00\x00\x00\x00\x00"))
+		req.Header.Set("Content-Type", "application/grpc")
+		res, err := h2cClient(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(res.Body)
+		res.Body.Close()
+		want, status := int32(1), 14
+		if any {
+			want, status = 2, 0
+		}
+		p.until("the record", func() bool { return p.log.count() == 1 })
+		if r := p.log.last(); seen.Load() != want || r.GRPC != status {
+			t.Errorf("any method %t: %d calls, %+v", any, seen.Load(), r)
+		}
+	}
+}
+
 // TestRetryKeepsConnection: a response that is not passed on is read, so its connection takes the next attempt.
 func TestRetryKeepsConnection(t *testing.T) {
 	var conns atomic.Int32
