@@ -91,8 +91,15 @@ func TestConnectionLimits(t *testing.T) {
 	b.Listeners = []model.Listener{http1, tcp}
 	g := start(t, b)
 	serves := func(at netip.AddrPort) (net.Conn, bool) {
-		c := dial(t, at, []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"))
-		_, err := c.Read(make([]byte, 100))
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			return nil, false // refused that early
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err = c.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")); err == nil {
+			_, err = c.Read(make([]byte, 100))
+		}
 		return c, err == nil
 	}
 	at := g.Listening("http")[0]
