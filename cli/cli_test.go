@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
 // tulle runs one command in this process and answers what a user sees.
@@ -137,6 +139,33 @@ func TestCommands(t *testing.T) {
 		if !strings.Contains(out, c.want) || !strings.Contains(errText, c.err) || (c.err == "") != (errText == "") {
 			t.Errorf("tulle %s\nprinted %swant    %s\nsaid    %swant    %s", strings.Join(c.args, " "), out, c.want, errText, c.err)
 		}
+	}
+}
+
+// TestConflicts: what the stored resources want of the same requests is listed, tried on the router; policies that are not in
+// force are named.
+func TestConflicts(t *testing.T) {
+	dir, files := t.TempDir(), t.TempDir()
+	p, err := control.Start(t.Context(), control.Config{DataDir: dir, HTTPListen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Version: version(), Takes: takes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	lost := strings.Replace(policyFile, "targetRefs: [", "targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: lost}, ", 1)
+	for _, text := range []string{cartFile, rivalFile, lost} {
+		if out, errText := tulle(t, "apply", "-f", write(t, files, "f.yaml", text), "--data-dir", dir); strings.Contains(errText, "error") {
+			t.Fatal(out, errText)
+		}
+	}
+	var got httpapi.Conflicts
+	if err := newClient(dir).call(t.Context(), http.MethodGet, "/v1/conflicts", nil, &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Conflicts) != 1 || got.Conflicts[0].Request == nil || got.Conflicts[0].Request.String() != "GET http://cart.default:80/a x: 1" || !got.Conflicts[0].Tie {
+		t.Errorf("conflicts: %+v", got.Conflicts)
+	}
+	if len(got.Policies) != 1 || got.Policies[0].Target != "HTTPRoute/lost" || got.Policies[0].Reason != "TargetNotFound" {
+		t.Errorf("policies: %+v", got.Policies)
 	}
 }
 

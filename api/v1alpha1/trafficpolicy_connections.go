@@ -23,8 +23,9 @@ type Connections struct {
 type HTTP2Options struct {
 	// MaxStreams are requests under way on one connection: 1 to 2147483647.
 	MaxStreams int32 `json:"maxStreams,omitempty"`
-	// Window and ConnectionWindow in bytes: 65535 to 16777216.
-	Window           int32 `json:"window,omitempty"`
+	// Window of a request, in bytes: 65535 to 1048576. So much of a response is held for a client that does not read.
+	Window int32 `json:"window,omitempty"`
+	// ConnectionWindow of all requests of a connection, in bytes: 65535 to 16777216.
 	ConnectionWindow int32 `json:"connectionWindow,omitempty"`
 	// KeepAlive is how often the other side is asked by PING, within KeepAliveTimeout (default 10s) it must answer.
 	KeepAlive        Duration `json:"keepAlive,omitempty"`
@@ -68,7 +69,7 @@ func (c *check) connections(at string, p *Connections) {
 		value       int32
 		least, most int64
 	}{
-		{"maxStreams", h.MaxStreams, 1, 1<<31 - 1}, {"window", h.Window, 65535, 16 << 20}, {"connectionWindow", h.ConnectionWindow, 65535, 16 << 20},
+		{"maxStreams", h.MaxStreams, 1, 1<<31 - 1}, {"window", h.Window, 65535, 1 << 20}, {"connectionWindow", h.ConnectionWindow, 65535, 16 << 20},
 	} {
 		if v.value != 0 {
 			c.between(at+"."+v.field, int64(v.value), v.least, v.most)
