@@ -272,6 +272,9 @@ func (p *Proxy) withdrawn() {
 	end := time.Now().Add(withdrawWait)
 	p.withdraw()
 	p.until(end, func(w *worker) int { return w.exchange.Served() })
+	for _, w := range p.workers {
+		w.loop.Post(w.pool.Unneeded)
+	}
 }
 
 // goodbye withdraws, then waits for what is under way, at most drainWait.

@@ -184,3 +184,32 @@ func TestServedOut(t *testing.T) {
 		b.pool.Leave(&u.wait)
 	})
 }
+
+// TestUnneeded: a connection that was made for somebody who has left, and that had no request, is ended when asked; one that
+// had one stays.
+func TestUnneeded(t *testing.T) {
+	_, target := serve(t, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
+	b := newBench(t, pool.Config{})
+	u := newUser()
+	b.do(func() {
+		u.get(b.pool, target)
+		b.pool.Leave(&u.wait)
+	})
+	b.until("a connection that waits", func() bool {
+		c, _ := b.pool.Get(target, 0, &u.wait)
+		b.pool.Leave(&u.wait)
+		if c != nil {
+			b.pool.Unused(target, c)
+		}
+		return c != nil
+	})
+	b.do(func() { b.pool.Unneeded() })
+	b.until("nothing left", func() bool { return b.pool.Conns() == 0 })
+	b.once(target, true)
+	b.do(func() {
+		b.pool.Unneeded()
+		if n := b.pool.Conns(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}

@@ -262,6 +262,21 @@ func (p *Pool) Probe() {
 	}
 }
 
+// Unneeded ends connections to programs that have had no request yet and that nobody waits for. A program that ends in order
+// may wait some seconds for the first request of a connection.
+func (p *Pool) Unneeded() {
+	for t, h := range p.hosts {
+		if t.Kind == Mesh || h.waiting > 0 {
+			continue
+		}
+		for c := range h.conns {
+			if c.Served() == 0 && c.Free() {
+				c.Retire()
+			}
+		}
+	}
+}
+
 // Drain ends idle connections now and every other one as soon as it is idle.
 func (p *Pool) Drain() {
 	p.draining = true
