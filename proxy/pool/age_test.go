@@ -95,7 +95,7 @@ func TestHangingUp(t *testing.T) {
 	l.hangUp()
 	b.until("the connection gone", func() bool { return b.pool.Conns() == 0 })
 	b.once(target, true)
-	b.rest(200 * time.Millisecond)
+	b.rest(600 * time.Millisecond)
 	b.once(target, true)
 	if n := l.count(); n != 3 {
 		t.Errorf("%d connections", n)
@@ -115,17 +115,17 @@ func TestCareful(t *testing.T) {
 		}
 	}
 	opened(1, true)
-	b.rest(100 * time.Millisecond)
+	b.rest(20 * time.Millisecond)
 	opened(1, true)
 	b.rest(600 * time.Millisecond)
 	opened(1, false)
 	b.rest(600 * time.Millisecond)
 	opened(2, true)
-	l, target = serve(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Keep-Alive", "timeout=1") })})
+	l, target = serve(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Keep-Alive", "timeout=2") })})
 	opened(1, true)
 	b.rest(700 * time.Millisecond)
 	opened(1, true)
-	b.rest(900 * time.Millisecond)
+	b.rest(1700 * time.Millisecond)
 	opened(2, false)
 }
 
