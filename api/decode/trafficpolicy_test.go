@@ -46,7 +46,7 @@ func TestPolicyDefaults(t *testing.T) {
 		`"successRate":{"deviations":1.9,"minimumHosts":5,"minimumRequests":100},"failurePercent":{"threshold":85,"minimumHosts":5,"minimumRequests":50},"latency":{"factor":3,"least":"10ms","minimumHosts":3,"minimumRequests":20},"probe":true},` +
 		`"healthChecks":[{"http":{"path":"/","method":"GET","statuses":[{"from":200,"to":299}]},"interval":"5s","timeout":"1s","noTraffic":"5s","jitter":"500ms","unhealthy":3,"healthy":2}],` +
 		`"timeouts":{"request":"10s"},"retries":{"attempts":2,"when":["untouched","reset","gateway"],"wait":{"least":"1ms","maximum":"2s"},"retryAfter":"10s"},` +
-		`"retryBudget":{"percent":20,"least":3},"hedging":{"after":"50ms","most":2},"session":{"type":"Cookie","name":"tulle-session","path":"/"},` +
+		`"retryBudget":{"percent":20,"least":10},"hedging":{"after":"50ms","most":2},"session":{"type":"Cookie","name":"tulle-session","path":"/"},` +
 		`"rateLimits":[{"name":"a","requests":5,"window":"1s","burst":5,"status":429},` +
 		`{"name":"b","requests":1,"window":"1s","burst":1,"status":429,"global":{"domain":"tulle","timeout":"20ms"}}],` +
 		`"concurrency":{"least":4,"most":10000,"queue":"0s"}}`

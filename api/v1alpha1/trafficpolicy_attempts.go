@@ -53,8 +53,8 @@ type RetryWait struct {
 
 // RetryBudget bounds what further attempts add to what a service is sent, along the whole chain of services.
 type RetryBudget struct {
-	Percent *int32 `json:"percent,omitempty"` // of the requests: 0 to 100, default 20
-	Least   *int32 `json:"least,omitempty"`   // attempts under way that are allowed whatever percent says; default 3
+	Percent *int32 `json:"percent,omitempty"` // of the requests of ten seconds: 0 to 100, default 20
+	Least   *int32 `json:"least,omitempty"`   // attempts in ten seconds that are allowed whatever percent says; default 10
 }
 
 // Hedging sends a second attempt before the first has answered; the first answer wins, the other is cancelled. Only requests
@@ -110,7 +110,7 @@ func defaultRetries(r *Retries) {
 
 func defaultRetryBudget(b *RetryBudget) {
 	if b != nil {
-		b.Percent, b.Least = or(b.Percent, 20), or(b.Least, 3)
+		b.Percent, b.Least = or(b.Percent, 20), or(b.Least, 10)
 	}
 }
 
@@ -196,6 +196,9 @@ func (c *check) retryBudget(at string, b *RetryBudget) {
 	if b != nil {
 		c.between(at+".percent", int64(*b.Percent), 0, 100)
 		c.between(at+".least", int64(*b.Least), 0, 1000)
+		if *b.Percent == 0 && *b.Least == 0 {
+			c.fail(at, "allows no attempt at all: write retries: {attempts: 0} for that")
+		}
 	}
 }
 

@@ -131,7 +131,7 @@ func TestEverything(t *testing.T) {
 			Locality: model.LocalityOptions{Mode: model.LocalityPrefer, SpillAt: 20, Failover: []model.Failover{{From: "eu", To: "us"}}, Labels: []string{"rack"}}},
 		Upstream: model.UpstreamHTTP{HTTP2: model.HTTP2Options{MaxStreams: 50}},
 		Breakers: [2]model.Breakers{{Connections: 1000, Pending: 10, Requests: 500, Retries: 5}},
-		Budget:   model.Budget{Percent: 10, Least: 3},
+		Budget:   model.Budget{Percent: 10, Least: 10},
 		HealthChecks: []model.HealthCheck{{Kind: model.CheckHTTP, Timeout: time.Second, Interval: 2 * time.Second, NoTrafficInterval: 2 * time.Second,
 			Jitter: 200 * time.Millisecond, UnhealthyThreshold: 3, HealthyThreshold: 2, ReuseConnection: true, Path: "/healthz", Method: "GET",
 			Statuses: []model.StatusRange{{From: 200, To: 205}}}},
@@ -178,7 +178,7 @@ func TestEverything(t *testing.T) {
 func TestSilence(t *testing.T) {
 	c := with(t, "")
 	m, _ := c.Cluster(port(81))
-	if want := (model.Cluster{Name: port(81), Protocol: model.ProtocolTCP, ConnectTimeout: compile.ConnectTimeout, Budget: model.Budget{Percent: 20, Least: 3}}); !reflect.DeepEqual(*m, want) {
+	if want := (model.Cluster{Name: port(81), Protocol: model.ProtocolTCP, ConnectTimeout: compile.ConnectTimeout, Budget: model.Budget{Percent: 20, Least: 10}}); !reflect.DeepEqual(*m, want) {
 		t.Errorf("%+v", *m)
 	}
 	if table, _ := c.RouteTable(port(81)); table.Inbound != nil || table.Classes != nil || table.Routes[0].Retry != nil {

@@ -14,7 +14,7 @@ import (
 // Budget of retries where nobody says otherwise: docs/design/traffic.md, Amplification.
 const (
 	BudgetPercent = 20
-	BudgetLeast   = 3
+	BudgetLeast   = 10
 )
 
 // treatCluster puts what policies say about a port into its cluster.
