@@ -109,7 +109,8 @@ func (t *Table) Open(p *Parent, id, trace Key, said Said) {
 }
 
 // Close takes the request out. gone says that it has ended without anybody waiting for it: then the owners of those that
-// are made for it are told, unless they are made for another one as well.
+// are made for it are told, unless they are made for another one as well. If it has ended in order, what was made for it may
+// go on, whatever becomes of others of the same key: nobody can tell whose it is.
 func (t *Table) Close(p *Parent, gone bool) {
 	for i := range p.nodes {
 		n := &p.nodes[i]
@@ -126,6 +127,9 @@ func (t *Table) Close(p *Parent, gone bool) {
 			}
 		}
 		*n = node{}
+		if !gone {
+			s.release(b, k)
+		}
 		s.mu.Unlock()
 		for gone {
 			owner, turn := s.orphan(b, k)
@@ -134,6 +138,17 @@ func (t *Table) Close(p *Parent, gone bool) {
 			}
 			owner.Orphaned(turn)
 		}
+	}
+}
+
+// release takes out the children of a key.
+func (s *shard) release(b int, k Key) {
+	for c := s.children[b]; c != nil; {
+		next := c.next
+		if c.key == k {
+			s.unlink(b, c)
+		}
+		c = next
 	}
 }
 
@@ -199,8 +214,11 @@ func (s *Said) loosen(o Said) {
 			s.Deadline = 0
 		}
 	}
-	if o.Classed && (!s.Classed || o.Class == model.ClassCritical || s.Class == model.ClassBatch) {
-		s.Class, s.Classed = o.Class, true
+	switch { // nobody's word is as good as default: who copies an identifier makes nobody's requests batch
+	case o.Classed && o.Class == model.ClassCritical, s.Classed && s.Class == model.ClassBatch:
+		s.Class, s.Classed = o.Class, o.Classed
+	case o.Classed && o.Class == model.ClassDefault:
+		s.Classed = true
 	}
 	s.Again = s.Again && o.Again
 }

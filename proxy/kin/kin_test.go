@@ -47,7 +47,7 @@ func TestJoin(t *testing.T) {
 	tab.Leave(&c.Child)
 	tab.Close(&b, true)
 	tab.Open(&b, id, 0, kin.Said{})
-	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{Class: model.ClassBatch, Classed: true}) {
+	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{}) {
 		t.Errorf("of two, one without a bound: %+v", said)
 	}
 	tab.Leave(&c.Child)
@@ -93,6 +93,48 @@ func TestOrphans(t *testing.T) {
 		t.Error("told although its caller has its answer")
 	}
 	tab.Leave(&one.Child)
+}
+
+// TestOrderlyEnd: what outlives a request that has ended in order is not ended by another one of the same trace that
+// comes later and is given up.
+func TestOrderlyEnd(t *testing.T) {
+	tab := kin.New()
+	id, trace := tab.Key([]byte("1")), tab.Key([]byte("t"))
+	var a, b kin.Parent
+	var byID, byTrace, later child
+	tab.Open(&a, id, trace, kin.Said{})
+	tab.Join(&byID.Child, id, 0, &byID, 1)
+	tab.Join(&byTrace.Child, 0, trace, &byTrace, 2)
+	tab.Close(&a, false)
+	tab.Open(&b, id, trace, kin.Said{})
+	tab.Join(&later.Child, 0, trace, &later, 3)
+	tab.Close(&b, true)
+	if fmt.Sprint(byID.told, byTrace.told, later.told) != "[] [] [3]" {
+		t.Errorf("told %v, %v and %v", byID.told, byTrace.told, later.told)
+	}
+	for _, c := range []*child{&byID, &byTrace, &later} {
+		tab.Leave(&c.Child)
+	}
+}
+
+// TestClassOfTwo: the least strict class counts, whoever came first; nobody's word is default.
+func TestClassOfTwo(t *testing.T) {
+	none := kin.Said{}
+	is := func(c model.Class) kin.Said { return kin.Said{Class: c, Classed: true} }
+	batch, usual, critical := is(model.ClassBatch), is(model.ClassDefault), is(model.ClassCritical)
+	for _, c := range [][3]kin.Said{{none, batch, none}, {none, usual, usual}, {none, critical, critical}, {batch, usual, usual}, {batch, critical, critical},
+		{usual, critical, critical}, {none, none, none}, {batch, batch, batch}} {
+		for _, two := range [][2]kin.Said{{c[0], c[1]}, {c[1], c[0]}} {
+			tab := kin.New()
+			var a, b kin.Parent
+			var made child
+			tab.Open(&a, 7, 0, two[0])
+			tab.Open(&b, 7, 0, two[1])
+			if said, _ := tab.Join(&made.Child, 7, 0, &made, 1); said != c[2] {
+				t.Errorf("%+v: %+v", two, said)
+			}
+		}
+	}
 }
 
 func TestTraceID(t *testing.T) {
