@@ -67,8 +67,8 @@ type HealthCheck struct {
 	NoTraffic Duration `json:"noTraffic,omitempty"`
 	// Jitter is added to an interval, at most; default a tenth of it, so that callers do not ask together.
 	Jitter Duration `json:"jitter,omitempty"`
-	// Unhealthy and Healthy are how many results in a row change the verdict; defaults 3 and 2. A wrong answer counts at once,
-	// and the first result of a new endpoint too.
+	// Unhealthy and Healthy are how many results in a row change the verdict; defaults 3 and 2. A wrong answer counts at once.
+	// A new endpoint is healthy until then: its own proxy has found it ready.
 	Unhealthy int32 `json:"unhealthy,omitempty"`
 	Healthy   int32 `json:"healthy,omitempty"`
 }

@@ -108,7 +108,8 @@ func (c *Cluster) SetEndpoints(e *model.Endpoints) {
 			if ep == nil {
 				ep = newEndpoint(m)
 				ep.cluster = c
-				ep.unhealthy.Store(len(c.model.Load().HealthChecks) > 0) // until it has passed one
+				// Until it has passed a check; but a workload of the mesh is there because its own proxy has found it ready.
+				ep.unhealthy.Store(len(c.model.Load().HealthChecks) > 0 && m.Identity == "")
 			} else {
 				ep.model.Store(m)
 				delete(byKey, keyOf(m))

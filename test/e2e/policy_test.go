@@ -75,6 +75,27 @@ func TestPolicy(t *testing.T) {
 		})
 		bad.stop(10 * time.Second)
 	})
+	t.Run("health checks over gRPC", func(t *testing.T) {
+		p := m.run([]string{"--service", "calls", "--port", "8080", "--port", "9999", "--ready", "http:/readyz"}, binary(t, "podinfo"), "--port", "8080", "--grpc-port", "9999", "--level", "debug")
+		m.announced(p)
+		check := func(service string) string {
+			text := policyOn("  balancing: {panic: 0}\n  healthChecks: [{grpc: {service: " + service + "}, interval: 100ms, timeout: 100ms}]\n")
+			return strings.ReplaceAll(strings.ReplaceAll(text, "kind: Service, name: reviews", `kind: Service, name: calls, sectionName: "9999"`), "reviews", "calls")
+		}
+		m.apply(check("podinfo"))
+		for range 3 {
+			if r := m.call(self(t), "grpc-health", "calls:9999", "podinfo"); r.code != 0 {
+				t.Errorf("a service that is well: %s", r)
+			}
+		}
+		m.apply(check("nobody"))
+		eventually(t, patience, "a service that nobody knows is not asked for anything", func() error {
+			if r := m.call(self(t), "grpc-health", "calls:9999", "podinfo"); r.code == 0 {
+				return errors.New(r.stdout)
+			}
+			return nil
+		})
+	})
 	t.Run("a breaker of relayed connections", func(t *testing.T) {
 		p := m.run([]string{"--service", "raw", "--port", "9000/tcp"}, self(t), "serve-after-fin", "9000")
 		m.announced(p)
