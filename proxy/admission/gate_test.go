@@ -344,3 +344,27 @@ func TestBytesArePaced(t *testing.T) {
 	gone.Leave()
 	f.l.advance(time.Minute)
 }
+
+// TestTurnPassesOn: when the one whose turn it was has left before its loop came to it, somebody of another loop has it.
+func TestTurnPassesOn(t *testing.T) {
+	a := gate(t, &model.Inbound{Adaptive: &model.Adaptive{Least: 1, Most: 1, Queue: time.Hour}}, nil)
+	b := &fixture{Gate: a.Gate, t: t, l: &still{now: a.l.now}}
+	b.loop = admission.NewLoop(b.l)
+	first, gone, next := a.enter(admission.Question{}), a.enter(admission.Question{}), b.enter(admission.Question{})
+	if first.outcome != admission.Admitted || gone.outcome != admission.Waiting || next.outcome != admission.Waiting {
+		t.Fatal(first.outcome, gone.outcome, next.outcome)
+	}
+	a.l.turn()
+	b.l.turn()
+	first.Leave()
+	gone.Leave()
+	a.l.turn()
+	b.l.turn()
+	if next.outcome != admission.Admitted {
+		t.Error("nobody is at work, and one waits")
+	}
+	next.Leave()
+	if n := a.Load(); n.Requests != 0 || n.Waiting != 0 {
+		t.Errorf("%+v", n)
+	}
+}

@@ -137,6 +137,13 @@ func (s *slots) next() {
 	}
 }
 
+// pass wakes the next lane if there is room: a lane that was woken has nobody.
+func (s *slots) pass() {
+	if s.waiting.Load() > 0 && s.inflight.Load() < s.limit.Load() {
+		s.next()
+	}
+}
+
 // lane is the line of those of one loop who wait at a gate. What is not atomic belongs to the loop.
 type lane struct {
 	gate    *Gate
@@ -222,7 +229,11 @@ func (l *lane) serve() {
 	l.woken.Store(false)
 	for {
 		c, ok := l.line.Best()
-		if !ok || !l.gate.slots.take(c, l.loop.Now()) {
+		if !ok {
+			l.gate.slots.pass() // there may be more room, or who was woken has left
+			return
+		}
+		if !l.gate.slots.take(c, l.loop.Now()) {
 			return
 		}
 		t := l.line.Pop().Owner.(*Ticket)

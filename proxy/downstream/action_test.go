@@ -128,6 +128,20 @@ func TestDelayIsForgotten(t *testing.T) {
 	}
 }
 
+// TestSlowAnswerInDelay: an answer of ours that ends an injected delay reaches its client whole, though it is slowed down, too.
+func TestSlowAnswerInDelay(t *testing.T) {
+	p := shopper(t, func(r *model.Route) {
+		r.Timeouts.Request = 10 * time.Millisecond
+		r.Fault = &model.Fault{Delay: time.Hour, DelayShare: 1_000_000, Rate: 400, RateShare: 1_000_000}
+	}, nil, say("cart"))
+	w := raw(t, p)
+	w.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, body := w.response("GET"); res.StatusCode != 504 || !strings.HasSuffix(body, "(request_timeout)\n") {
+		t.Errorf("%d %q", res.StatusCode, body)
+	}
+	p.until("its end", func() bool { return p.worker.Open() == 0 && p.worker.Lent() == 0 })
+}
+
 // recorded waits for n records, of which one is a mirror's, and answers that and the other one.
 func recorded(t *testing.T, p *hop) (request, mirror record.Record) {
 	t.Helper()

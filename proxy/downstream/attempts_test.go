@@ -162,6 +162,27 @@ func TestRetryGRPC(t *testing.T) {
 	}
 }
 
+// TestAnswerIsNotStale: a proxy that answers for its program was not closing an idle connection, so the policy that wants no
+// retries after a reset gets none, whether the connection between the proxies is new or not.
+func TestAnswerIsNotStale(t *testing.T) {
+	var seen atomic.Int32
+	a := addrOf(t, serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		if seen.Add(1) > 1 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	p := callerBy(t, model.Route{Retry: &model.Retry{On: model.RetryStatuses, Statuses: []uint16{418}, Attempts: 2, Base: time.Millisecond, Max: time.Millisecond}}, mesh(sidecar(t, a)))
+	for i, want := range []int{200, 502} {
+		if status, _ := do(t, p, "POST", "", "Idempotency-Key", "1"); status != want {
+			t.Fatalf("request %d: %d", i, status)
+		}
+	}
+	p.until("two records", func() bool { return p.log.count() == 2 })
+	if r := p.log.last(); r.NAttempts != 1 || r.Reason != "upstream_reset" {
+		t.Errorf("%d attempts, %s", r.NAttempts, r.Reason)
+	}
+}
+
 // TestRetryKeepsConnection: a response that is not passed on is read, so its connection takes the next attempt.
 func TestRetryKeepsConnection(t *testing.T) {
 	var conns atomic.Int32

@@ -64,11 +64,9 @@ func (x *Exchange) faultExpired() {
 	x.busy++
 	switch {
 	case x.finished:
-	case x.faulty.waits:
+	case x.faulty.waits && !x.begun:
 		x.faulty.waits = false
-		if !x.begun {
-			x.proceed()
-		}
+		x.proceed()
 	default:
 		x.Writable()
 	}

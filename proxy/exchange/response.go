@@ -17,10 +17,10 @@ func (r *receiver) Head(h *message.Head, end bool) {
 	}
 	x.busy++
 	defer x.leave()
-	h.Close = false
+	h.Close, t.stale = false, false
 	x.stir()
 	if h.Status < 200 && h.Status != 101 {
-		if t.stale = false; x.rivals == nil {
+		if x.rivals == nil {
 			x.client.Head(h, false)
 		}
 		return
