@@ -128,6 +128,7 @@ type dialer struct {
 }
 
 func (d *dialer) Opened() {
+	defer d.down.Resume()
 	if d.w.bare {
 		d.w.relays.Start(d.down, d.up, &record.Record{}, d.w.options)
 		return
@@ -159,6 +160,7 @@ func (w *world) pair() (client, server *net.TCPConn) {
 	addr := w.accept(func(c loop.Conn) loop.Handler {
 		d := &dialer{w: w, down: c}
 		d.up = w.loop.Dial(loop.Dial{Address: to}, d)
+		c.Pause() // until there is a relay: a scratch full that nobody takes is a reset
 		return quiet{}
 	})
 	c := w.dial(addr)
