@@ -55,6 +55,24 @@ func TestPolicyDefaults(t *testing.T) {
 	}
 }
 
+// TestPolicyDefaultsFit: a default gives way to what is written, instead of contradicting it.
+func TestPolicyDefaultsFit(t *testing.T) {
+	for in, want := range map[string]string{
+		"ejection: {consecutive5xx: 3}":              `"consecutive5xx":3,"consecutiveGateway":3,`,
+		"ejection: {consecutive5xx: 0}":              `"consecutive5xx":0,"consecutiveGateway":5,`,
+		"ejection: {base: 10m}":                      `"base":"10m","maximum":"10m"`,
+		"healthChecks: [{tcp: {}, interval: 500ms}]": `"interval":"500ms","timeout":"500ms"`,
+		"healthChecks: [{tcp: {}, interval: 2s}]":    `"interval":"2s","timeout":"1s"`,
+	} {
+		docs, errs := decode.Read("f", []byte(strings.Replace(reviews, "balancing: {policy: LeastRequest}", in, 1)))
+		if len(errs) > 0 {
+			t.Errorf("%s: %v", in, errs)
+		} else if got := dump(t, docs[0].Object); !strings.Contains(got, want) {
+			t.Errorf("%s: got\n%s", in, got)
+		}
+	}
+}
+
 // TestPolicyErrors: what is unknown, out of bounds or contradicts itself is refused with its line.
 func TestPolicyErrors(t *testing.T) {
 	for old, list := range map[string][][2]string{
@@ -90,7 +108,7 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  connections: {http2: {keepAliveTimeout: 1s}}", `spec.connections.http2.keepAliveTimeout: means nothing without keepAlive`},
 			{"{}\n  breakers: {requests: -1}", `spec.breakers.requests: -1 is out of bounds`},
 			{"{}\n  ejection: {consecutive5xx: 3, consecutiveGateway: 4}", `spec.ejection.consecutiveGateway: 4 is never reached`},
-			{"{}\n  ejection: {base: 10m}", `spec.ejection.maximum: 5m is shorter than base 10m`},
+			{"{}\n  ejection: {base: 10m, maximum: 5m}", `spec.ejection.maximum: 5m is shorter than base 10m`},
 			{"{}\n  ejection: {latency: {factor: 1}}", `spec.ejection.latency.factor: 1 is out of bounds`},
 			{"{}\n  ejection: {latency: {minimumHosts: 1}}", `spec.ejection.latency.minimumHosts: 1`},
 			{"{}\n  healthChecks: [{}]", `spec.healthChecks[0]: asks in 0 ways: write one of http, grpc and tcp`},

@@ -11,11 +11,11 @@ import (
 type Ejection struct {
 	// Consecutive5xx: so many responses of 5xx in a row. Default 5.
 	Consecutive5xx *int32 `json:"consecutive5xx,omitempty"`
-	// ConsecutiveGateway: so many of 502, 503, 504, or without a response, in a row. Default 5.
+	// ConsecutiveGateway: so many of 502, 503, 504, or without a response, in a row. Default 5, or consecutive5xx if that is less.
 	ConsecutiveGateway *int32 `json:"consecutiveGateway,omitempty"`
 	// Interval between looks at rates, and between restorations. Default 10s.
 	Interval Duration `json:"interval,omitempty"`
-	// Base is how long the first ejection lasts; later ones last that times their number, up to Maximum. Defaults 30s and 5m.
+	// Base is how long the first ejection lasts; later ones last that times their number, up to Maximum. Defaults 30s and 5m, or base if that is longer.
 	// With Probe that is the longest: an ejection lasts as long as failures of endpoints were seen to last, and until that is
 	// known as long as the endpoint has been out, at first half a second (docs/design/retries.md).
 	Base    Duration `json:"base,omitempty"`
@@ -60,7 +60,7 @@ type HealthCheck struct {
 	HTTP *HTTPCheck `json:"http,omitempty"`
 	GRPC *GRPCCheck `json:"grpc,omitempty"`
 	TCP  *TCPCheck  `json:"tcp,omitempty"`
-	// Interval between two checks, 100ms to 1h, default 5s; Timeout of one, default 1s.
+	// Interval between two checks, 100ms to 1h, default 5s; Timeout of one, default 1s, or interval if that is shorter.
 	Interval Duration `json:"interval,omitempty"`
 	Timeout  Duration `json:"timeout,omitempty"`
 	// NoTraffic is the interval while nothing was sent to the service yet; default Interval.
@@ -103,10 +103,17 @@ func defaultEjection(e *Ejection) {
 		return
 	}
 	e.Consecutive5xx = or(e.Consecutive5xx, 5)
-	e.ConsecutiveGateway = or(e.ConsecutiveGateway, 5)
+	gateway := int32(5)
+	if n := *e.Consecutive5xx; n > 0 { // which counts them too
+		gateway = min(gateway, n)
+	}
+	e.ConsecutiveGateway = or(e.ConsecutiveGateway, gateway)
 	e.MaxPercent = or(e.MaxPercent, 50)
 	text(&e.Interval, "10s")
 	text(&e.Base, "30s")
+	if e.Base.Value() > 5*time.Minute {
+		text(&e.Maximum, e.Base)
+	}
 	text(&e.Maximum, "5m")
 	if s := e.SuccessRate; s != nil {
 		if s.Deviations == 0 {
@@ -135,6 +142,9 @@ func defaultHealthChecks(list []HealthCheck) {
 	for i := range list {
 		h := &list[i]
 		text(&h.Interval, "5s")
+		if i := h.Interval.Value(); i > 0 && i < time.Second {
+			text(&h.Timeout, h.Interval)
+		}
 		text(&h.Timeout, "1s")
 		text(&h.NoTraffic, h.Interval)
 		if h.Jitter == "" {

@@ -51,6 +51,26 @@ func TestStreamTimeouts(t *testing.T) {
 	}
 }
 
+// TestStreamTimeoutsInTheMesh: what a route says about streams holds where no chain of filters says anything.
+func TestStreamTimeoutsInTheMesh(t *testing.T) {
+	const soon = 60 * time.Millisecond
+	for _, c := range []struct {
+		timeouts model.Timeouts
+		status   int
+		reason   string
+	}{
+		{model.Timeouts{Idle: soon}, 504, "idle_timeout"},
+		{model.Timeouts{MaxStream: soon}, 408, "stream_duration"},
+		{model.Timeouts{Idle: soon, Request: time.Minute}, 504, "idle_timeout"},
+	} {
+		w := raw(t, callerBy(t, model.Route{Timeouts: c.timeouts}, mesh(sidecar(t, silent(t)))))
+		w.send("GET / HTTP/1.1\r\nHost: cart\r\n\r\n")
+		if res, _ := w.response("GET"); res.StatusCode != c.status || res.Header.Get("Tulle-Reason") != c.reason {
+			t.Errorf("%+v: got %d %v", c.timeouts, res.StatusCode, res.Header)
+		}
+	}
+}
+
 // A request that keeps moving is not idle, however long it takes.
 func TestMovingIsNotIdle(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -38,7 +38,7 @@ func (x *Exchange) limitTime() {
 		x.limitCall(t)
 	}
 	x.limitFamily()
-	if c != nil {
+	if c != nil || t != nil && t.Idle+t.MaxStream > 0 {
 		x.limitStream(c, t)
 	}
 	if x.late != failure.None {
@@ -46,10 +46,8 @@ func (x *Exchange) limitTime() {
 		l.Arm(&x.requestTimer, max(x.until-x.rec.Start, 0))
 	}
 	x.until = 0
-	if c != nil {
-		if d := longest(c, t); d > 0 {
-			x.until = x.rec.Start + d
-		}
+	if d := longest(c, t); d > 0 {
+		x.until = x.rec.Start + d
 	}
 }
 
@@ -60,24 +58,29 @@ func (x *Exchange) limit(d time.Duration, reason failure.Reason) {
 	}
 }
 
-// longest answers how long a stream may last; 0: for ever.
+// longest answers how long a stream may last; 0: for ever. In the mesh there is no c.
 func longest(c *model.HTTP, t *model.Timeouts) time.Duration {
 	if t != nil && t.MaxStream > 0 {
 		return t.MaxStream
 	}
+	if c == nil {
+		return 0
+	}
 	return c.MaxStreamDuration
 }
 
-// limitStream applies what the chain says.
+// limitStream applies what the route says about streams, or else the chain, which there is none of in the mesh.
 func (x *Exchange) limitStream(c *model.HTTP, t *model.Timeouts) {
 	if d := longest(c, t); d > 0 {
 		x.limit(d, failure.StreamDuration)
 	}
-	x.idle = c.StreamIdleTimeout
+	if c != nil {
+		x.idle = c.StreamIdleTimeout
+	}
 	if t != nil && t.Idle > 0 {
 		x.idle = t.Idle
 	}
-	if c.RequestTimeout > 0 && !x.ended && !x.upgrade {
+	if c != nil && c.RequestTimeout > 0 && !x.ended && !x.upgrade {
 		x.complete = x.rec.Start + c.RequestTimeout
 	}
 	x.watch()
