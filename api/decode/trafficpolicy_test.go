@@ -116,6 +116,7 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  healthChecks: [{http: {path: healthz}}]", `spec.healthChecks[0].http.path: "healthz" is not a path`},
 			{"{}\n  healthChecks: [{http: {}, timeout: 9s}]", `spec.healthChecks[0].timeout: 9s is longer than the interval 5s`},
 			{"{}\n  retries: {attempts: 11}", `spec.retries.attempts: 11 is out of bounds: write 0 to 10`},
+			{"{}\n  retries: {grpc: [unavailable]}", `spec.retries.grpc: every gRPC call is a POST`},
 			{"{}\n  retries: {when: [always]}", `spec.retries.when[0]: "always" is not known or is there twice: write untouched, reset`},
 			{"{}\n  retries: {when: []}", `spec.retries.when: is empty`},
 			{"{}\n  retries: {grpc: [ok]}", `spec.retries.grpc[0]: "ok" is not known`},

@@ -31,7 +31,7 @@ type Retries struct {
 	When []string `json:"when,omitempty"`
 	// Statuses of HTTP, 400 to 599, besides.
 	Statuses []int32 `json:"statuses,omitempty"`
-	// GRPC statuses by name, such as unavailable, besides.
+	// GRPC statuses by name, such as unavailable, besides; with anyMethod only, since every gRPC call is a POST.
 	GRPC []string `json:"grpc,omitempty"`
 	// AnyMethod may be sent again though it may have been acted on.
 	AnyMethod bool `json:"anyMethod,omitempty"`
@@ -155,6 +155,9 @@ func (c *check) retries(at string, r *Retries) {
 	c.between(at+".attempts", int64(*r.Attempts), 0, 10)
 	c.names(at+".when", r.When, retryConditions())
 	c.names(at+".grpc", r.GRPC, GRPCStatuses()[1:])
+	if len(r.GRPC) > 0 && !r.AnyMethod {
+		c.fail(at+".grpc", "every gRPC call is a POST, and a call that was answered may have been acted on: write anyMethod: true too if acting twice does no harm, or remove it")
+	}
 	if *r.Attempts > 0 && len(r.When)+len(r.Statuses)+len(r.GRPC) == 0 {
 		c.fail(at+".when", "is empty, and so are statuses and grpc: nothing is ever sent again; write attempts: 0, or say when")
 	}

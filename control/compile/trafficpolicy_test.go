@@ -107,7 +107,7 @@ const everything = `
   fallback: {name: cart-v1, port: 80}
   ejection: {maxPercent: 30, successRate: {}, failurePercent: {threshold: 70}, latency: {factor: 4, least: 20ms}}
   healthChecks: [{http: {path: /healthz, statuses: [{from: 200, to: 204}]}, interval: 2s}]
-  retries: {when: [5xx, conflict], grpc: [unavailable, internal], statuses: [418], wait: {base: 25ms}, sameHost: true}
+  retries: {when: [5xx, conflict], grpc: [unavailable, internal], anyMethod: true, statuses: [418], wait: {base: 25ms}, sameHost: true}
   retryBudget: {percent: 10}
   hedging: {quantile: 95.5}
   session: {type: Header, name: x-at, idleTimeout: 1m}
@@ -146,7 +146,7 @@ func TestEverything(t *testing.T) {
 	}
 	table, _ := c.RouteTable(port(81))
 	r := table.Routes[0]
-	retry := model.Retry{On: model.Retry5xx | model.Retry4xx | model.RetryGRPC | model.RetryStatuses, Statuses: []uint16{418}, GRPC: 1<<14 | 1<<13, Attempts: 2,
+	retry := model.Retry{On: model.Retry5xx | model.Retry4xx | model.RetryGRPC | model.RetryStatuses, Statuses: []uint16{418}, GRPC: 1<<14 | 1<<13, Attempts: 2, AnyMethod: true,
 		Base: 25 * time.Millisecond, Max: 250 * time.Millisecond, RetryAfter: 10 * time.Second}
 	if !reflect.DeepEqual(*r.Retry, retry) {
 		t.Errorf("retries: %+v, want %+v", *r.Retry, retry)
