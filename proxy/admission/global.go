@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -73,7 +74,7 @@ func entryOf(k *model.RateKey, q *Question) (key, value string, ok bool) {
 	if k.Key != "" {
 		key = k.Key
 	}
-	return key, value, true
+	return key, strings.ToValidUTF8(value, "?"), true // the protocol has no other text: the whole question would be lost
 }
 
 // send asks. Who cannot be asked has not refused: the limits say what that means.

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admission"
@@ -69,6 +71,28 @@ func TestGlobal(t *testing.T) {
 	f.l.turn()
 	if late.outcome != admission.Refused || late.Reason != failure.Shed {
 		t.Errorf("%v %v", late.outcome, late.Reason)
+	}
+}
+
+// TestGlobalText: whatever a client sends, what is asked is text; the protocol has no other, and a question that cannot be
+// written would be let through.
+func TestGlobalText(t *testing.T) {
+	s := &service{}
+	f := gateAsking(t, admission.Config{Ask: s.ask}, &model.Inbound{Limits: []model.RateLimit{
+		global(false, model.RateKey{Kind: model.RateByHeader, Name: "x-key"}, model.RateKey{Kind: model.RateByPath}, model.RateKey{Kind: model.RateByMethod}),
+	}}, nil)
+	f.enter(admission.Question{Head: head("G\xff", "/\xff", "X-Key", "a\xe9b")})
+	f.enter(admission.Question{Head: head("GET", "/", "X-Key", strings.Repeat("é", 600)+"x")})
+	f.enter(admission.Question{Head: head("GET", "/x"+strings.Repeat("é", 600), "X-Key", "x")})
+	for i, q := range s.asked {
+		for _, e := range q.Descriptors[0] {
+			if !utf8.ValidString(e.Value) || len(e.Value) == 0 {
+				t.Errorf("request %d: %s %q", i, e.Key, e.Value)
+			}
+		}
+	}
+	if v := s.asked[0].Descriptors[0][0].Value; v != "a?b" {
+		t.Errorf("%q", v)
 	}
 }
 
