@@ -73,6 +73,20 @@ func TestPolicyDefaultsFit(t *testing.T) {
 	}
 }
 
+// TestPolicyWithin: fields that mean nothing on a route, though their part does, are refused.
+func TestPolicyWithin(t *testing.T) {
+	for in, want := range map[string]string{
+		"breakers: {connections: 5}":              `spec.breakers.connections: means nothing on targetRefs[0], HTTPRoute/a: connections are the Service's`,
+		"breakers: {retries: 5}":                  `spec.breakers.retries: means nothing on targetRefs[0], HTTPRoute/a: retries are counted for the Service`,
+		"rateLimits: [{name: a, connections: 5}]": `spec.rateLimits[0].connections: means nothing on targetRefs[0], HTTPRoute/a: connections are the Service's`,
+	} {
+		text := "apiVersion: tulle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p}\nspec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}]\n  " + in + "\n"
+		if _, errs := decode.Read("f", []byte(text)); len(errs) != 1 || !strings.Contains(errs[0].Error(), "f:6: TrafficPolicy/p: "+want) {
+			t.Errorf("%s: %v", in, errs)
+		}
+	}
+}
+
 // TestPolicyErrors: what is unknown, out of bounds or contradicts itself is refused with its line.
 func TestPolicyErrors(t *testing.T) {
 	for old, list := range map[string][][2]string{
@@ -133,6 +147,10 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  rateLimits: [{name: a, connections: 1, by: [{caller: true}]}]", `spec.rateLimits[0]: connections are counted before there is a request`},
 			{"{}\n  rateLimits: [{name: a, requests: 1}, {name: a, requests: 2}]", `spec.rateLimits[1].name: "a" is not a name of at most 63`},
 			{"{}\n  rateLimits: [{name: a, requests: 1, by: [{value: x}]}]", `spec.rateLimits[0].by[0]: key and value are for descriptors`},
+			{"{}\n  rateLimits: [{name: a, connections: 1}, {name: b, connections: 9, window: 1m}]", `spec.rateLimits[1].connections: is the second limit of connections`},
+			{"{}\n  rateLimits: [{name: a, connections: 1, status: 430}]", `spec.rateLimits[0].status: means nothing`},
+			{"{}\n  rateLimits: [{name: a, bytes: 1, status: 430}]", `spec.rateLimits[0].status: means nothing`},
+			{"{}\n  fallback: {name: reviews, port: 80}", `spec.fallback.name: is targetRefs[0], Service/reviews, itself`},
 			{"{}\n  capacity: {}", `spec.capacity: bounds nothing`},
 			{"{}\n  concurrency: {least: 9, most: 8}", `spec.concurrency.least: 9 is more than most, 8`},
 		},

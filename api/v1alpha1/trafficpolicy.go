@@ -148,6 +148,28 @@ func (c *check) trafficPolicy(p *TrafficPolicy) {
 				c.fail("spec."+part, "means nothing on targetRefs[%d], %s: %s", i, t, why)
 			}
 		}
+		c.within(i, t, &p.Spec.TrafficParts)
+	}
+}
+
+// within checks what of a part means nothing on a target that the part itself may be attached to.
+func (c *check) within(i int, t PolicyTarget, p *TrafficParts) {
+	if t.Kind == "Service" {
+		if p.Fallback != nil && p.Fallback.Name == t.Name {
+			c.fail("spec.fallback.name", "is targetRefs[%d], %s, itself: name another Service", i, t)
+		}
+		return
+	}
+	if b := p.Breakers; b != nil && b.Connections != nil {
+		c.fail("spec.breakers.connections", "means nothing on targetRefs[%d], %s: connections are the Service's: attach it there, or write requests", i, t)
+	}
+	if b := p.Breakers; b != nil && b.Retries != nil {
+		c.fail("spec.breakers.retries", "means nothing on targetRefs[%d], %s: retries are counted for the Service: attach it there", i, t)
+	}
+	for j := range p.RateLimits {
+		if p.RateLimits[j].Connections != 0 {
+			c.fail(fmt.Sprintf("spec.rateLimits[%d].connections", j), "means nothing on targetRefs[%d], %s: connections are the Service's: attach it there, or write requests", i, t)
+		}
 	}
 }
 

@@ -35,13 +35,13 @@ type HTTP2Options struct {
 // Breakers bound what may be under way at a time, in each calling proxy. More is refused at once instead of waiting, and goes
 // to fallback where there is one. 0: no bound but the proxy's own.
 type Breakers struct {
-	// Connections to the endpoints of a service. More requests wait for one; connections that are relayed are refused.
+	// Connections to the endpoints of a service (not of a route). More requests wait for one; connections that are relayed are refused.
 	Connections *int32 `json:"connections,omitempty"`
 	// Pending requests: they wait for a connection.
 	Pending *int32 `json:"pending,omitempty"`
 	// Requests that have one.
 	Requests *int32 `json:"requests,omitempty"`
-	// Retries under way; there are no more.
+	// Retries under way to a service (not of a route); there are no more.
 	Retries *int32 `json:"retries,omitempty"`
 }
 

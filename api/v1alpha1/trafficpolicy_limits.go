@@ -141,9 +141,14 @@ func (c *check) rateLimits(at string, list []RateLimit) {
 	if list != nil && (len(list) == 0 || len(list) > 16) {
 		c.fail(at, "has %d entries: write 1 to 16, or leave it out", len(list))
 	}
-	names := map[string]bool{}
+	names, connections := map[string]bool{}, 0
 	for i := range list {
 		l, at := &list[i], fmt.Sprintf("%s[%d]", at, i)
+		if l.Connections != 0 {
+			if connections++; connections == 2 {
+				c.fail(at+".connections", "is the second limit of connections: write one")
+			}
+		}
 		if !token(l.Name) || len(l.Name) > 63 || names[l.Name] {
 			c.fail(at+".name", "%q is not a name of at most 63 letters, digits and '-', or is there twice", l.Name)
 		}
@@ -183,6 +188,8 @@ func (c *check) rate(at string, l *RateLimit) {
 		c.fail(at, "global counts requests only")
 	case l.Connections != 0 && (l.Match != nil || len(l.By) > 0 || l.Headers):
 		c.fail(at, "connections are counted before there is a request: remove match, by and headers")
+	case l.Connections+l.Bytes != 0 && l.Status != 429 && l.Status != 0:
+		c.fail(at+".status", "means nothing: bytes are slowed down and connections reset, only requests are answered: remove it")
 	}
 	if kinds > 0 {
 		c.span(at+".window", l.Window, time.Millisecond, 24*time.Hour)

@@ -80,6 +80,9 @@ func TestPolicyStatus(t *testing.T) {
 		if s.Conditions[0].True {
 			got = "Accepted " + s.Conditions[0].Reason + ", " + s.Conditions[1].Reason + ", " + s.Conditions[2].Reason
 		}
+		if s.Conditions[0].True != (len(s.Tables) > 0) {
+			t.Errorf("%s: bears on %v", targets, s.Tables) // it would be called Programmed
+		}
 		if got != want {
 			t.Errorf("%s: %s, want %s", targets, got, want)
 		}

@@ -90,6 +90,7 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 	case !found:
 		return notFound("there is no %s %s in namespace %s", ref.Kind, ref.Name, namespace)
 	case !rule:
+		s.Tables = nil // it bears on nothing, so there is nothing to enforce
 		return notFound("%s %s has no rule named %s", ref.Kind, ref.Name, ref.SectionName)
 	}
 	return verdict{}
