@@ -33,6 +33,10 @@ type Table struct {
 	shards [shards]shard
 }
 
+// MostAlike is how many requests of one identifier are looked at for one that is made for them. Clients choose identifiers, so
+// there may be any number; of more than these nobody knows which it is, and nothing is said.
+const MostAlike = 256
+
 const (
 	shards  = 64
 	buckets = 64
@@ -75,9 +79,9 @@ type Parent struct {
 
 // node is a parent under one of its keys.
 type node struct {
-	key    Key
-	parent *Parent
-	next   *node
+	key        Key
+	parent     *Parent
+	prev, next *node
 }
 
 // Child is a request that the program makes. It is embedded in its owner; its zero value is ready.
@@ -103,7 +107,10 @@ func (t *Table) Open(p *Parent, id, trace Key, said Said) {
 		n.key, n.parent = k, p
 		s, b := t.at(k)
 		s.mu.Lock()
-		n.next, s.parents[b] = s.parents[b], n
+		if n.next = s.parents[b]; n.next != nil {
+			n.next.prev = n
+		}
+		s.parents[b] = n
 		s.mu.Unlock()
 	}
 }
@@ -120,11 +127,13 @@ func (t *Table) Close(p *Parent, gone bool) {
 		}
 		s, b := t.at(k)
 		s.mu.Lock()
-		for at := &s.parents[b]; *at != nil; at = &(*at).next {
-			if *at == n {
-				*at = n.next
-				break
-			}
+		if n.prev != nil {
+			n.prev.next = n.next
+		} else {
+			s.parents[b] = n.next
+		}
+		if n.next != nil {
+			n.next.prev = n.prev
 		}
 		*n = node{}
 		if !gone {
@@ -181,9 +190,14 @@ func (t *Table) Join(c *Child, id, trace Key, owner Owner, turn uint64) (said Sa
 		}
 		s, b := t.at(k)
 		s.mu.Lock()
+		same := 0
 		for n := s.parents[b]; n != nil; n = n.next {
 			if n.key != k {
 				continue
+			}
+			if same++; same > MostAlike {
+				s.mu.Unlock()
+				return Said{}, false
 			}
 			if ok {
 				said.loosen(n.parent.said)

@@ -137,6 +137,30 @@ func TestClassOfTwo(t *testing.T) {
 	}
 }
 
+// TestManyAlike: what one request costs does not grow with how many others have the identifier that a client has chosen.
+func TestManyAlike(t *testing.T) {
+	tab := kin.New()
+	parents := make([]kin.Parent, 200_000)
+	var c child
+	began := time.Now()
+	for i := range parents {
+		tab.Open(&parents[i], 7, 0, kin.Said{Deadline: time.Hour})
+		if _, ok := tab.Join(&c.Child, 7, 0, &c, 1); ok != (i < kin.MostAlike) {
+			t.Fatalf("of %d: joined %t", i+1, ok)
+		}
+		tab.Leave(&c.Child)
+	}
+	for i := range parents {
+		tab.Close(&parents[i], i%2 == 0) // the oldest first
+	}
+	if d := time.Since(began); d > 5*time.Second {
+		t.Errorf("it took %s", d)
+	}
+	if _, ok := tab.Join(&c.Child, 7, 0, &c, 1); ok {
+		t.Error("somebody is left")
+	}
+}
+
 func TestTraceID(t *testing.T) {
 	for text, want := range map[string]string{
 		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01": "4bf92f3577b34da6a3ce929d0e0e4736",
