@@ -71,6 +71,20 @@ func TestStreamTimeoutsInTheMesh(t *testing.T) {
 	}
 }
 
+// TestAskedTimeouts: what a request asks for in Envoy's fields has no effect.
+func TestAskedTimeouts(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(40 * time.Millisecond) // poll: the program is slow on purpose
+		w.WriteHeader(503)
+	})
+	p := callerBy(t, model.Route{Retry: &model.Retry{}}, mesh(sidecar(t, addrOf(t, srv))))
+	w := raw(t, p)
+	w.send("GET / HTTP/1.1\r\nHost: cart\r\nx-envoy-upstream-rq-timeout-ms: 10\r\nx-envoy-max-retries: 3\r\nx-envoy-retry-on: 5xx\r\n\r\n")
+	if res, _ := w.response("GET"); res.StatusCode != 503 || res.Header.Get("Tulle-Reason") != "" || p.log.last().NAttempts != 1 {
+		t.Errorf("got %d %v after %d attempts", res.StatusCode, res.Header, p.log.last().NAttempts)
+	}
+}
+
 // A request that keeps moving is not idle, however long it takes.
 func TestMovingIsNotIdle(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
