@@ -16,6 +16,7 @@ import (
 type Rate struct {
 	units, window uint64
 	burst         uint32
+	one           int64 // what each unit costs, however many are taken together; 0: only their sum is rounded
 	depth         int64 // what burst units cost
 }
 
@@ -36,12 +37,14 @@ func New(units uint32, window time.Duration, burst uint32) Rate {
 	} else {
 		r.depth = furthest
 	}
+	r.one = r.cost(1)
 	return r
 }
 
 // NewBandwidth is New for bytes, which are taken many at a time: only the sum is rounded.
 func NewBandwidth(bytes uint32, window time.Duration, burst uint32) Rate {
 	r := New(bytes, window, burst)
+	r.one = 0
 	r.depth = r.cost(uint64(r.burst))
 	return r
 }
@@ -49,6 +52,12 @@ func NewBandwidth(bytes uint32, window time.Duration, burst uint32) Rate {
 // cost answers how long n units take to come back.
 func (r Rate) cost(n uint64) int64 {
 	if r.units == 0 {
+		return furthest
+	}
+	if r.one > 0 {
+		if hi, lo := bits.Mul64(n, uint64(r.one)); hi == 0 && lo < furthest {
+			return int64(lo)
+		}
 		return furthest
 	}
 	hi, lo := bits.Mul64(n, r.window)

@@ -67,6 +67,18 @@ func TestRateNeverMore(t *testing.T) {
 	})
 }
 
+// TestRateTogether: units that are taken together cost what they cost one by one.
+func TestRateTogether(t *testing.T) {
+	r := rate.New(2_000_000, time.Millisecond, 2) // two in a nanosecond: what one costs is rounded up
+	state, ok := r.Take(0, 0, 2)
+	if !ok {
+		t.Fatal("the first two were refused")
+	}
+	if _, again := r.Take(state, 0, 2); again {
+		t.Error("four are let through where two are allowed")
+	}
+}
+
 func TestRateEdges(t *testing.T) {
 	if _, ok := rate.New(0, time.Second, 5).Take(0, 0, 1); ok {
 		t.Error("a rate of nothing let something through")
