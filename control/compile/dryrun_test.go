@@ -65,7 +65,7 @@ func TestPolicyStatus(t *testing.T) {
 	c := with(t, "", on(t, 1, "old", onPort, "  retries: {attempts: 3}\n"))
 	for targets, want := range map[string]string{
 		onCart: "Accepted Accepted, NoConflict, PartlyRun",
-		`group: "", kind: Service, name: cart, sectionName: raw`: "Accepted Accepted, NoConflict, PartlyRun",
+		`group: "", kind: Service, name: cart, sectionName: raw`: "Invalid retries: about requests, and port 81 is declared to carry none: name another port in sectionName, or declare it http or grpc",
 		`group: "", kind: Service, name: cart, sectionName: web`: "TargetNotFound Service cart.default has no port web",
 		`group: "", kind: Service, name: nobody`:                 "TargetNotFound there is no Service nobody.default",
 		onRule:                                                   "Accepted Accepted, NoConflict, PartlyRun",

@@ -23,9 +23,13 @@ func (c Compiler) PolicyStatus(p *v1alpha1.TrafficPolicy) (out []TargetStatus) {
 	for _, ref := range p.Spec.TargetRefs {
 		s := TargetStatus{Ref: ref}
 		v := c.target(p.Namespace, ref, &s)
+		idle := ""
+		if v.reason == "" {
+			v, idle = c.idle(&p.Spec.TrafficParts, ref, &s)
+		}
 		accepted := Condition{Type: "Accepted", True: v.reason == "", Reason: v.reason, Message: v.message}
 		if accepted.True {
-			accepted.Reason, accepted.Message = "Accepted", "the policy bears on "+ref.String()
+			accepted.Reason, accepted.Message = "Accepted", "the policy bears on "+ref.String()+idle
 		}
 		conflicted := Condition{Type: "Conflicted", Reason: "NoConflict", Message: "no other policy on " + ref.String() + " says something else"}
 		for _, t := range s.Tables {
@@ -94,6 +98,50 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 		return notFound("%s %s has no rule named %s", ref.Kind, ref.Name, ref.SectionName)
 	}
 	return verdict{}
+}
+
+// idle answers what of a policy does nothing because it is about requests and a port is declared to carry none: the policy is
+// invalid where all of it does nothing, and said to be partly idle where some does.
+func (c Compiler) idle(p *v1alpha1.TrafficParts, ref v1alpha1.PolicyTarget, s *TargetStatus) (verdict, string) {
+	requests, rest := aboutRequests(p)
+	if ref.Kind != "Service" || len(requests) == 0 {
+		return verdict{}, ""
+	}
+	var opaque []string
+	for _, at := range s.Tables {
+		if m, ok := c.Cluster(at); ok && (m.Protocol == model.ProtocolTCP || m.Protocol == model.ProtocolTLS) {
+			opaque = append(opaque, fmt.Sprint(at.Port))
+		}
+	}
+	if len(opaque) == 0 {
+		return verdict{}, ""
+	}
+	text := fmt.Sprintf("%s: about requests, and port %s is declared to carry none", strings.Join(requests, ", "), strings.Join(opaque, ", "))
+	if len(opaque) < len(s.Tables) || rest {
+		return verdict{}, "; without effect: " + text
+	}
+	s.Tables = nil
+	return verdict{"Invalid", text + ": name another port in sectionName, or declare it http or grpc"}, ""
+}
+
+// aboutRequests answers the parts that say something about requests only, and whether there are others, which bear on
+// connections too.
+func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {
+	limits := slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections == 0 })
+	for _, f := range []struct {
+		name string
+		said bool
+	}{
+		{"timeouts", p.Timeouts != nil}, {"retries", p.Retries != nil}, {"retryBudget", p.RetryBudget != nil}, {"hedging", p.Hedging != nil},
+		{"session", p.Session != nil}, {"priority", p.Priority != nil}, {"concurrency", p.Concurrency != nil}, {"rateLimits of requests", limits},
+	} {
+		if f.said {
+			out = append(out, f.name)
+		}
+	}
+	others = p.Balancing != nil || len(p.Hash) > 0 || p.Connections != nil || p.Breakers != nil || p.Fallback != nil || p.Ejection != nil ||
+		len(p.HealthChecks) > 0 || p.Capacity != nil || slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections > 0 })
+	return out, others
 }
 
 // foreign answers what of a policy clients cannot run that only know Envoy's own fields. What a workload's own proxy does is not

@@ -212,12 +212,18 @@ func (x *Exchange) noteSpent() {
 	}
 }
 
+// What is believed of another proxy's attempts: more is no measurement, and would end its callers' retries.
+const (
+	mostSpent = 64 * retry.One
+	mostHops  = 64
+)
+
 // heardSpent takes what the endpoint's proxy has said about attempts below it.
 func (x *Exchange) heardSpent(v []byte) {
 	n, hops, ok := bytes.Cut(v, spentHops)
 	spent, err := strconv.ParseUint(string(n), 10, 31)
 	away, err2 := strconv.ParseUint(string(hops), 10, 31)
-	if ok && err == nil && err2 == nil {
+	if ok && err == nil && err2 == nil && spent <= mostSpent && away <= mostHops {
 		x.cluster.Budget().Below(x.w.cfg.Loop.Now(), int64(spent), int64(away))
 		x.noteSpent()
 	}

@@ -128,7 +128,7 @@ func (w *Worker) boundOf(r *router.Route) *cluster.Breaker {
 	if r.Host != nil {
 		host = r.Host.Name
 	}
-	b := w.cfg.Routes.Of(host+"\x00"+r.Name+"\x00"+strconv.Itoa(r.Rule), r.Breakers)
+	b := w.cfg.Routes.Of(r.Table.String()+"\x00"+host+"\x00"+r.Name+"\x00"+strconv.Itoa(r.Rule), r.Breakers)
 	w.bounds[r] = b
 	return b
 }

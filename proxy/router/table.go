@@ -32,6 +32,7 @@ type Host struct {
 // Route is one compiled route.
 type Route struct {
 	*model.Route
+	Table model.PortName     // whose it is
 	Index int                // in Table.Routes, or in those of Host
 	Host  *model.VirtualHost // nil: the table has none
 
@@ -77,7 +78,7 @@ func compileAll(t *model.RouteTable, in []model.Route, host *model.VirtualHost) 
 		if err := out[i].compile(&in[i], i); err != nil {
 			return nil, fmt.Errorf("route table %s: route %s, rule %d: %w", t.Name, in[i].Name, in[i].Rule, err)
 		}
-		out[i].Host = host
+		out[i].Table, out[i].Host = t.Name, host
 	}
 	return out, nil
 }
