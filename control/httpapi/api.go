@@ -48,6 +48,8 @@ type Config struct {
 	RouteStatus func(v1alpha1.Object) []v1alpha1.RouteParentStatus
 	// PolicyStatus answers what a policy's author is told.
 	PolicyStatus func(*v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus
+	// Reach waits until what the functions above answer shows a revision of the store, or ctx ends.
+	Reach func(ctx context.Context, revision int64)
 	// Compiler answers what compiles what is in force now.
 	Compiler func() compile.Compiler
 	// Takes tries a request on a route, as the data plane would; nil: what the conflict search finds is believed.
@@ -77,15 +79,15 @@ func New(cfg Config) *API {
 	a := &API{cfg: cfg, mux: http.NewServeMux(), apply: make(chan struct{}, 1)}
 	for pattern, f := range map[string]func(*http.Request) (any, error){
 		"POST /v1/apply":                               a.serveApply,
-		"GET /v1/objects/{kind}":                       a.serveList,
-		"GET /v1/objects/{kind}/{namespace}/{name}":    a.serveGet,
+		"GET /v1/objects/{kind}":                       a.fresh(a.serveList),
+		"GET /v1/objects/{kind}/{namespace}/{name}":    a.fresh(a.serveGet),
 		"DELETE /v1/objects/{kind}/{namespace}/{name}": a.serveDelete,
 		"GET /v1/control":                              a.serveControl,
 		"GET /v1/status":                               a.serveStatus,
 		"GET /v1/endpoints":                            a.serveEndpoints,
-		"GET /v1/routes":                               a.serveRoutes,
+		"GET /v1/routes":                               a.fresh(a.serveRoutes),
 		"GET /v1/retries":                              a.serveRetries,
-		"GET /v1/conflicts":                            a.serveConflicts,
+		"GET /v1/conflicts":                            a.fresh(a.serveConflicts),
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/tokens":                               a.serveTokens,
@@ -98,6 +100,23 @@ func New(cfg Config) *API {
 		writeError(w, &Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %s: is this 'tulle' as new as its control plane?", r.Method, r.URL.Path)})
 	})
 	return a
+}
+
+// freshWait is how long an answer waits for what was stored before it was asked for.
+const freshWait = 2 * time.Second
+
+// fresh lets f see what was stored before: whoever has applied something finds it in the next listing.
+func (a *API) fresh(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		if a.cfg.Reach != nil {
+			ctx, cancel := context.WithTimeout(r.Context(), freshWait)
+			defer cancel()
+			if revision, err := a.cfg.Store.Revision(ctx); err == nil { // without a store f says what is known
+				a.cfg.Reach(ctx, revision)
+			}
+		}
+		return f(r)
+	}
 }
 
 // peerKey is where the verdict on a connection's peer is.

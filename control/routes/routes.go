@@ -46,6 +46,10 @@ type Routes struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
+	mu    sync.Mutex
+	seen  int64         // revision of the store that the index shows
+	moved chan struct{} // closed and replaced when seen does
+
 	// Of the goroutine, after Start.
 	routes   map[store.Key]compile.Route
 	beside   map[store.Key]v1alpha1.Object
@@ -55,7 +59,7 @@ type Routes struct {
 
 // Start reads what is stored and follows it until Close.
 func Start(ctx context.Context, cfg Config) (*Routes, error) {
-	r := &Routes{cfg: cfg}
+	r := &Routes{cfg: cfg, moved: make(chan struct{})}
 	revision, err := r.load(ctx)
 	if err != nil {
 		return nil, err
@@ -67,6 +71,33 @@ func Start(ctx context.Context, cfg Config) (*Routes, error) {
 
 // Index answers the routes in force. It is never nil.
 func (r *Routes) Index() *compile.Index { return r.index.Load() }
+
+// Reach waits until the index shows a revision of the store, or ctx ends.
+func (r *Routes) Reach(ctx context.Context, revision int64) {
+	for {
+		r.mu.Lock()
+		seen, moved := r.seen, r.moved
+		r.mu.Unlock()
+		if seen >= revision {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-moved:
+		}
+	}
+}
+
+// tell says what has changed as of a revision.
+func (r *Routes) tell(services []model.ServiceName, revision int64) {
+	r.cfg.Changed(services, revision)
+	r.mu.Lock()
+	r.seen = revision
+	close(r.moved)
+	r.moved = make(chan struct{})
+	r.mu.Unlock()
+}
 
 // Close ends following and waits for it.
 func (r *Routes) Close() {
@@ -148,7 +179,7 @@ func (r *Routes) indexed() *compile.Index {
 
 // follow applies changes until ctx ends; when the watch breaks, everything is read again.
 func (r *Routes) follow(ctx context.Context, revision int64) {
-	r.cfg.Changed(nil, revision)
+	r.tell(nil, revision)
 	for ctx.Err() == nil {
 		err := r.watch(ctx, &revision)
 		if ctx.Err() != nil {
@@ -162,7 +193,7 @@ func (r *Routes) follow(ctx context.Context, revision int64) {
 		}
 		if now, err := r.load(ctx); err == nil {
 			revision = now
-			r.cfg.Changed(r.cfg.Services(), revision)
+			r.tell(r.cfg.Services(), revision)
 		}
 	}
 }
@@ -198,7 +229,7 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 		if changed {
 			r.swap()
 		}
-		r.cfg.Changed(touched, *revision)
+		r.tell(touched, *revision)
 	}
 	if err := w.Err(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tulle-mesh/tulle/control/routes"
 	"github.com/tulle-mesh/tulle/control/store"
@@ -62,6 +63,36 @@ func TestFollow(t *testing.T) {
 		synctest.Wait()
 		if n := len(r.Index().Routes()); n != 0 {
 			t.Fatalf("%d routes at the end", n)
+		}
+	})
+}
+
+// TestReach: who has stored something can wait until the index shows it.
+func TestReach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		st := mem.New(100)
+		defer st.Close()
+		r, err := routes.Start(ctx, routes.Config{Store: st, Log: slog.New(slog.DiscardHandler),
+			Services: func() []model.ServiceName { return nil }, Changed: func([]model.ServiceName, int64) { <-time.After(time.Second) }}) // slow, in virtual time
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		policy := []byte(`{"spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "a"}], "timeouts": {"request": "3s"}}}`)
+		revision, err := st.Put(ctx, store.Object{Key: store.Key{Kind: "TrafficPolicy", Namespace: "default", Name: "p"}, Value: policy}, store.Any)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Reach(ctx, revision)
+		if len(r.Index().Policies()) != 1 {
+			t.Error("the index does not show what was waited for")
+		}
+		soon, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		r.Reach(soon, revision+1) // which never comes
+		if soon.Err() == nil {
+			t.Error("a revision that is not there was reached")
 		}
 	})
 }
