@@ -160,9 +160,9 @@ func TestWrongResources(t *testing.T) {
 		"unknown service":  {strings.Replace(good, "name: reviews-v1", "name: reviews-v7", 1), "7", "reviews-v7"},
 		"no such port":     {strings.Replace(good, "v1, port: 8080", "v1, port: 8081", 1), "7", "8081"},
 		"not YAML":         {good + "\t- x: [", "8", ""},
-		"unsupported kind": {strings.Replace(good, "kind: HTTPRoute", "kind: GRPCRoute", 1), "2", "GRPCRoute"},
-		"unsupported filter": {reviewsRoute("  - filters: [{type: RequestMirror, requestMirror: {backendRef: {name: reviews-v1, port: 8080}}}]\n" +
-			"    backendRefs: [{name: reviews-v1, port: 8080}]\n"), "7", "RequestMirror"},
+		"unsupported kind": {strings.Replace(good, "kind: HTTPRoute", "kind: UDPRoute", 1), "2", "UDPRoute"},
+		"unsupported filter": {reviewsRoute("  - filters: [{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: reviews-v1, port: 8080}}}]\n" +
+			"    backendRefs: [{name: reviews-v1, port: 8080}]\n"), "7", "ExternalAuth"},
 		"second of two": {good + "---\n" + strings.Replace(strings.Replace(good, "name: reviews}", "name: other}", 1), "port: 8080}]\n  rules", "port: 0}]\n  rules", 1), "", "port"},
 	} {
 		t.Run(name, func(t *testing.T) {
