@@ -25,8 +25,8 @@ type results struct {
 	memory     []memoryRow
 	sidecar    [][2]footprint
 	stages     []stage
-	soaked     []footprint          // each minute
-	features   map[string][]float64 // µs of CPU per request, "": none
+	soaked     []footprint // each minute
+	features   map[string][]featureCost
 }
 
 // write writes RESULTS.md and the plots.

@@ -12,12 +12,12 @@
 //	 8  which route; what it does itself          router, exchange
 //	 9  which attempt                             exchange, retry, kin
 //	10  which endpoint                            cluster → balancer
-//	11  which connection                          pool → upstream
+//	11  which connection                          pool → upstream, keepalive
 //	12  bodies both ways, with back-pressure      exchange, buffer
 //	13  it failed: what do we say                 failure
 //	14  what we remember                          observe
 //
-// Beside them: loop (the event loop), relay (TCP), admin (metrics, questions about this proxy). The package itself
+// Beside them: loop (the event loop), relay (TCP), admin (metrics, questions about this proxy), watch (health checks, ejection). The package itself
 // only puts them together (Start), and follows the workload through its life (life.go). It decides nothing about a
 // request. Start reading at Start.
 package proxy
