@@ -35,6 +35,8 @@ func (h *heard) Cluster(name string, m *model.Cluster) {
 	h.clusters <- name
 }
 func (*heard) Endpoints(string, *model.Endpoints) {}
+func (*heard) Security(string, *model.Security)   {}
+func (*heard) Trust(string, *model.Trust)         {}
 func (*heard) Connected(bool)                     {}
 
 // two is a registry with the services cart and web.

@@ -65,6 +65,8 @@ func (s told) Service(_ string, m *model.Service)       { s.services <- m }
 func (s told) RouteTable(_ string, m *model.RouteTable) { s.tables <- m }
 func (told) Cluster(string, *model.Cluster)             {}
 func (told) Endpoints(string, *model.Endpoints)         {}
+func (told) Security(string, *model.Security)           {}
+func (told) Trust(string, *model.Trust)                 {}
 func (told) Connected(bool)                             {}
 
 func next[T any](t *testing.T, c chan T) T {

@@ -30,6 +30,7 @@ type Snapshot struct {
 	View  View
 	// Recovery answers model.Cluster.Recovery of a destination; nil: nobody learns.
 	Recovery func(model.PortName) []byte
+	Trust    func() *model.Trust // whom the mesh believes; nil: there is no authority
 }
 
 // ErrType: no resource of that type is served.
@@ -38,6 +39,22 @@ var ErrType = errors.New("resources of this type are not served")
 // Resource compiles one resource and encodes it. It answers nil without an error when there is none of that name.
 func (s Snapshot) Resource(typ, name string) (proto.Message, error) {
 	c := compile.Compiler{Index: s.Index, Services: s.View}
+	switch typ {
+	case resource.TypeSecurity:
+		n, err := model.ParseServiceName(name)
+		if err != nil {
+			return nil, nil // nothing can have that name
+		}
+		if m, ok := c.Security(n); ok {
+			return encode(resource.EncodeSecurity(m))
+		}
+		return nil, nil
+	case resource.TypeTrust:
+		if s.Trust != nil && name == resource.TrustName {
+			return encode(resource.EncodeTrust(s.Trust()))
+		}
+		return nil, nil
+	}
 	if typ == resource.TypeService {
 		if n, ok := s.ServiceName(name); ok {
 			if m, ok := c.Service(n); ok {
@@ -97,8 +114,11 @@ func (s Snapshot) ServiceName(name string) (model.ServiceName, bool) {
 // Names answers every name of a type, for foreign clients that ask with a wildcard.
 func (s Snapshot) Names(typ string) []string {
 	var out []string
+	if typ == resource.TypeTrust {
+		return []string{resource.TrustName}
+	}
 	for _, svc := range s.View.Services() {
-		if typ == resource.TypeService {
+		if typ == resource.TypeService || typ == resource.TypeSecurity {
 			out = append(out, svc.Name.String())
 			continue
 		}

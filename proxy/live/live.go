@@ -34,11 +34,13 @@ const (
 	KindRouteTable
 	KindCluster
 	KindEndpoints
+	KindSecurity // of the workload's own service
+	KindTrust
 )
 
 // String answers the kind in words.
 func (k Kind) String() string {
-	return [...]string{"service", "route table", "cluster", "endpoints"}[k&3]
+	return [...]string{"service", "route table", "cluster", "endpoints", "security", "trust"}[k]
 }
 
 // Source is where configuration is asked for (xds/client.Client behind an adapter). Its methods may be called
@@ -80,6 +82,8 @@ type Live struct {
 	ports    map[model.PortName]*Port
 	clusters map[model.PortName]*entry
 	own      map[string]*Own // by name of the table
+	security single[model.Security]
+	trust    single[model.Trust]
 	asks     map[*ask]struct{}
 	outbox   []command
 	flushing bool

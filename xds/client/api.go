@@ -29,6 +29,8 @@ const (
 	KindRouteTable
 	KindCluster
 	KindEndpoints
+	KindSecurity // named by the service: "reviews.default"
+	KindTrust    // resource.TrustName
 	kinds
 )
 
@@ -40,6 +42,8 @@ type Sink interface {
 	RouteTable(name string, t *model.RouteTable)
 	Cluster(name string, c *model.Cluster)
 	Endpoints(name string, e *model.Endpoints)
+	Security(name string, s *model.Security)
+	Trust(name string, t *model.Trust)
 	Connected(up bool) // whether the control plane is reachable; first call is not before the first connection
 }
 

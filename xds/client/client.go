@@ -22,7 +22,8 @@ import (
 )
 
 // typeURLs per Kind.
-var typeURLs = [kinds]string{resource.TypeService, resource.TypeRouteTable, resource.TypeCluster, resource.TypeEndpoints}
+var typeURLs = [kinds]string{resource.TypeService, resource.TypeRouteTable, resource.TypeCluster, resource.TypeEndpoints,
+	resource.TypeSecurity, resource.TypeTrust}
 
 // sayAgain is how often an outage that lasts is said.
 const sayAgain = time.Minute
@@ -309,6 +310,10 @@ func (c *Client) deliver(typ string, u delta.Update) error {
 		return pass(u, func() (*model.Cluster, error) { return resource.DecodeCluster(a) }, c.sink.Cluster)
 	case resource.TypeEndpoints:
 		return pass(u, func() (*model.Endpoints, error) { return resource.DecodeEndpoints(a) }, c.sink.Endpoints)
+	case resource.TypeSecurity:
+		return pass(u, func() (*model.Security, error) { return resource.DecodeSecurity(a) }, c.sink.Security)
+	case resource.TypeTrust:
+		return pass(u, func() (*model.Trust, error) { return resource.DecodeTrust(a) }, c.sink.Trust)
 	}
 	return fmt.Errorf("type %s was not asked for", typ)
 }

@@ -320,6 +320,10 @@ var enums = map[reflect.Type]uint64{
 	reflect.TypeFor[model.TLSVersion]():      uint64(model.TLS13),
 	reflect.TypeFor[model.SANKind]():         uint64(model.SANIP),
 	reflect.TypeFor[model.StringMatchKind](): uint64(model.StringRegex),
+	reflect.TypeFor[model.MTLSMode]():        uint64(model.ModeDisabled),
+	reflect.TypeFor[model.Action]():          uint64(model.ActionAudit),
+	reflect.TypeFor[model.ConditionKind]():   uint64(model.ConditionLabel),
+	reflect.TypeFor[model.EgressMode]():      uint64(model.EgressRegistry),
 	reflect.TypeFor[model.RetryOn]():         uint64(model.RetryGRPC<<1 - 1),
 }
 
@@ -347,6 +351,14 @@ func valid(path string, v any) error {
 		if v.Regex {
 			return validRegex(path+".value", v.Value)
 		}
+	case *model.StringMatch:
+		if v.Kind == model.StringRegex {
+			return validRegex(path+".value", v.Value)
+		}
+	case *model.PolicySource:
+		return validPrefixes(path, v.IPs, v.NotIPs, v.RemoteIPs, v.NotRemoteIPs)
+	case *model.EgressRule:
+		return validPrefixes(path+".addresses", v.Addresses)
 	case *model.OriginMatch:
 		return validRegex(path+".regex", v.Regex)
 	case *model.Redirect:

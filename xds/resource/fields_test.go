@@ -45,6 +45,8 @@ func TestEveryFieldTravels(t *testing.T) {
 	walk(reflect.TypeFor[model.Cluster](), (&tullepb.Cluster{}).ProtoReflect().Descriptor())
 	walk(reflect.TypeFor[model.Endpoints](), (&tullepb.Endpoints{}).ProtoReflect().Descriptor())
 	walk(reflect.TypeFor[model.Endpoint](), (&tullepb.Endpoint{}).ProtoReflect().Descriptor())
+	walk(reflect.TypeFor[model.Security](), (&tullepb.Security{}).ProtoReflect().Descriptor())
+	walk(reflect.TypeFor[model.Trust](), (&tullepb.Trust{}).ProtoReflect().Descriptor())
 	if len(missing) > 0 {
 		t.Errorf("these do not travel; add them to xds/tullepb/facts.proto and run go generate ./xds/tullepb:\n%s", strings.Join(missing, "\n"))
 	}

@@ -36,6 +36,7 @@ var last = map[reflect.Type]uint64{
 	reflect.TypeFor[model.Discovery](): 4, reflect.TypeFor[model.DNSFamily](): 4, reflect.TypeFor[model.LocalityMode](): 2, reflect.TypeFor[model.LBPolicy](): 6, reflect.TypeFor[model.SubsetFallback](): 2,
 	reflect.TypeFor[model.UpstreamVersion](): 4, reflect.TypeFor[model.Priority](): 1, reflect.TypeFor[model.HealthCheckKind](): 2, reflect.TypeFor[model.Health](): 4,
 	reflect.TypeFor[model.TLSVersion](): 2, reflect.TypeFor[model.SANKind](): 4, reflect.TypeFor[model.StringMatchKind](): 4, reflect.TypeFor[model.RetryOn](): 255,
+	reflect.TypeFor[model.MTLSMode](): 2, reflect.TypeFor[model.Action](): 3, reflect.TypeFor[model.ConditionKind](): 4, reflect.TypeFor[model.EgressMode](): 1,
 }
 
 func fill(t *rapid.T, v reflect.Value, name string) {
@@ -121,6 +122,8 @@ func known(t *rapid.T, v reflect.Value, name string) bool {
 		v.SetString(text.Draw(t, name))
 	case v.Kind() == reflect.String && (name == "Regex" || name == "Pattern"):
 		v.SetString(pattern.Draw(t, name))
+	case v.Kind() == reflect.String && (strings.HasSuffix(name, "IPs") || name == "Addresses"):
+		v.SetString(rapid.SampledFrom([]string{"10.0.0.0/8", "fd00::/8", "192.0.2.7/32"}).Draw(t, name))
 	case v.Kind() == reflect.String && name == "Path":
 		v.SetString("/" + rapid.StringMatching(`[a-c/%?#]{0,5}`).Draw(t, name))
 	default:
@@ -135,6 +138,14 @@ func repair(t *rapid.T, v any) {
 	case *model.FieldMatch:
 		if v.Regex = v.Regex && v.Kind == model.FieldValue; v.Regex {
 			v.Value = pattern.Draw(t, "re")
+		}
+	case *model.StringMatch:
+		if v.Kind == model.StringRegex {
+			v.Value = pattern.Draw(t, "re")
+		}
+	case *model.TrustBundle:
+		for i := range v.Roots {
+			v.Roots[i] = append(v.Roots[i], byte(i))
 		}
 	case *model.Match:
 		if v.PathKind == model.PathRegex {

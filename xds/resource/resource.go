@@ -21,7 +21,12 @@ const (
 	TypeRouteTable = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 	TypeCluster    = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	TypeEndpoints  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	TypeSecurity   = "type.googleapis.com/tulle.v1.Security" // named by the service, "reviews.default"
+	TypeTrust      = "type.googleapis.com/tulle.v1.Trust"    // one, named TrustName
 )
+
+// TrustName is the name of the only resource of TypeTrust.
+const TrustName = "trust"
 
 // RefusedError is the answer for a message that asks for what Tulle does not run.
 type RefusedError struct {

@@ -80,6 +80,34 @@ func TestServiceThereAndBack(t *testing.T) {
 	})
 }
 
+func TestSecurityThereAndBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := random[model.Security](t)
+		m.Name = model.ServiceName{Namespace: "default", Name: "cart"}
+		holds(t, &m, resource.EncodeSecurity, resource.DecodeSecurity)
+	})
+}
+
+func TestTrustThereAndBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := random[model.Trust](t)
+		holds(t, &m, resource.EncodeTrust, resource.DecodeTrust)
+	})
+}
+
+// TestSecurityInPart: a policy that says more than this version knows is refused, since it would be enforced in part.
+func TestSecurityInPart(t *testing.T) {
+	m := &tullepb.Security{Name: &tullepb.ServiceName{Namespace: "default", Name: "cart"}, Policies: []*tullepb.Policy{{Name: "p"}}}
+	m.Policies[0].ProtoReflect().SetUnknown([]byte{0xa0, 0x06, 1}) // field 100
+	a, err := resource.Pack(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := resource.DecodeSecurity(a); err == nil {
+		t.Errorf("taken as %+v", s)
+	}
+}
+
 // The wire is Envoy's own: what Envoy would do with these messages is what the model says.
 func TestRouteOnTheWire(t *testing.T) {
 	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "cart"}, Port: 80}
@@ -183,7 +211,7 @@ func TestRefusedByName(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	rapidSeeds(f)
 	f.Fuzz(func(t *testing.T, kind byte, p []byte) {
-		switch kind % 4 {
+		switch kind % 6 {
 		case 0:
 			again(t, resource.TypeService, p, resource.DecodeService, resource.EncodeService)
 		case 1:
@@ -192,6 +220,10 @@ func FuzzDecode(f *testing.F) {
 			again(t, resource.TypeCluster, p, resource.DecodeCluster, resource.EncodeCluster)
 		case 3:
 			again(t, resource.TypeEndpoints, p, resource.DecodeEndpoints, resource.EncodeEndpoints)
+		case 4:
+			again(t, resource.TypeSecurity, p, resource.DecodeSecurity, resource.EncodeSecurity)
+		case 5:
+			again(t, resource.TypeTrust, p, resource.DecodeTrust, resource.EncodeTrust)
 		}
 	})
 }
@@ -204,6 +236,9 @@ func rapidSeeds(f *testing.F) {
 		Backends: []model.Backend{{Cluster: name, Weight: 1, Invalid: true}, {Cluster: name, Weight: 2, Filters: hs}}}}}, resource.EncodeRouteTable).Value)
 	f.Add(byte(2), pack(f, &model.Cluster{Name: name, ConnectTimeout: 5}, resource.EncodeCluster).Value)
 	f.Add(byte(3), pack(f, &model.Endpoints{Cluster: name, Endpoints: []model.Endpoint{{Workload: "w", Address: netip.MustParseAddrPort("[::1]:8"), Port: 1, Weight: 1}}}, resource.EncodeEndpoints).Value)
+	f.Add(byte(4), pack(f, &model.Security{Name: name.Service, Policies: []model.Policy{{Name: "p", Action: model.ActionDeny, Rules: []model.PolicyRule{{
+		Name: "r", From: []model.PolicySource{{NotIPs: []string{"10.0.0.0/8"}}}}}}}}, resource.EncodeSecurity).Value)
+	f.Add(byte(5), pack(f, &model.Trust{Stage: 1, Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{{1}}}}}, resource.EncodeTrust).Value)
 }
 
 func again[M any, P proto.Message](t *testing.T, typ string, p []byte, decode func(*anypb.Any) (*M, error), encode func(*M) (P, error)) {
