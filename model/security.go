@@ -7,7 +7,8 @@ import "time"
 // them says so with Labels. Policies are in the order in which they are looked at (docs/design/security.md).
 type Security struct {
 	Name ServiceName
-	// Modes say what connections must prove, the first that fits a port decides; none fits: ModeStrict.
+	// Modes say what connections must prove, the first that fits a port decides; none fits: ModeStrict. The compiler always
+	// writes a last one that fits everything.
 	Modes []PortMode
 	// DenyByDefault: what no policy that allows is about is refused. Otherwise it is allowed.
 	DenyByDefault bool
