@@ -25,7 +25,9 @@ func newApplyCommand() *cobra.Command {
 		Short: "Store the resources of files: all of them, or none",
 		Long: `Store the resources of YAML or JSON files (a folder stands for the files in it, - for standard input). When anything
 in them is wrong, every error is printed with its file and line, and nothing is stored. Where a resource wants the same
-requests as another one, a request that both would take is printed, which of them gets it, and what to do about it.
+requests as another one, a request that both would take is printed, which of them gets it, and what to do about it. What a
+resource refers to in vain (a backend in another namespace without a ReferenceGrant, a port that a route cannot decide about, a
+fault that no route uses) is a warning with its line: it may come later.
 
 With --dry-run nothing is stored; what proxies would be told, and which ones, is printed.`,
 		Args: cobra.NoArgs,
@@ -35,7 +37,7 @@ With --dry-run nothing is stored; what proxies would be told, and which ones, is
 	fileFlag(cmd, &names)
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "print what would change and whom it concerns, but store nothing")
 	cmd.Flags().BoolVar(&req.Strict, "strict", false, "store nothing if a resource contradicts another one and only age or name decides")
-	cmd.Flags().BoolVar(&req.AllowUnresolved, "allow-unresolved", false, "store routes to Services that nobody knows yet")
+	cmd.Flags().BoolVar(&req.AllowUnresolved, "allow-unresolved", false, "store also what refers to Services, ports or filters that nobody knows yet, with a warning")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most this long until every proxy enforces it")
 	return cmd
 }
@@ -125,6 +127,9 @@ func runApply(cmd *cobra.Command, o output, names []string, req httpapi.ApplyReq
 		printApplied(cmd, result, note)
 		printChanges(cmd.OutOrStdout(), result.Changes)
 		printConflicts(cmd.ErrOrStderr(), result.Conflicts)
+		for _, w := range result.Warnings {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
+		}
 	}
 	if wait > 0 && !req.DryRun {
 		return waitFor(cmd, c, result.Revision, wait)

@@ -93,6 +93,13 @@ func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
 	for _, n := range found.Policies {
 		list = append(list, check{What: "policy " + n.Policy, OK: n.Reason == "PartlyRun", Message: n.Target + ": " + n.Message})
 	}
+	for _, r := range found.References {
+		message := r.Message
+		if r.Path != "" {
+			message = r.Path + ": " + message
+		}
+		list = append(list, check{What: r.Object, OK: true, Warning: true, Message: message})
+	}
 	var tables []httpapi.RouteTable
 	if err := c.call(cmd.Context(), http.MethodGet, "/v1/routes", nil, &tables); err != nil {
 		return nil, err

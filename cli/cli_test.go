@@ -71,6 +71,22 @@ spec:
     backendRefs: [{name: cart, port: 80, weight: 2}]
 `
 
+const strayFile = `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: stray}
+spec:
+  parentRefs: [{group: "", kind: Service, name: cart}]
+  rules:
+  - matches: [{path: {value: /stray}}]
+    filters: [{type: ExtensionRef, extensionRef: {group: tulle.dev, kind: FaultInjection, name: slow}}]
+    backendRefs: [{name: pay, namespace: bank, port: 80}]
+---
+apiVersion: tulle.dev/v1alpha1
+kind: FaultInjection
+metadata: {name: slow}
+spec: {delay: {duration: 500ms, percent: 10}, abort: {httpStatus: 503, percent: 5}}
+`
+
 // TestCommands walks through what a user does with resources, against a control plane.
 func TestCommands(t *testing.T) {
 	dir, files := t.TempDir(), t.TempDir()
@@ -83,6 +99,7 @@ func TestCommands(t *testing.T) {
 	policy := write(t, files, "policy.yaml", policyFile)
 	faster := write(t, files, "faster.yaml", strings.Replace(policyFile, "3s", "2s", 1))
 	rival := write(t, files, "rival.yaml", rivalFile)
+	stray := write(t, files, "stray.yaml", strayFile)
 	bad := write(t, files, "bad.yaml", strings.Replace(cartFile, "backendRefs", "backendRef", 1))
 	for _, c := range []struct {
 		args []string
@@ -111,10 +128,17 @@ func TestCommands(t *testing.T) {
 		{[]string{"diff", "-f", faster}, "@@ -9,4 +9,4 @@\n       kind: Service\n       name: cart\n   timeouts:\n-    request: 3s\n+    request: 2s\n", "exit code 1"},
 		{[]string{"get", "trafficpolicies"}, "slow   Service/cart   timeouts   True       False        True", ""},
 		{[]string{"get", "trafficpolicy", "slow", "-o", "yaml"}, "reason: NoConflict\n", ""},
-		{[]string{"routes", "cart"}, "timeouts.request   \"3s\"    TrafficPolicy/default/slow (on Service/cart)", ""},
+		{[]string{"routes", "cart"}, "  by TrafficPolicy/default/slow (on Service/cart):\n    timeouts.request: 3s\n", ""},
 		{[]string{"apply", "-f", rival, "--strict"}, "", rival + ":7: HTTPRoute/rival: Service/default/cart:80: HTTPRoute/default/cart, rule 0 and HTTPRoute/default/rival, rule 0 both match `GET http://cart.default:80/a x: 1`; HTTPRoute/default/cart, rule 0 wins: they are equally specific, and it is older."},
 		{[]string{"apply", "-f", rival, "-o", "json"}, `"tie": true`, ""},
 		{[]string{"apply", "-f", policy, "-f", rival}, "unchanged", ""},
+		{[]string{"apply", "-f", stray}, "", stray + ":9: HTTPRoute/stray: spec.rules[0].backendRefs[0].name: there is no Service pay in namespace bank"},
+		{[]string{"apply", "-f", stray, "--allow-unresolved", "-o", "json"}, "no ReferenceGrant in bank lets", ""},
+		{[]string{"routes", "cart"}, "FAULT: 10% wait 500ms, 5% are answered 503\n", ""},
+		{[]string{"get", "faultinjection", "slow"}, "HTTPRoute/stray, rule 0   True", ""},
+		{[]string{"delete", "httproute", "stray"}, "deleted", ""},
+		{[]string{"get", "faultinjection", "slow"}, "False (NotAttached)", ""},
+		{[]string{"delete", "faultinjection", "slow"}, "deleted", ""},
 		{[]string{"delete", "-f", rival, "--dry-run"}, "deleted", ""},
 		{[]string{"delete", "-f", rival}, "deleted", ""},
 		{[]string{"delete", "-f", policy}, "deleted", ""},

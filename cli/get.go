@@ -125,7 +125,7 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			return []any{g.Name, strings.Join(from, ","), strings.Join(to, ",")}
 		}
 	case "FaultInjection":
-		return []any{"NAME", "DELAY", "ABORT", "BANDWIDTH"}, func(o v1alpha1.Object) []any {
+		return []any{"NAME", "DELAY", "ABORT", "BANDWIDTH", "USED BY", "ACCEPTED", "PROGRAMMED"}, func(o v1alpha1.Object) []any {
 			s := o.(*v1alpha1.FaultInjection).Spec
 			share := func(f v1alpha1.FaultShare) string {
 				return fmt.Sprintf("%g%%", float64(v1alpha1.Share(f.Percent, f.Fraction))/10000)
@@ -143,12 +143,12 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			if b := s.Bandwidth; b != nil {
 				rate = fmt.Sprintf("%d B/s of %s", b.BytesPerSecond, share(b.FaultShare))
 			}
-			return []any{o.GetName(), delay, abort, rate}
+			return append([]any{o.GetName(), delay, abort, rate}, usedCells(&o.(*v1alpha1.FaultInjection).Status)...)
 		}
 	case "DirectResponse":
-		return []any{"NAME", "STATUS", "BODY"}, func(o v1alpha1.Object) []any {
+		return []any{"NAME", "STATUS", "BODY", "USED BY", "ACCEPTED", "PROGRAMMED"}, func(o v1alpha1.Object) []any {
 			d := o.(*v1alpha1.DirectResponse)
-			return []any{d.Name, d.Spec.Status, fmt.Sprintf("%d bytes", len(d.Spec.Body))}
+			return append([]any{d.Name, d.Spec.Status, fmt.Sprintf("%d bytes", len(d.Spec.Body))}, usedCells(&d.Status)...)
 		}
 	}
 	if kind == "TrafficPolicy" {
@@ -172,6 +172,27 @@ func condition(r v1alpha1.Object, name string) string {
 		}
 	}
 	return text
+}
+
+// usedCells says which rules use a fault or an answer.
+func usedCells(s *v1alpha1.UsedStatus) []any {
+	users := strings.Join(s.Routes[:min(1, len(s.Routes))], "")
+	if n := len(s.Routes); n > 1 {
+		users += fmt.Sprintf(" and %d more", n-1)
+	}
+	return []any{users, stateOf(s.Conditions, "Accepted"), stateOf(s.Conditions, "Programmed")}
+}
+
+// stateOf answers True where a condition holds, else its reason.
+func stateOf(list []v1alpha1.Condition, name string) string {
+	for _, c := range list {
+		if c.Type == name && c.Status != "True" {
+			return string(c.Status) + " (" + c.Reason + ")"
+		} else if c.Type == name {
+			return "True"
+		}
+	}
+	return ""
 }
 
 func policyCells(o v1alpha1.Object) []any {

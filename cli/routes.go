@@ -3,13 +3,10 @@ package cli
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -29,48 +26,12 @@ func newRoutesCommand() *cobra.Command {
 			return unknownService(args[0])
 		}
 		return o.print(cmd, tables, func(w io.Writer) {
-			row(w, "SERVICE", "MATCH", "TO", "TIMEOUT", "FROM")
-			for _, t := range tables {
-				for _, r := range t.Routes {
-					timeout := ""
-					if r.Timeouts.Request > 0 {
-						timeout = r.Timeouts.Request.String()
-					}
-					row(w, t.Name, matchText(r.Match), goesTo(&r), timeout, fmt.Sprintf("%s[%d]", r.Name, r.Rule))
-				}
-				for _, r := range t.Relay {
-					row(w, t.Name, strings.TrimSpace("connections "+strings.Join(r.SNI, ",")), backendsText(r.Backends), "", fmt.Sprintf("%s[%d]", r.Name, r.Rule))
-				}
+			for i := range tables {
+				viewTable(w, &tables[i])
 			}
-			policiesTable(w, tables)
 		})
 	}
 	return cmd
-}
-
-// policiesTable prints what policies say about each port and each route, and where every value comes from.
-func policiesTable(w io.Writer, tables []httpapi.RouteTable) {
-	head := false
-	say := func(table, route string, list []compile.Value) {
-		for _, v := range list {
-			if !head {
-				fmt.Fprintln(w)
-				row(w, "SERVICE", "ROUTE", "POLICY", "VALUE", "FROM")
-				head = true
-			}
-			from := v.From
-			if v.On != "" {
-				from += " (on " + v.On + ")"
-			}
-			row(w, table, route, v.Field, v.Value, from)
-		}
-	}
-	for _, t := range tables {
-		say(t.Name, "", t.Policies)
-		for _, name := range slices.Sorted(maps.Keys(t.RoutePolicies)) {
-			say(t.Name, name, t.RoutePolicies[name])
-		}
-	}
 }
 
 // matchText answers "GET /api* x-user=alice".
@@ -102,20 +63,27 @@ func fieldText(f model.FieldMatch, mark string) string {
 	return mark + f.Name + "=" + f.Value
 }
 
-// goesTo says what becomes of the requests that a route takes.
-func goesTo(r *model.Route) string {
+// goesTo says what becomes of the requests that a route takes, a line for each place.
+func goesTo(r *model.Route) (out []string) {
 	switch {
 	case r.Redirect != nil:
-		return fmt.Sprintf("redirect: %d %s", r.Redirect.Status, redirectText(r.Redirect))
+		return []string{fmt.Sprintf("redirect: %d %s", r.Redirect.Status, redirectText(r.Redirect))}
 	case r.Direct != nil:
-		return fmt.Sprintf("answer: %d", r.Direct.Status)
+		return []string{fmt.Sprintf("answer: %d", r.Direct.Status)}
 	}
-	out := backendsText(r.Backends)
+	out = backendLines(r.Backends)
 	for _, m := range r.Mirrors {
-		out += ", copies to " + m.Cluster.String()
+		text := "copies to " + m.Cluster.String()
 		if m.Fraction > 0 {
-			out += fmt.Sprintf(" %.4g%%", float64(m.Fraction)/10000)
+			text += fmt.Sprintf(" %.4g%%", float64(m.Fraction)/10000)
 		}
+		if m.Invalid {
+			text += " (does not resolve: none are sent)"
+		}
+		out = append(out, text)
+	}
+	if f := r.Fallback; f != nil {
+		out = append(out, "instead of an overflow: "+f.Cluster.String())
 	}
 	return out
 }
@@ -141,13 +109,12 @@ func redirectText(r *model.Redirect) string {
 	return out
 }
 
-// backendsText answers "reviews-v1.default:9080 90%, reviews-v2.default:9080 10%".
-func backendsText(list []model.Backend) string {
+// backendLines answers "reviews-v1.default:9080 90%" and "reviews-v2.default:9080 10%".
+func backendLines(list []model.Backend) (out []string) {
 	var total uint64
 	for _, b := range list {
 		total += uint64(b.Weight)
 	}
-	var parts []string
 	for _, b := range list {
 		text := b.Cluster.String()
 		if len(list) > 1 {
@@ -156,10 +123,10 @@ func backendsText(list []model.Backend) string {
 		if b.Invalid {
 			text += " (does not resolve: 500)"
 		}
-		parts = append(parts, text)
+		out = append(out, text)
 	}
-	if len(parts) == 0 {
-		return "nobody: 500"
+	if len(out) == 0 {
+		return []string{"nobody: 500"}
 	}
-	return strings.Join(parts, ", ")
+	return out
 }

@@ -6,6 +6,7 @@ type DirectResponse struct {
 	TypeMeta   `json:",inline"`
 	ObjectMeta `json:"metadata,omitempty"`
 	Spec       DirectResponseSpec `json:"spec,omitempty"`
+	Status     UsedStatus         `json:"status,omitempty"`
 }
 
 // DirectResponseSpec is the answer.

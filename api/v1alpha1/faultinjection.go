@@ -13,6 +13,15 @@ type FaultInjection struct {
 	TypeMeta   `json:",inline"`
 	ObjectMeta `json:"metadata,omitempty"`
 	Spec       FaultInjectionSpec `json:"spec,omitempty"`
+	Status     UsedStatus         `json:"status,omitempty"`
+}
+
+// UsedStatus is what the control plane says about what rules of routes refer to.
+type UsedStatus struct {
+	// Routes are the rules that it bears on: "HTTPRoute/cart, rule 0".
+	Routes []string `json:"routes,omitempty"`
+	// Conditions are Accepted (False with reason NotAttached where no route uses it) and Programmed.
+	Conditions []Condition `json:"conditions,omitempty"`
 }
 
 // FaultInjectionSpec needs at least one of Delay, Abort and Bandwidth; each is drawn apart from the others.

@@ -83,6 +83,21 @@ func (ix *Index) Referred(beside Beside) *Index {
 // Routes answers all routes, oldest first.
 func (ix *Index) Routes() []Route { return ix.all }
 
+// Filters answers the faults and the answers that routes may refer to, in order of their names.
+func (ix *Index) Filters() (out []v1alpha1.Object) {
+	for _, f := range ix.beside.Faults {
+		out = append(out, f)
+	}
+	for _, d := range ix.beside.Responses {
+		out = append(out, d)
+	}
+	name := func(o v1alpha1.Object) string {
+		return v1alpha1.KindOf(o).Name + "/" + o.GetNamespace() + "/" + o.GetName()
+	}
+	slices.SortFunc(out, func(a, b v1alpha1.Object) int { return cmp.Compare(name(a), name(b)) })
+	return out
+}
+
 // older orders routes by Gateway API's tie-break: creation, then "namespace/name"; the kind comes last.
 func older(a, b Route) int {
 	return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.Object.GetNamespace(), b.Object.GetNamespace()),

@@ -11,16 +11,20 @@ import (
 
 // relayFault answers what is injected into the connections of a rule, nil for nothing.
 func (c Compiler) relayFault(r Route, rule string) *model.Fault {
-	var first *v1alpha1.FaultInjection
+	if f := c.firstFault(r, rule); f != nil {
+		return fault(&f.Spec)
+	}
+	return nil
+}
+
+// firstFault answers the fault that counts of those that name a rule, nil if none does.
+func (c Compiler) firstFault(r Route, rule string) (first *v1alpha1.FaultInjection) {
 	for _, f := range c.Index.beside.Faults {
 		if concerns(f, r, &rule) && (first == nil || f.GetName() < first.GetName()) {
 			first = f
 		}
 	}
-	if first == nil {
-		return nil
-	}
-	return fault(&first.Spec)
+	return first
 }
 
 // concerns reports whether a fault names a route, and, if rule is not nil, that rule of it.

@@ -48,6 +48,8 @@ type Config struct {
 	RouteStatus func(v1alpha1.Object) []v1alpha1.RouteParentStatus
 	// PolicyStatus answers what a policy's author is told.
 	PolicyStatus func(*v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus
+	// UsedStatus answers what the author of a FaultInjection or a DirectResponse is told.
+	UsedStatus func(v1alpha1.Object) v1alpha1.UsedStatus
 	// Reach waits until what the functions above answer shows a revision of the store, or ctx ends.
 	Reach func(ctx context.Context, revision int64)
 	// Compiler answers what compiles what is in force now.
@@ -108,14 +110,20 @@ const freshWait = 2 * time.Second
 // fresh lets f see what was stored before: whoever has applied something finds it in the next listing.
 func (a *API) fresh(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
-		if a.cfg.Reach != nil {
-			ctx, cancel := context.WithTimeout(r.Context(), freshWait)
-			defer cancel()
-			if revision, err := a.cfg.Store.Revision(ctx); err == nil { // without a store f says what is known
-				a.cfg.Reach(ctx, revision)
-			}
-		}
+		a.catchUp(r.Context())
 		return f(r)
+	}
+}
+
+// catchUp waits until what is compiled shows what was stored before.
+func (a *API) catchUp(ctx context.Context) {
+	if a.cfg.Reach == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshWait)
+	defer cancel()
+	if revision, err := a.cfg.Store.Revision(ctx); err == nil { // without a store it is what is known
+		a.cfg.Reach(ctx, revision)
 	}
 }
 

@@ -77,7 +77,7 @@ func (a *API) applyOnce(ctx context.Context, req *ApplyRequest, docs []decode.Do
 	if len(errs) > 0 {
 		return nil, &Error{Status: http.StatusUnprocessableEntity, Message: "nothing was stored", Errors: errs[:min(len(errs), decode.MaxErrors)]}
 	}
-	if err := a.preview(req, docs, &result); err != nil {
+	if err := a.preview(ctx, req, docs, &result); err != nil {
 		return nil, err
 	}
 	if req.DryRun {

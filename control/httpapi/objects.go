@@ -66,6 +66,14 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 	if p, ok := object.(*v1alpha1.TrafficPolicy); ok && a.cfg.PolicyStatus != nil {
 		p.Status = a.cfg.PolicyStatus(p)
 	}
+	if a.cfg.UsedStatus != nil {
+		switch o := object.(type) {
+		case *v1alpha1.FaultInjection:
+			o.Status = a.cfg.UsedStatus(o)
+		case *v1alpha1.DirectResponse:
+			o.Status = a.cfg.UsedStatus(o)
+		}
+	}
 	text, err := json.Marshal(object)
 	if err != nil {
 		return nil, err

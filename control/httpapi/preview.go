@@ -1,11 +1,14 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/tulle-mesh/tulle/api/decode"
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -14,10 +17,11 @@ import (
 // compiler that is in force, which may be a moment behind the store.
 
 // preview fills in what the objects of a request would do, and refuses contradictions if the request is strict.
-func (a *API) preview(req *ApplyRequest, docs []decode.Document, result *ApplyResult) error {
+func (a *API) preview(ctx context.Context, req *ApplyRequest, docs []decode.Document, result *ApplyResult) error {
 	if a.cfg.Compiler == nil {
 		return nil
 	}
+	a.catchUp(ctx)
 	var edits []compile.Edit
 	byName := map[string]*decode.Document{}
 	for i := range docs {
@@ -37,6 +41,13 @@ func (a *API) preview(req *ApplyRequest, docs []decode.Document, result *ApplyRe
 			}
 		}
 	}
+	if !req.Delete {
+		stored, err := a.storedServices(ctx)
+		if err != nil {
+			return err
+		}
+		result.Warnings = warnings(before.Edited(append(stored, edits...)), docs)
+	}
 	if req.DryRun {
 		result.Changes = compile.Differences(before, after, names)
 		for i := range result.Changes {
@@ -47,6 +58,33 @@ func (a *API) preview(req *ApplyRequest, docs []decode.Document, result *ApplyRe
 		return refuse(result.Conflicts)
 	}
 	return nil
+}
+
+// storedServices answers the Services that are stored, as edits: the registry may be a moment behind the store.
+func (a *API) storedServices(ctx context.Context) (out []compile.Edit, err error) {
+	objects, _, err := a.cfg.Store.List(ctx, "Service", "")
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		s := &v1alpha1.Service{}
+		if json.Unmarshal(o.Value, s) == nil {
+			out = append(out, compile.Edit{Object: s})
+		}
+	}
+	return out, nil
+}
+
+// warnings answers what the documents refer to in vain once all of them are in force.
+func warnings(c compile.Compiler, docs []decode.Document) (out []decode.Error) {
+	for i := range docs {
+		for _, n := range c.Notes(docs[i].Object) {
+			if len(out) < decode.MaxErrors {
+				out = append(out, docs[i].Errorf(n.Path, "%s", n.Message))
+			}
+		}
+	}
+	return out
 }
 
 // fullName answers "HTTPRoute/default/cart".
@@ -133,11 +171,12 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 	if a.cfg.Compiler == nil {
 		return nil, missing("conflicts")
 	}
-	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}}
+	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}, References: []Reference{}}
 	c := a.cfg.Compiler()
 	for _, n := range a.ports(r) {
 		out.Conflicts = append(out.Conflicts, c.Conflicts(n, a.cfg.Takes)...)
 	}
+	out.References = references(c)
 	for _, p := range c.Index.Policies() {
 		for _, t := range c.PolicyStatus(p.Object) {
 			for _, cond := range t.Conditions {
@@ -149,4 +188,26 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 		}
 	}
 	return out, r.Context().Err()
+}
+
+// references answers what stored objects refer to in vain. What is wrong with the targets of policies is told with the policies.
+func references(c compile.Compiler) []Reference {
+	out := []Reference{}
+	add := func(o v1alpha1.Object) {
+		for _, n := range c.Notes(o) {
+			if _, policy := o.(*v1alpha1.TrafficPolicy); !policy || !strings.HasPrefix(n.Path, "spec.targetRefs") {
+				out = append(out, Reference{v1alpha1.KindOf(o).Name + "/" + o.GetNamespace() + "/" + o.GetName(), n})
+			}
+		}
+	}
+	for _, r := range c.Index.Routes() {
+		add(r.Object)
+	}
+	for _, p := range c.Index.Policies() {
+		add(p.Object)
+	}
+	for _, o := range c.Index.Filters() {
+		add(o)
+	}
+	return out
 }

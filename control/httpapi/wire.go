@@ -36,7 +36,7 @@ type ApplyRequest struct {
 	Files           []File `json:"files"`
 	Delete          bool   `json:"delete,omitempty"`
 	DryRun          bool   `json:"dryRun,omitempty"`
-	AllowUnresolved bool   `json:"allowUnresolved,omitempty"` // references to Services that nobody knows
+	AllowUnresolved bool   `json:"allowUnresolved,omitempty"` // references to what nobody knows are warnings
 	Strict          bool   `json:"strict,omitempty"`          // refuse objects that contradict others of the same precedence
 	Diff            bool   `json:"diff,omitempty"`            // with DryRun: tell each object before and after
 }
@@ -45,6 +45,7 @@ type ApplyRequest struct {
 type ApplyResult struct {
 	Objects   []Applied        `json:"objects"`
 	Conflicts []Contradiction  `json:"conflicts,omitempty"` // that the objects are part of
+	Warnings  []decode.Error   `json:"warnings,omitempty"`  // what the objects refer to in vain
 	Changes   []compile.Change `json:"changes,omitempty"`   // DryRun: what proxies would be told
 	Revision  int64            `json:"revision"`            // that all of it is in
 }
@@ -69,6 +70,14 @@ func (c *Contradiction) String() string {
 type Conflicts struct {
 	Conflicts []compile.Conflict `json:"conflicts"`
 	Policies  []PolicyNote       `json:"policies"`
+	// References that lead nowhere.
+	References []Reference `json:"references"`
+}
+
+// Reference is a field of a stored object that refers to something in vain.
+type Reference struct {
+	Object string `json:"object"` // "HTTPRoute/default/cart"
+	compile.Note
 }
 
 // PolicyNote is a condition of a policy, for one of its targets, that is not as its author wants it.

@@ -61,6 +61,34 @@ func TrafficPolicy(c compile.Compiler, e Enforcement, p *v1alpha1.TrafficPolicy,
 	return out
 }
 
+// Used answers the status of a FaultInjection or a DirectResponse.
+func Used(c compile.Compiler, e Enforcement, o v1alpha1.Object, now time.Time) (out v1alpha1.UsedStatus) {
+	users := c.Users(o)
+	accepted := compile.Condition{Type: "Accepted", Reason: "NotAttached", Message: "no route uses it"}
+	for _, n := range c.Notes(o) {
+		accepted.Message = n.Message
+	}
+	for _, u := range users {
+		out.Routes = append(out.Routes, fmt.Sprintf("%s/%s, rule %d", u.Route.Kind, u.Route.Object.GetName(), u.Rule))
+	}
+	done := compile.Condition{Type: "Programmed", Reason: "Invalid", Message: "no route that uses it is accepted, so no proxy was told of it"}
+	if len(users) > 0 {
+		accepted.True, accepted.Reason, accepted.Message = true, "Accepted", fmt.Sprintf("%d rules use it", len(users))
+	}
+	if tables := c.UserTables(users); len(tables) > 0 {
+		acknowledged, subscribed := 0, 0
+		for _, t := range tables {
+			a, n := e.Enforced(t.Name, t.Caller)
+			acknowledged, subscribed = acknowledged+a, subscribed+n
+		}
+		done = programmedBy(acknowledged, subscribed)
+	}
+	for _, cond := range []compile.Condition{accepted, done} {
+		out.Conditions = append(out.Conditions, condition(cond, v1alpha1.Meta(o).Generation, now))
+	}
+	return out
+}
+
 // enforced sums up over the ports that a policy bears on.
 func enforced(e Enforcement, t compile.TargetStatus) compile.Condition {
 	if len(t.Tables) == 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/message"
@@ -116,4 +117,28 @@ func takes(r *model.Route, q *compile.Request) bool {
 		h.Add([]byte(f.Name), []byte(f.Value))
 	}
 	return t.Match(h) != nil
+}
+
+// notes answers what refers to something in vain, and who uses what routes refer to.
+func notes(c compile.Compiler) string {
+	var b strings.Builder
+	tell := func(o v1alpha1.Object) {
+		name := v1alpha1.KindOf(o).Name + "/" + o.GetNamespace() + "/" + o.GetName()
+		for _, n := range c.Notes(o) {
+			fmt.Fprintf(&b, "%s: %s: %s\n", name, n.Path, n.Message)
+		}
+		for _, u := range c.Users(o) {
+			fmt.Fprintf(&b, "%s is used by %s, rule %d\n", name, u.Route.Name(), u.Rule)
+		}
+	}
+	for _, r := range c.Index.Routes() {
+		tell(r.Object)
+	}
+	for _, p := range c.Index.Policies() {
+		tell(p.Object)
+	}
+	for _, o := range c.Index.Filters() {
+		tell(o)
+	}
+	return b.String()
 }

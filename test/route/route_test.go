@@ -11,6 +11,7 @@
 //	-- policies.txt --    golden: what policies change of clusters, routes and tables, sent over the wire and read again, and
 //	                      where each value comes from
 //	-- conflicts.txt --   golden: what wants the same requests, each tried on the router
+//	-- notes.txt --       golden: what refers to something in vain, and which rules use a fault or an answer
 //	-- errors.txt --      golden: what is refused; such a story has no other sections after its resources
 //
 // Several rounds may follow each other: every "resources" section replaces what was applied before, and the sections after
@@ -94,6 +95,8 @@ func story(t *testing.T, file string) {
 			got = inForce(t, c)
 		case "conflicts.txt":
 			got = conflicts(c)
+		case "notes.txt":
+			got = notes(c)
 		case "errors.txt":
 			got = refused
 		default:
