@@ -121,6 +121,8 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  connections: {idleTimeout: 2m, maxDuration: 1m}", `spec.connections.idleTimeout: 2m is longer than maxDuration 1m`},
 			{"{}\n  connections: {http2: {keepAliveTimeout: 1s}}", `spec.connections.http2.keepAliveTimeout: means nothing without keepAlive`},
 			{"{}\n  breakers: {requests: -1}", `spec.breakers.requests: -1 is out of bounds`},
+			{"{}\n  breakers: {requests: 0}", `:8: TrafficPolicy/reviews: spec.breakers.requests: is 0, which lets nothing through: leave it out`},
+			{"{}\n  breakers: {retries: 0, pending: 5}", `spec.breakers.retries: is 0`},
 			{"{}\n  ejection: {consecutive5xx: 3, consecutiveGateway: 4}", `spec.ejection.consecutiveGateway: 4 is never reached`},
 			{"{}\n  ejection: {base: 10m, maximum: 5m}", `spec.ejection.maximum: 5m is shorter than base 10m`},
 			{"{}\n  ejection: {latency: {factor: 1}}", `spec.ejection.latency.factor: 1 is out of bounds`},

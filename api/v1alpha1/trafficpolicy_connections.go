@@ -33,7 +33,8 @@ type HTTP2Options struct {
 }
 
 // Breakers bound what may be under way at a time, in each calling proxy. More is refused at once instead of waiting, and goes
-// to fallback where there is one. 0: no bound but the proxy's own.
+// to fallback where there is one. What is left out has no bound but the proxy's own; 0, which could be read as that or as
+// "nothing at all", is refused.
 type Breakers struct {
 	// Connections to the endpoints of a service (not of a route). More requests wait for one; connections that are relayed are refused.
 	Connections *int32 `json:"connections,omitempty"`
@@ -94,7 +95,11 @@ func (c *check) breakers(at string, b *Breakers) {
 		value *int32
 	}{{"connections", b.Connections}, {"pending", b.Pending}, {"requests", b.Requests}, {"retries", b.Retries}} {
 		if v.value != nil {
-			c.between(at+"."+v.field, int64(*v.value), 0, 1<<31-1)
+			if *v.value == 0 {
+				c.fail(at+"."+v.field, "is 0, which lets nothing through: leave it out for no bound, or write 1 or more")
+				continue
+			}
+			c.between(at+"."+v.field, int64(*v.value), 1, 1<<31-1)
 		}
 	}
 }

@@ -94,3 +94,27 @@ func TestPolicyStatus(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 }
+
+// TestPolicyStatusSays: what is written and can do nothing here, or names nobody, is said.
+func TestPolicyStatusSays(t *testing.T) {
+	c := with(t, "")
+	for _, one := range []struct{ parts, want string }{
+		{"  hash: [{source: true}]\n", "Invalid hash: no Service that takes these requests has balancing.policy RingHash or Maglev"},
+		{"  hash: [{source: true}]\n  retries: {attempts: 1}\n", "Accepted the policy bears on Service/cart#80; without effect: hash: no Service"},
+		{"  hash: [{source: true}]\n  balancing: {policy: Maglev}\n", "Accepted the policy bears on Service/cart#80"},
+		{"  priority: [{from: [nobody, cart, x.other], class: batch}]\n", "Accepted the policy bears on Service/cart#80; there is no such Service (a caller need not be one): priority[0].from[0] nobody.default, priority[0].from[2] x.other"},
+		{"  priority: [{from: [cart], class: batch}]\n", "Accepted the policy bears on Service/cart#80"},
+	} {
+		at := onPort
+		if strings.Contains(one.parts, "Maglev") { // on the other port a route sends all to other Services
+			at, one.want = strings.Replace(onPort, `"80"`, "raw", 1), strings.Replace(one.want, "#80", "#raw", 1)
+		}
+		p := on(t, 2, "new", at, one.parts)
+		d := c
+		d.Index = c.Index.With([]compile.Policy{p}, nil)
+		s := d.PolicyStatus(p.Object)[0].Conditions[0]
+		if got := s.Reason + " " + s.Message; !strings.HasPrefix(got, one.want) || len(one.want) < 60 && got != one.want {
+			t.Errorf("%s: %s, want %s", one.parts, got, one.want)
+		}
+	}
+}

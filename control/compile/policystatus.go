@@ -27,6 +27,11 @@ func (c Compiler) PolicyStatus(p *v1alpha1.TrafficPolicy) (out []TargetStatus) {
 		if v.reason == "" {
 			v, idle = c.idle(&p.Spec.TrafficParts, ref, &s)
 		}
+		if v.reason == "" {
+			var more string
+			v, more = c.unhashed(&p.Spec.TrafficParts, &s)
+			idle += more + c.nobody(p)
+		}
 		accepted := Condition{Type: "Accepted", True: v.reason == "", Reason: v.reason, Message: v.message}
 		if accepted.True {
 			accepted.Reason, accepted.Message = "Accepted", "the policy bears on "+ref.String()+idle
@@ -122,6 +127,57 @@ func (c Compiler) idle(p *v1alpha1.TrafficParts, ref v1alpha1.PolicyTarget, s *T
 	}
 	s.Tables = nil
 	return verdict{"Invalid", text + ": name another port in sectionName, or declare it http or grpc"}, ""
+}
+
+// unhashed answers that hash does nothing because none of the Services that take the requests is balanced by it.
+func (c Compiler) unhashed(p *v1alpha1.TrafficParts, s *TargetStatus) (verdict, string) {
+	if len(p.Hash) == 0 {
+		return verdict{}, ""
+	}
+	for _, at := range s.Tables {
+		t, ok := c.RouteTable(at)
+		if !ok {
+			continue
+		}
+		var backends []model.Backend
+		for i := range t.Routes {
+			backends = append(backends, t.Routes[i].Backends...)
+		}
+		for i := range t.Relay {
+			backends = append(backends, t.Relay[i].Backends...)
+		}
+		for _, b := range backends {
+			if by := c.ServiceTreatment(b.Cluster).Balancing; by != nil && (by.Policy == "RingHash" || by.Policy == "Maglev") {
+				return verdict{}, ""
+			}
+		}
+	}
+	const text = "hash: no Service that takes these requests has balancing.policy RingHash or Maglev"
+	if len(p.Names()) > 1 {
+		return verdict{}, "; without effect: " + text
+	}
+	s.Tables = nil
+	return verdict{"Invalid", text + ": write one of them in a policy on the Service"}, ""
+}
+
+// nobody answers which callers in priority.from are no Services. Callers need none, so it is only said.
+func (c Compiler) nobody(p *v1alpha1.TrafficPolicy) string {
+	var unknown []string
+	for i, r := range p.Spec.Priority {
+		for j, f := range r.From {
+			name, namespace, dot := strings.Cut(f, ".")
+			if !dot {
+				namespace = p.Namespace
+			}
+			if _, ok := c.Services.Service(model.ServiceName{Namespace: namespace, Name: name}); !ok {
+				unknown = append(unknown, fmt.Sprintf("priority[%d].from[%d] %s.%s", i, j, name, namespace))
+			}
+		}
+	}
+	if unknown == nil {
+		return ""
+	}
+	return "; there is no such Service (a caller need not be one): " + strings.Join(unknown, ", ")
 }
 
 // aboutRequests answers the parts that say something about requests only, and whether there are others, which bear on

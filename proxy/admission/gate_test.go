@@ -1,11 +1,14 @@
 package admission_test
 
 import (
+	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admission"
@@ -248,6 +251,52 @@ func TestMatchShadowAndRefund(t *testing.T) {
 	if refused != 6 || shadowed == 0 {
 		t.Errorf("%d refused, %d in the shadow", refused, shadowed)
 	}
+}
+
+// TestManyRefunds: however many limits have taken a request, one that refuses it makes all of them give it back.
+func TestManyRefunds(t *testing.T) {
+	in := &model.Inbound{}
+	for i := range 20 {
+		in.Limits = append(in.Limits, model.RateLimit{Name: fmt.Sprint("limit", i), Requests: 3, Window: time.Hour})
+	}
+	in.Limits = append(in.Limits, model.RateLimit{Name: "posts", Match: &model.Match{Path: "/", Method: "POST"}, Requests: 1, Window: time.Hour})
+	f := gate(t, in, nil)
+	if n := f.passes(9, admission.Question{Head: head("POST", "/")}); n != 1 {
+		t.Fatalf("%d POST, 1 is allowed", n)
+	}
+	if n := f.passes(9, admission.Question{}); n != 2 {
+		t.Errorf("%d GET, 2 are left: refused ones have taken the rest", n)
+	}
+}
+
+// TestLanesGo: a gate at which somebody has waited can go when it is replaced.
+func TestLanesGo(t *testing.T) {
+	l := &still{now: time.Minute}
+	on := admission.NewLoop(l)
+	gone := make([]weak.Pointer[admission.Gate], 8)
+	for i := range gone {
+		f := gate(t, &model.Inbound{Adaptive: &model.Adaptive{Least: 1, Most: 1, Queue: time.Second}}, nil)
+		f.l, f.loop = l, on
+		first, next := f.enter(admission.Question{}), f.enter(admission.Question{})
+		if first.outcome != admission.Admitted || next.outcome != admission.Waiting {
+			t.Fatal(first.outcome, next.outcome)
+		}
+		first.Leave()
+		l.turn()
+		next.Leave()
+		gone[i] = weak.Make(f.Gate)
+	}
+	for range 3 {
+		l.advance(2 * time.Second)
+	}
+	runtime.GC()
+	runtime.GC()
+	for i, g := range gone {
+		if g.Value() != nil {
+			t.Errorf("gate %d is still there", i)
+		}
+	}
+	runtime.KeepAlive(on)
 }
 
 func TestRouteLimits(t *testing.T) {

@@ -78,6 +78,10 @@ func compile(g *Gate, t Terms, before *program) (*program, error) {
 		}
 		p.find = !t.Routed && p.routes != nil
 	}
+	for _, own := range p.routes {
+		c.bound(len(own) + len(p.all))
+	}
+	c.bound(len(p.all))
 	if c.err != nil {
 		return nil, c.err
 	}
@@ -102,6 +106,15 @@ func (c *compiler) routes(all []router.Route) {
 			}
 			c.p.routes[r.Route] = c.rules(fmt.Sprintf("%s/%d", r.Name, r.Rule), r.Limits)
 		}
+	}
+}
+
+// maxRules is how many limits a request may meet.
+const maxRules = 256
+
+func (c *compiler) bound(n int) {
+	if n > maxRules && c.err == nil {
+		c.err = fmt.Errorf("%d rate limits for one request: at most %d", n, maxRules)
 	}
 }
 

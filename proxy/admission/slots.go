@@ -144,8 +144,10 @@ func (s *slots) pass() {
 	}
 }
 
-// lane is the line of those of one loop who wait at a gate. What is not atomic belongs to the loop.
+// lane is the line of those of one loop who wait at a gate. What is not atomic belongs to the loop. It is there from the
+// first who waits until nobody has for as long as one may: a gate that is replaced would be kept by it otherwise.
 type lane struct {
+	of      *Loop
 	gate    *Gate
 	loop    loop.Loop
 	waiting [3]atomic.Int64 // by class
@@ -160,7 +162,7 @@ func (l *Loop) lane(g *Gate) *lane {
 	if a := l.lanes[g]; a != nil {
 		return a
 	}
-	a := &lane{gate: g, loop: l.loop}
+	a := &lane{of: l, gate: g, loop: l.loop}
 	a.run, a.timer.Expired = a.serve, a.expire
 	if l.lanes == nil {
 		l.lanes = map[*Gate]*lane{}
@@ -176,6 +178,16 @@ func (l *Loop) lane(g *Gate) *lane {
 	all = append(all, a)
 	s.lanes.Store(&all)
 	return a
+}
+
+// end takes a lane away in which nobody waits.
+func (l *lane) end() {
+	delete(l.of.lanes, l.gate)
+	s := &l.gate.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(*s.lanes.Load()), func(o *lane) bool { return o == l })
+	s.lanes.Store(&rest)
 }
 
 // leastLine is how many may wait at least, however low the limit is.
@@ -258,7 +270,9 @@ func (l *lane) expire() {
 	}
 	if since, ok := l.line.Oldest(); ok {
 		l.loop.Arm(&l.timer, max(since+queue-now, loop.Tick))
+		return
 	}
+	l.end()
 }
 
 // unwork gives back what was counted before the request had a turn.

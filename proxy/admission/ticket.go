@@ -67,11 +67,12 @@ type flow struct {
 	bucket *bucket
 }
 
-// taken is what a request has taken, to be given back if a later limit refuses it.
-type taken struct {
-	rule   *rule
-	bucket *bucket
-}
+// taken says of which limits a request has taken, by their place among those that it meets: what is given back if a later one
+// refuses it.
+type taken [(maxRules + 63) / 64]uint64
+
+func (t *taken) note(i int)     { t[i/64] |= 1 << (i % 64) }
+func (t *taken) has(i int) bool { return t[i/64]&(1<<(i%64)) != 0 }
 
 // Enter asks whether a request may begin. It is the story of one: its class, its limits of rate (nobody else's are
 // touched if one of them refuses), other services that are asked, bytes that are owed, and its turn among those at work.
@@ -84,11 +85,11 @@ func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 	t.gate, t.prog, t.loop = g, p, l
 	own := p.rulesFor(q)
 	now := l.loop.Now()
-	var back [maxShown]taken
-	n := 0
+	var back taken
+	n := -1
 	for _, list := range [2][]*rule{own, p.all} {
 		for _, r := range list {
-			if !r.holds(q) || replaced(r, own, p) {
+			if n++; !r.holds(q) || replaced(r, own, p) {
 				continue
 			}
 			switch {
@@ -99,10 +100,7 @@ func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 			default:
 				b := g.bucketOf(r, q)
 				if b.take(r.rate, now, 1) {
-					if n < len(back) {
-						back[n] = taken{r, b}
-						n++
-					}
+					back.note(n)
 					t.show(r, b, now)
 					continue
 				}
@@ -110,9 +108,7 @@ func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 				if r.note(); r.Shadow {
 					continue
 				}
-				for _, k := range back[:n] {
-					k.bucket.refund(k.rule.rate, 1)
-				}
+				g.refund(&back, q, own, p.all)
 				return t.refuse(r, r.rate.Wait(b.state.Load(), now, 1))
 			}
 		}
@@ -121,6 +117,18 @@ func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 		return t.send()
 	}
 	return t.owed()
+}
+
+// refund gives back what a request has taken.
+func (g *Gate) refund(back *taken, q *Question, lists ...[]*rule) {
+	n := -1
+	for _, list := range lists {
+		for _, r := range list {
+			if n++; back.has(n) {
+				g.bucketOf(r, q).refund(r.rate, 1)
+			}
+		}
+	}
 }
 
 // replaced reports whether r is of all requests and one of the route's own has its name: then that one counts.

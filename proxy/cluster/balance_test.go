@@ -402,6 +402,18 @@ func TestProbe(t *testing.T) {
 		t.Fatalf("ejected: %d, %d", p, o)
 	}
 	e.HalfOpen()
+	// What must not be sent twice decides only where nothing else has come for a while, and from then on.
+	for _, now := range []time.Duration{time.Minute, time.Minute + 4*time.Second} {
+		once := cluster.Choice{Once: true, Now: now}
+		if got, _, _ := c.Choose(&once); got == e || once.Probe || !c.Probing() {
+			t.Errorf("%+v was given the probe", once)
+		}
+	}
+	once := cluster.Choice{Once: true, Now: time.Minute + 5*time.Second}
+	if got, _, _ := c.Choose(&once); got != e || !once.Probe {
+		t.Error("a service that gets nothing but POST never gets its endpoint back")
+	}
+	e.Unprobed()
 	for _, ch := range []cluster.Choice{{NoProbe: true}, {Excluded: []*cluster.Endpoint{c.Endpoints()[0]}}} {
 		if got, _, _ := c.Choose(&ch); got == e || ch.Probe {
 			t.Errorf("%+v was given the probe", ch)

@@ -25,6 +25,7 @@ type Endpoint struct {
 	latency   atomic.Uint64         // a balancer.Latency, with PeakEWMA
 	since     atomic.Int64          // loop time, plus 1, since which it is well, with SlowStart; 0: not noted yet
 	half      atomic.Uint32         // a halfState
+	asked     atomic.Int64          // since when a request could have decided that must not be sent twice; 0: none has come
 	usage     usage
 	outage    outage
 }

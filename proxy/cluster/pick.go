@@ -27,6 +27,8 @@ type Choice struct {
 	Subset []model.Label
 	// NoProbe: the request must not be the one that decides about an ejected endpoint.
 	NoProbe bool
+	// Once: the request must not be sent twice. It decides about an ejected endpoint only where none that may has come for a while.
+	Once bool
 
 	// Probe is answered by Choose: the request decides about the endpoint, which has to be told (Endpoint.Probed).
 	Probe bool

@@ -1,6 +1,6 @@
 package cluster
 
-import "slices"
+import "time"
 
 // An ejected endpoint whose time is over may have to prove itself before it gets its share back (model.Outlier.Probe): it is
 // half open, and the next request that can goes to it, alone. Who watches decides what follows from how it went.
@@ -42,12 +42,16 @@ func (e *Endpoint) turn(to halfState) {
 		return
 	}
 	if to == waiting {
+		e.asked.Store(0)
 		e.cluster.half.Add(1)
 	}
 	if was == waiting {
 		e.cluster.half.Add(-1)
 	}
 }
+
+// Probing reports whether an endpoint waits for a request that decides about it.
+func (c *Cluster) Probing() bool { return c.half.Load() > 0 }
 
 // probe answers an endpoint of the view that waits for a request, if this one will do: one that has not failed elsewhere.
 func (v *view) probe(ch *Choice) *Endpoint {
@@ -56,7 +60,7 @@ func (v *view) probe(ch *Choice) *Endpoint {
 	}
 	for _, l := range v.levels {
 		for _, e := range l.endpoints {
-			if e.half.Load() == waiting && !e.unhealthy.Load() && !slices.Contains(ch.Excluded, e) && e.half.CompareAndSwap(waiting, trying) {
+			if e.half.Load() == waiting && !e.unhealthy.Load() && e.mayTry(ch) && e.half.CompareAndSwap(waiting, trying) {
 				e.cluster.half.Add(-1)
 				ch.Probe = true
 				return e
@@ -64,6 +68,23 @@ func (v *view) probe(ch *Choice) *Endpoint {
 		}
 	}
 	return nil
+}
+
+// probeWait is how long an ejected endpoint waits for a request that may be sent twice: should it fail, that one is answered
+// elsewhere and nobody notices. After that any will do, because some services get no other.
+const probeWait = 5 * time.Second
+
+// mayTry reports whether a request may decide about the endpoint.
+func (e *Endpoint) mayTry(ch *Choice) bool {
+	if !ch.Once {
+		return true
+	}
+	since := e.asked.Load()
+	if since == 0 {
+		since = int64(max(ch.Now, 1))
+		e.asked.CompareAndSwap(0, since)
+	}
+	return ch.Now-time.Duration(since) >= probeWait
 }
 
 // Probed says how the request went that Choice.Probe was said of.

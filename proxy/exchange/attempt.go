@@ -105,7 +105,7 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		return 1, failure.None
 	}
 	now := x.w.cfg.Loop.Now()
-	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Subset: x.subset(), NoProbe: x.count > 0}
+	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Subset: x.subset(), NoProbe: x.count > 0, Once: x.cluster.Probing() && !x.repeatable()}
 	if x.elsewhere() {
 		choice.Excluded = x.tried[:x.ntried]
 	}

@@ -91,10 +91,8 @@ func (x *Exchange) shut() bool { return x.upgrade && !x.tunnel }
 
 // pump gives the stream what it takes of the request.
 func (x *Exchange) pump() {
-	for t := x.rivals; t != nil; t = t.beside {
-		if t.stream != nil && !t.endSent {
-			x.feed(t)
-		}
+	if x.rivals != nil {
+		x.pumpRivals()
 	}
 	if x.stream == nil || x.shut() {
 		return
@@ -104,7 +102,9 @@ func (x *Exchange) pump() {
 		return
 	}
 	if !x.feed(x.try) {
-		x.credit()
+		if !x.finished {
+			x.credit()
+		}
 		return
 	}
 	x.credit()
@@ -114,10 +114,30 @@ func (x *Exchange) pump() {
 	x.settle()
 }
 
-// feed gives one stream what it takes of the request, and reports whether that was all there is.
+// pumpRivals does that for the attempts beside the current one. A stream may fail while it is given something, and with it its
+// attempt: then the list is another one.
+func (x *Exchange) pumpRivals() {
+	var all [mostHedged]*try
+	n := 0
+	for t := x.rivals; t != nil && n < len(all); t = t.beside {
+		all[n] = t
+		n++
+	}
+	for _, t := range all[:n] {
+		if t != x.try && t.stream != nil && !t.endSent {
+			x.feed(t)
+		}
+	}
+}
+
+// feed gives one stream what it takes of the request, and reports whether that was all there is. The stream may fail meanwhile.
 func (x *Exchange) feed(t *try) bool {
+	s := t.stream
 	for t.sent < len(x.body) {
-		n := t.stream.Data(x.body[t.sent:], x.ended && !x.hasTrailers)
+		n := s.Data(x.body[t.sent:], x.ended && !x.hasTrailers)
+		if t.stream != s {
+			return false
+		}
 		t.sent += n
 		if n == 0 {
 			return false
@@ -127,12 +147,12 @@ func (x *Exchange) feed(t *try) bool {
 	if x.ended && !t.endSent {
 		t.endSent = true
 		if x.hasTrailers {
-			t.stream.Trailers(&x.trailers)
+			s.Trailers(&x.trailers)
 		} else {
-			t.stream.Data(nil, true)
+			s.Data(nil, true)
 		}
 	}
-	return true
+	return t.stream == s
 }
 
 // credit tells the client what has been passed on.

@@ -32,9 +32,10 @@ type Envelope struct {
 	closes, lives observations
 	hinted        bool
 	hint          time.Duration
-	most          uint64 // requests per connection; 0: no bound is known
-	last          uint64 // the number of requests after which a connection has ended at once,
-	again         int    // and how often in a row it was that number
+	most          uint64        // requests per connection; 0: no bound is known
+	mostAt        time.Duration // when that was seen last
+	last          uint64        // the number of requests after which a connection has ended at once,
+	again         int           // and how often in a row it was that number
 }
 
 // observations are the newest of their kind.
@@ -68,7 +69,7 @@ func (e *Envelope) Closed(now, age time.Duration, served uint64) {
 			e.last, e.again = served, 0
 		}
 		if e.again >= 2 {
-			e.most = served
+			e.most, e.mostAt = served, now
 			return
 		}
 	}
@@ -86,8 +87,9 @@ func (e *Envelope) Lived(now, age time.Duration) {
 	}
 }
 
-// Hint takes the value of a Keep-Alive field ("timeout=5, max=100"), in which some servers say what they do.
-func (e *Envelope) Hint(value []byte) {
+// Hint takes the value of a Keep-Alive field ("timeout=5, max=100"), in which some servers say what they do, of the first
+// response on a connection.
+func (e *Envelope) Hint(now time.Duration, value []byte) {
 	for part := range bytes.SplitSeq(value, []byte(",")) {
 		name, v, _ := bytes.Cut(bytes.TrimSpace(part), []byte("="))
 		n, ok := number(bytes.Trim(v, ` "`))
@@ -95,8 +97,8 @@ func (e *Envelope) Hint(value []byte) {
 		case !ok:
 		case bytes.EqualFold(bytes.TrimSpace(name), []byte("timeout")):
 			e.hinted, e.hint = true, time.Duration(n)*time.Second
-		case bytes.EqualFold(bytes.TrimSpace(name), []byte("max")) && n > 0 && e.most == 0:
-			e.most = uint64(n) + 1 // it counts what is left after this one
+		case bytes.EqualFold(bytes.TrimSpace(name), []byte("max")) && n > 0 && e.Requests(now) == 0:
+			e.most, e.mostAt = uint64(n)+1, now // it counts what is left after this one
 		}
 	}
 }
@@ -115,8 +117,15 @@ func number(b []byte) (n int, ok bool) {
 	return n, true
 }
 
-// Requests answers after how many requests a connection is not used again; 0: no bound is known.
-func (e *Envelope) Requests() uint64 { return e.most }
+// Requests answers after how many requests a connection is not used again; 0: no bound is known. A bound that nothing has
+// confirmed within Believed is forgotten: since nobody reaches it any more, nothing can tell that the server has another one
+// now. Of a server that still has it the next connections find it out anew.
+func (e *Envelope) Requests(now time.Duration) uint64 {
+	if e.most > 0 && now-e.mostAt > Believed {
+		e.most, e.last, e.again = 0, 0, 0
+	}
+	return e.most
+}
 
 // Age answers for how long a connection may have been at rest and still be given a request. careful is for a request that
 // cannot be sent again; guess is for all others while nothing is known.

@@ -13,7 +13,7 @@ const most = 4 * time.Second
 
 func TestNothingKnown(t *testing.T) {
 	var e keepalive.Envelope
-	if a, b := e.Age(0, false, most), e.Age(0, true, most); a != most || b != keepalive.Cautious || e.Requests() != 0 || e.Known(0) {
+	if a, b := e.Age(0, false, most), e.Age(0, true, most); a != most || b != keepalive.Cautious || e.Requests(0) != 0 || e.Known(0) {
 		t.Errorf("%v and %v", a, b)
 	}
 }
@@ -97,8 +97,8 @@ func TestHint(t *testing.T) {
 		{"max=0", keepalive.Cautious, 0}, {"5", keepalive.Cautious, 0}, {",,=,", keepalive.Cautious, 0}, {"", keepalive.Cautious, 0},
 	} {
 		var e keepalive.Envelope
-		e.Hint([]byte(c.value))
-		if a, n := e.Age(0, true, most), e.Requests(); a != c.age || n != c.requests {
+		e.Hint(0, []byte(c.value))
+		if a, n := e.Age(0, true, most), e.Requests(0); a != c.age || n != c.requests {
 			t.Errorf("%q: %v, %d requests", c.value, a, n)
 		}
 	}
@@ -108,13 +108,40 @@ func TestHint(t *testing.T) {
 func TestRequests(t *testing.T) {
 	var e keepalive.Envelope
 	for i := range 3 {
-		if n := e.Requests(); n != 0 {
+		if n := e.Requests(time.Duration(i) * time.Second); n != 0 {
 			t.Fatalf("%d requests after %d closes", n, i)
 		}
 		e.Closed(time.Duration(i)*time.Second, time.Millisecond, 3)
 	}
-	if n := e.Requests(); n != 3 {
+	if n := e.Requests(2 * time.Second); n != 3 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// TestRequestsExpire: nobody reaches a bound that is kept to, so it has to be forgotten for a server that was started again
+// without one; and what still has one is found out anew.
+func TestRequestsExpire(t *testing.T) {
+	var e, hinted keepalive.Envelope
+	hinted.Hint(0, []byte("max=4"))
+	for i := range 3 {
+		e.Closed(time.Duration(i)*time.Second, time.Millisecond, 3)
+	}
+	later := keepalive.Believed + 3*time.Second
+	if e.Requests(keepalive.Believed) != 3 || hinted.Requests(keepalive.Believed) != 5 {
+		t.Error("forgotten too soon")
+	}
+	if a, b := e.Requests(later), hinted.Requests(later); a != 0 || b != 0 {
+		t.Errorf("still %d and %d requests", a, b)
+	}
+	hinted.Hint(later, []byte("max=9"))
+	for i := range 3 {
+		if n := e.Requests(later); n != 0 {
+			t.Fatalf("%d requests after %d closes", n, i)
+		}
+		e.Closed(later+time.Duration(i)*time.Second, time.Millisecond, 7)
+	}
+	if a, b := e.Requests(later), hinted.Requests(later); a != 7 || b != 10 {
+		t.Errorf("%d and %d requests, 7 and 10 are the bounds now", a, b)
 	}
 }
 
@@ -134,9 +161,9 @@ func FuzzEnvelope(f *testing.F) {
 			case 1:
 				e.Lived(now, age)
 			case 2:
-				e.Hint(b[1:])
+				e.Hint(now, b[1:])
 			case 3:
-				e.Hint([]byte(fmt.Sprintf("timeout=%d", b[1])))
+				e.Hint(now, []byte(fmt.Sprintf("timeout=%d", b[1])))
 			}
 			b = b[2:]
 			free, careful := e.Age(now, false, most), e.Age(now, true, most)

@@ -77,7 +77,7 @@ func (h *host) saw(c upstream.Conn) {
 		return
 	}
 	if u.Served() == 1 && u.Hint() != nil {
-		h.learned.Hint(u.Hint())
+		h.learned.Hint(h.pool.cfg.Loop.Now(), u.Hint())
 	}
 	if u.Rested() >= keepalive.Cautious {
 		h.learned.Lived(h.pool.cfg.Loop.Now(), u.Rested())

@@ -31,7 +31,7 @@ func (h *host) spent(c upstream.Conn) bool {
 	if c.Served() == 0 { // one request each, however short the time
 		return false
 	}
-	if n := h.learned.Requests(); n > 0 && c.Served() >= n && single(c) {
+	if n := h.learned.Requests(h.pool.cfg.Loop.Now()); n > 0 && c.Served() >= n && single(c) {
 		return true
 	}
 	if m == nil {
