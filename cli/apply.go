@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
@@ -68,6 +67,7 @@ func newDeleteCommand() *cobra.Command {
 					return err
 				}
 				printApplied(cmd, result, "")
+				printWarnings(cmd.ErrOrStderr(), &result)
 			}
 			return nil
 		},
@@ -111,6 +111,7 @@ func runApply(cmd *cobra.Command, o output, names []string, req httpapi.ApplyReq
 	if err != nil {
 		return err
 	}
+	req.Diff = req.DryRun && o == "" // for printPlanned
 	var result httpapi.ApplyResult
 	if err := c.call(cmd.Context(), http.MethodPost, "/v1/apply", req, &result); err != nil {
 		return err
@@ -125,11 +126,12 @@ func runApply(cmd *cobra.Command, o output, names []string, req httpapi.ApplyReq
 		}
 	} else {
 		printApplied(cmd, result, note)
+		if req.DryRun && !req.Delete {
+			printPlanned(cmd.OutOrStdout(), result.Objects)
+		}
 		printChanges(cmd.OutOrStdout(), result.Changes)
 		printConflicts(cmd.ErrOrStderr(), result.Conflicts)
-		for _, w := range result.Warnings {
-			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", w)
-		}
+		printWarnings(cmd.ErrOrStderr(), &result)
 	}
 	if wait > 0 && !req.DryRun {
 		return waitFor(cmd, c, result.Revision, wait)
@@ -144,20 +146,6 @@ func printApplied(cmd *cobra.Command, result httpapi.ApplyResult, note string) {
 			where = " in " + o.Namespace
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s/%s %s%s%s\n", strings.ToLower(o.Kind), o.Name, o.Action, where, note)
-	}
-}
-
-// printChanges prints what proxies would be told.
-func printChanges(w io.Writer, list []compile.Change) {
-	for _, c := range list {
-		whom := "no caller has it now"
-		if len(c.Callers) > 0 {
-			whom = "callers: " + strings.Join(c.Callers, ", ")
-		}
-		fmt.Fprintf(w, "%s %s %s (%s)\n", c.Kind, c.Name, c.Action, whom)
-		for _, f := range c.Fields {
-			fmt.Fprintf(w, "  %s: %s → %s\n", f.Path, none(f.Before), none(f.After))
-		}
 	}
 }
 
@@ -176,6 +164,16 @@ func printConflicts(w io.Writer, list []httpapi.Contradiction) {
 			word = "warning"
 		}
 		fmt.Fprintf(w, "%s: %s\n", word, &list[i])
+	}
+}
+
+// printWarnings says what leads nowhere, of the objects and of others because of them.
+func printWarnings(w io.Writer, r *httpapi.ApplyResult) {
+	for _, e := range r.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", e)
+	}
+	for i := range r.Broken {
+		fmt.Fprintf(w, "warning: %s\n", &r.Broken[i])
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/capture/netns"
 	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
@@ -93,29 +94,31 @@ func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
 	for _, n := range found.Policies {
 		list = append(list, check{What: "policy " + n.Policy, OK: n.Reason == "PartlyRun", Message: n.Target + ": " + n.Message})
 	}
-	for _, r := range found.References {
-		message := r.Message
-		if r.Path != "" {
-			message = r.Path + ": " + message
-		}
-		list = append(list, check{What: r.Object, OK: true, Warning: true, Message: message})
+	for i := range found.References {
+		r := &found.References[i]
+		list = append(list, check{What: "references", OK: true, Warning: true, Message: r.String()})
 	}
 	var tables []httpapi.RouteTable
 	if err := c.call(cmd.Context(), http.MethodGet, "/v1/routes", nil, &tables); err != nil {
 		return nil, err
 	}
 	for _, t := range tables {
-		var parts []string
+		fields := map[string][]string{} // by who says them
+		add := func(v compile.Value) {
+			if !slices.Contains(fields[v.From], v.Field) {
+				fields[v.From] = append(fields[v.From], v.Field)
+			}
+		}
 		for _, v := range t.Policies {
-			parts = append(parts, v.Field+" from "+v.From)
+			add(v)
 		}
 		for _, name := range slices.Sorted(maps.Keys(t.RoutePolicies)) {
 			for _, v := range t.RoutePolicies[name] {
-				parts = append(parts, v.Field+" of "+name+" from "+v.From)
+				add(v)
 			}
 		}
-		if len(parts) > 0 {
-			list = append(list, check{What: "policies of " + t.Name, OK: true, Message: strings.Join(parts, ", ")})
+		for _, from := range slices.Sorted(maps.Keys(fields)) {
+			list = append(list, check{What: "policies of " + t.Name, OK: true, Message: from + ": " + strings.Join(fields[from], ", ")})
 		}
 	}
 	return list, nil

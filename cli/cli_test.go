@@ -100,6 +100,7 @@ func TestCommands(t *testing.T) {
 	faster := write(t, files, "faster.yaml", strings.Replace(policyFile, "3s", "2s", 1))
 	rival := write(t, files, "rival.yaml", rivalFile)
 	stray := write(t, files, "stray.yaml", strayFile)
+	moved := write(t, files, "moved.yaml", strings.Replace(strings.Split(cartFile, "---")[0], "port: 80", "port: 81", 1))
 	bad := write(t, files, "bad.yaml", strings.Replace(cartFile, "backendRefs", "backendRef", 1))
 	for _, c := range []struct {
 		args []string
@@ -121,11 +122,13 @@ func TestCommands(t *testing.T) {
 		{[]string{"diff", "-f", good}, "", ""},
 		{[]string{"diff", "-f", bad}, "", "exit code 2"},
 		{[]string{"diff", "-f", policy}, "--- stored/default/trafficpolicy/slow\n+++ file/default/trafficpolicy/slow\n@@ -0,0 +1,", "exit code 1"},
-		{[]string{"apply", "-f", policy, "--dry-run"}, "routes cart.default:80 changed (no caller has it now)\n  HTTPRoute/default/cart[0].Timeouts.Request: (none) → 3s\n", ""},
+		{[]string{"apply", "-f", policy, "--dry-run"}, "routes cart.default:80 changed\n  callers: none has it now\n  HTTPRoute/default/cart[0].Timeouts.Request: (none) → 3s\n", ""},
 		{[]string{"get", "trafficpolicies"}, "NAME   ON", ""},
 		{[]string{"apply", "-f", policy}, "trafficpolicy/slow created\n", ""},
 		{[]string{"diff", "-f", policy}, "", ""},
 		{[]string{"diff", "-f", faster}, "@@ -9,4 +9,4 @@\n       kind: Service\n       name: cart\n   timeouts:\n-    request: 3s\n+    request: 2s\n", "exit code 1"},
+		{[]string{"diff", "-f", faster}, "# routes cart.default:80 changed; callers: none has it now\n", "exit code 1"},
+		{[]string{"apply", "-f", faster, "--dry-run"}, "trafficpolicy/slow would change\n  spec.timeouts.request: 3s → 2s\n", ""},
 		{[]string{"get", "trafficpolicies"}, "slow   Service/cart   timeouts   True       False        True", ""},
 		{[]string{"get", "trafficpolicy", "slow", "-o", "yaml"}, "reason: NoConflict\n", ""},
 		{[]string{"routes", "cart"}, "  by TrafficPolicy/default/slow (on Service/cart):\n    timeouts.request: 3s\n", ""},
@@ -136,6 +139,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"apply", "-f", stray, "--allow-unresolved", "-o", "json"}, "no ReferenceGrant in bank lets", ""},
 		{[]string{"routes", "cart"}, "FAULT: 10% wait 500ms, 5% are answered 503\n", ""},
 		{[]string{"get", "faultinjection", "slow"}, "HTTPRoute/stray, rule 0   True", ""},
+		{[]string{"apply", "-f", moved, "--dry-run", "-o", "json"}, "\"object\": \"HTTPRoute/default/cart\",\n      \"path\": \"spec.rules[0].backendRefs[0]\",\n      \"message\": \"Service cart.default has no port 80", ""},
 		{[]string{"delete", "httproute", "stray"}, "deleted", ""},
 		{[]string{"get", "faultinjection", "slow"}, "False (NotAttached)", ""},
 		{[]string{"delete", "faultinjection", "slow"}, "deleted", ""},

@@ -26,7 +26,7 @@ func newDiffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
 		Short: "Print how files differ from what is stored",
-		Long: `Print, for every resource of the files, the lines that 'tulle apply' would change, with defaults written out on both sides.
+		Long: `Print, for every resource of the files, the lines that 'tulle apply' would change, with defaults written out on both sides; at the end, as comments, what proxies would be told, and which.
 Exits with 0 if there is no difference, with 1 if there is one, and with 2 if something is wrong. Nothing is stored.`,
 		Args: cobra.NoArgs,
 	}
@@ -73,6 +73,9 @@ func runDiff(cmd *cobra.Command, o output, names []string, req httpapi.ApplyRequ
 			return false, err
 		}
 	}
+	printConcerned(cmd.OutOrStdout(), result.Changes)
+	printConflicts(cmd.ErrOrStderr(), result.Conflicts)
+	printWarnings(cmd.ErrOrStderr(), &result)
 	return len(changed) > 0, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,10 +24,10 @@ func newEndpointsCommand() *cobra.Command {
 			return unknownService(args[0])
 		}
 		return o.print(cmd, sets, func(w io.Writer) {
-			row(w, "SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "PROTOCOL", "IDENTITY")
+			row(w, "SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "LEARNED")
 			for _, s := range sets {
 				for _, e := range s.Endpoints {
-					row(w, s.Cluster, e.Workload, e.Version, e.Port, e.Address, e.Health, e.Protocol, e.Identity)
+					row(w, s.Cluster, e.Workload, e.Version, e.Port, e.Address, e.Health, learnedText(e.Protocol))
 				}
 				if len(s.Endpoints) == 0 {
 					row(w, s.Cluster, "(none)")
@@ -35,6 +36,14 @@ func newEndpointsCommand() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// learnedText answers what was learned of what an endpoint speaks, "" for nothing (it may be declared).
+func learnedText(protocol string) string {
+	if protocol == "unknown" {
+		return ""
+	}
+	return strings.TrimPrefix(protocol, "learned-")
 }
 
 // unknownService says that a listing was narrowed to a service that is not there.

@@ -21,6 +21,7 @@ const listWidth = 80
 func viewTable(w io.Writer, t *httpapi.RouteTable) {
 	fmt.Fprintf(w, "%s\n", t.Name)
 	viewPolicies(w, "  ", t.Policies)
+	shown, by := []compile.Value{}, "" // the last policies of a route
 	for i := range t.Routes {
 		r := &t.Routes[i]
 		name := fmt.Sprintf("%s[%d]", r.Name, r.Rule)
@@ -30,7 +31,13 @@ func viewTable(w io.Writer, t *httpapi.RouteTable) {
 		}
 		last := i+1 == len(t.Routes) || t.Routes[i+1].Name != r.Name || t.Routes[i+1].Rule != r.Rule
 		if last { // several matches of a rule follow each other, or are far apart: then it is said with each
-			viewPolicies(w, "      ", t.RoutePolicies[name])
+			list := t.RoutePolicies[name]
+			if len(list) > 0 && slices.Equal(list, shown) {
+				fmt.Fprintf(w, "      policies as of %s\n", by)
+			} else {
+				viewPolicies(w, "      ", list)
+				shown, by = list, name
+			}
 		}
 	}
 	for i := range t.Relay {

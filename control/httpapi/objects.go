@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/store"
 )
 
@@ -42,15 +43,24 @@ func (a *API) serveGet(r *http.Request) (any, error) {
 }
 
 func (a *API) serveDelete(r *http.Request) (any, error) {
-	key, _, err := objectKey(r.PathValue("kind"), r.PathValue("namespace"), r.PathValue("name"))
+	key, kind, err := objectKey(r.PathValue("kind"), r.PathValue("namespace"), r.PathValue("name"))
 	if err != nil {
 		return nil, err
+	}
+	var lost []Reference
+	if a.cfg.Compiler != nil {
+		a.catchUp(r.Context())
+		object := kind.New()
+		m := v1alpha1.Meta(object)
+		m.Namespace, m.Name = key.Namespace, key.Name
+		before := a.cfg.Compiler()
+		lost = broken(before, before.Edited(a.final([]compile.Edit{{Object: object, Delete: true}})), func(string) bool { return false })
 	}
 	rev, err := a.cfg.Store.Delete(r.Context(), key, store.Any)
 	if err != nil {
 		return nil, err
 	}
-	return ApplyResult{Revision: rev, Objects: []Applied{{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, Action: "deleted"}}}, nil
+	return ApplyResult{Revision: rev, Broken: lost, Objects: []Applied{{Kind: key.Kind, Namespace: key.Namespace, Name: key.Name, Action: "deleted"}}}, nil
 }
 
 // shown answers an object as users see it: with its revision and its status of this moment.

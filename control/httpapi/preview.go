@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -48,6 +50,7 @@ func (a *API) preview(ctx context.Context, req *ApplyRequest, docs []decode.Docu
 		}
 		result.Warnings = warnings(before.Edited(append(stored, edits...)), docs)
 	}
+	result.Broken = broken(before, before.Edited(a.final(edits)), func(object string) bool { return byName[object] != nil })
 	if req.DryRun {
 		result.Changes = compile.Differences(before, after, names)
 		for i := range result.Changes {
@@ -82,6 +85,27 @@ func warnings(c compile.Compiler, docs []decode.Document) (out []decode.Error) {
 			if len(out) < decode.MaxErrors {
 				out = append(out, docs[i].Errorf(n.Path, "%s", n.Message))
 			}
+		}
+	}
+	return out
+}
+
+// final leaves out Services that are deleted and exist by their workloads all the same.
+func (a *API) final(edits []compile.Edit) []compile.Edit {
+	return slices.DeleteFunc(slices.Clone(edits), func(e compile.Edit) bool {
+		s, ok := e.Object.(*v1alpha1.Service)
+		return ok && e.Delete && slices.ContainsFunc(a.cfg.Registry.Workloads(), func(w *registry.Workload) bool {
+			return w.Namespace == s.Namespace && (w.Service == s.Name || w.Version != "" && w.Service+"-"+w.Version == s.Name)
+		})
+	})
+}
+
+// broken answers what objects refer to in vain from now on, but those that are edited themselves.
+func broken(before, after compile.Compiler, edited func(object string) bool) (out []Reference) {
+	was := references(before)
+	for _, r := range references(after) {
+		if !edited(r.Object) && !slices.Contains(was, r) && len(out) < decode.MaxErrors {
+			out = append(out, r)
 		}
 	}
 	return out

@@ -46,6 +46,7 @@ type ApplyResult struct {
 	Objects   []Applied        `json:"objects"`
 	Conflicts []Contradiction  `json:"conflicts,omitempty"` // that the objects are part of
 	Warnings  []decode.Error   `json:"warnings,omitempty"`  // what the objects refer to in vain
+	Broken    []Reference      `json:"broken,omitempty"`    // what other objects refer to in vain from now on
 	Changes   []compile.Change `json:"changes,omitempty"`   // DryRun: what proxies would be told
 	Revision  int64            `json:"revision"`            // that all of it is in
 }
@@ -78,6 +79,14 @@ type Conflicts struct {
 type Reference struct {
 	Object string `json:"object"` // "HTTPRoute/default/cart"
 	compile.Note
+}
+
+// String answers it in one line.
+func (r *Reference) String() string {
+	if r.Path == "" {
+		return r.Object + ": " + r.Message
+	}
+	return r.Object + ": " + r.Path + ": " + r.Message
 }
 
 // PolicyNote is a condition of a policy, for one of its targets, that is not as its author wants it.
