@@ -21,8 +21,9 @@ type Clock interface {
 
 // outage is a stretch of time in which nothing has succeeded. Its zero value is none.
 type outage struct {
-	since  atomic.Int64 // loop time of its first failure, plus 1; 0: there is none
-	latest atomic.Int64 // of its latest failure
+	since  atomic.Int64  // loop time of its first failure, plus 1; 0: there is none
+	latest atomic.Int64  // of its latest failure
+	ended  atomic.Uint64 // how many were ended by a success
 }
 
 // unasked is for how long nobody may have asked, besides as long as the outage had lasted before: when it has ended is then
@@ -51,7 +52,10 @@ func (o *outage) end(now, began time.Duration) (lasted time.Duration, over bool)
 		return 0, false
 	}
 	stale := o.stale(since, now)
-	if !o.since.CompareAndSwap(since, 0) || stale {
+	if !o.since.CompareAndSwap(since, 0) {
+		return 0, false
+	}
+	if o.ended.Add(1); stale {
 		return 0, false
 	}
 	latest := time.Duration(o.latest.Load())
@@ -118,6 +122,21 @@ func (r *Recovery) Wait(now time.Duration, left int, most time.Duration, random 
 		return 0, false
 	}
 	return l.Wait(&recovery.Question{Down: r.outage.lasts(now), Left: left, Most: most, Random: random}), true
+}
+
+// Longer answers how much longer to wait at loop time now, for who has waited since loop time from and has decided at loop
+// time asked; 0: no longer. If others have asked in vain since then, it is known what an attempt would tell, and the wait is
+// chosen anew, as if it had been one's own that has failed. But nobody waits longer than most altogether.
+func (r *Recovery) Longer(now, from, asked time.Duration, left int, most time.Duration, random uint64) time.Duration {
+	l, since, latest := r.whole.Load(), r.outage.since.Load(), r.outage.latest.Load()
+	if l == nil || since == 0 || latest <= int64(asked) || r.outage.stale(since, now) {
+		return 0
+	}
+	if most <= 0 {
+		most = recovery.Most
+	}
+	wait := l.Wait(&recovery.Question{Down: time.Duration(latest - (since - 1)), Left: left, Most: most, Random: random})
+	return max(min(time.Duration(latest)+wait, from+most)-now, 0)
 }
 
 // Reopen answers after how long an endpoint that has been failing for down is worth a real request, within least and most

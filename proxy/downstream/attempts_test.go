@@ -491,3 +491,57 @@ func TestSpentComesBack(t *testing.T) {
 		t.Errorf("one request came to %.2f", got)
 	}
 }
+
+// TestRetryWhenWell: who waits is tried again once another request has shown that the service is well, unless the wait is
+// pinned.
+func TestRetryWhenWell(t *testing.T) {
+	for _, base := range []time.Duration{0, time.Millisecond} {
+		var well atomic.Bool
+		var seen atomic.Int32
+		srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			if seen.Add(1); !well.Load() {
+				w.WriteHeader(503)
+			}
+		})
+		least := 30 * time.Second
+		if base > 0 {
+			least = 300 * time.Millisecond
+		}
+		p := callerBy(t, model.Route{Retry: &model.Retry{On: model.RetryGateway, Attempts: 1, Base: base, Least: least, Max: least}}, mesh(sidecar(t, addrOf(t, srv))))
+		began := time.Now()
+		answers := make(chan int, 3)
+		for range 3 {
+			go func() {
+				res, err := client(t).Get(p.url("/"))
+				if err != nil {
+					answers <- 0
+					return
+				}
+				_ = res.Body.Close()
+				answers <- res.StatusCode
+			}()
+		}
+		for seen.Load() < 3 { // poll
+			if time.Since(began) > 10*time.Second {
+				t.Fatal("the first attempts do not arrive")
+			}
+			time.Sleep(time.Millisecond) // poll
+		}
+		well.Store(true)
+		for n := 0; n < 3; {
+			if status, _ := do(t, p, "GET", ""); status != 200 { // poll: one that begins before the failures are known ends nothing
+				t.Fatal(status)
+			}
+			select {
+			case status := <-answers:
+				if n++; status != 200 {
+					t.Error(status)
+				}
+			default:
+			}
+		}
+		if took := time.Since(began); base == 0 && took > 20*time.Second || base > 0 && took < least {
+			t.Errorf("%v with waits of %v", took, least)
+		}
+	}
+}

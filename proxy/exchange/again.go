@@ -154,6 +154,7 @@ func (x *Exchange) waitFor(h *message.Head, reason failure.Reason) (d time.Durat
 		return 0, true
 	}
 	now := x.w.cfg.Loop.Now()
+	x.rest.patient = p.Base == 0
 	if !(x.count-x.spared == 1 && p.OtherHosts && x.outOf > 1 && retry.Unreached(reason)) { // else another endpoint takes it at once
 		d = x.ownWait(p, now)
 	}
@@ -162,7 +163,7 @@ func (x *Exchange) waitFor(h *message.Head, reason failure.Reason) (d time.Durat
 			if said > p.RetryAfter {
 				return 0, false
 			}
-			d = max(d, retry.Spread(said, x.w.random.Uint64()))
+			d, x.rest.patient = max(d, retry.Spread(said, x.w.random.Uint64())), false
 		}
 	}
 	return d, x.ends == 0 || now+d < x.ends
@@ -170,13 +171,18 @@ func (x *Exchange) waitFor(h *message.Head, reason failure.Reason) (d time.Durat
 
 // ownWait is the wait that the policy, or what was learned about the cluster, asks for.
 func (x *Exchange) ownWait(p *model.Retry, now time.Duration) time.Duration {
-	n, rnd := x.count-x.spared, x.w.random.Uint64()
+	rnd := x.w.random.Uint64()
 	if p.Base == 0 {
-		if d, ok := x.cluster.Recovery().Wait(now, int(min(p.Attempts, retry.Most))+1-n, p.Max, rnd); ok {
+		if d, ok := x.cluster.Recovery().Wait(now, x.left(p), p.Max, rnd); ok {
 			return retry.Clamp(p, d)
 		}
 	}
-	return retry.Wait(p, n, rnd)
+	return retry.Wait(p, x.count-x.spared, rnd)
+}
+
+// left answers how many attempts the policy leaves.
+func (x *Exchange) left(p *model.Retry) int {
+	return int(min(p.Attempts, retry.Most)) + 1 - (x.count - x.spared)
 }
 
 // after answers when the server wants to be asked again.
@@ -220,30 +226,6 @@ func (x *Exchange) mayRepeat(free bool) (may, held bool) {
 		x.noteSpent()
 	}
 	return may, held
-}
-
-// later makes the next attempt after a while.
-func (x *Exchange) later(wait time.Duration) {
-	if wait <= 0 {
-		x.w.cfg.Loop.Disarm(&x.pause)
-		x.attempt()
-		return
-	}
-	x.resting = true
-	x.w.cfg.Loop.Arm(&x.pause, wait)
-}
-
-// paused is called when the wait before the next attempt, or the one before a second at the same time, is over.
-func (x *Exchange) paused() {
-	x.busy++
-	if x.resting {
-		x.resting, x.rested = false, true
-		x.attempt()
-		x.rested = false
-	} else {
-		x.hedge()
-	}
-	x.leave()
 }
 
 // fallBack sends a request that a breaker has refused, or that no endpoint could take, to the route's fallback. It

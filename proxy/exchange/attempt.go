@@ -292,7 +292,7 @@ func (x *Exchange) endTry(t *try, reason failure.Reason, waste bool) {
 // endAttempt lets go of what all attempts hold, and of the one that was to follow.
 func (x *Exchange) endAttempt(reason failure.Reason) {
 	if x.resting || x.pause.Armed() {
-		x.resting = false
+		x.stand()
 		x.w.cfg.Loop.Disarm(&x.pause)
 	}
 	if x.rivals != nil {

@@ -21,6 +21,9 @@ func (x *Exchange) responded(status int) {
 		x.ep.Failed(x.w.cfg.Loop)
 	} else {
 		x.ep.Succeeded(x.w.cfg.Loop, x.since)
+		if !x.w.bench.Empty() {
+			x.w.bench.Well(x.cluster, x.w.random.Uint64())
+		}
 	}
 }
 

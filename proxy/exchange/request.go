@@ -51,6 +51,7 @@ type Exchange struct {
 	*try         // the current attempt
 	first        try
 	pause        loop.Timer // before the next one
+	rest         rest       // while pause is that
 	requestTimer loop.Timer
 	quietTimer   loop.Timer
 	faultTimer   loop.Timer

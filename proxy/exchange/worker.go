@@ -8,6 +8,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
@@ -30,8 +31,10 @@ type Worker struct {
 	tries   *try           // not used
 	spent   []byte         // the value of a field, for one call
 	bounds  map[*router.Route]*cluster.Breaker
-	served  int   // of them, those that other proxies sent
-	dated   int64 // second that today is of
+	served  int           // of them, those that other proxies sent
+	bench   cluster.Bench // where exchanges wait before they try again
+	turning loop.Timer    // of bench, while anybody waits
+	dated   int64         // second that today is of
 	today   []byte
 }
 
@@ -47,7 +50,9 @@ func NewWorker(cfg Config) *Worker {
 	if cfg.Routes == nil {
 		cfg.Routes = &cluster.RouteBreakers{}
 	}
-	return &Worker{cfg: cfg, gates: admission.NewLoop(cfg.Loop), random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
+	w := &Worker{cfg: cfg, gates: admission.NewLoop(cfg.Loop), random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
+	w.turning.Expired = w.turn
+	return w
 }
 
 // Open answers how many exchanges are under way.
@@ -77,6 +82,7 @@ func (w *Worker) get() *Exchange {
 		x.first.ready()
 		x.requestTimer.Expired = x.requestTimeout
 		x.pause.Expired = x.paused
+		x.rest.seat.Owner = (*rester)(x)
 		x.quietTimer.Expired = x.quiet
 		x.faultTimer.Expired = x.faultExpired
 		x.ticket.Owner, x.pacer.Expired = (*guest)(x), x.paced

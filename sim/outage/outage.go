@@ -23,7 +23,6 @@ const (
 	perSecond = 200 // requests of all callers together
 	answers   = time.Millisecond
 	retries   = 4                // that a request may make
-	percent   = 100              // of the requests: budget of retries
 	longest   = 30 * time.Second // wait that the policy allows where waits are learned
 	every     = time.Minute      // an outage begins
 	training  = 10               // outages that are not counted: nobody has learned anything yet
@@ -72,6 +71,7 @@ const Steps = 60
 type world struct {
 	service Service
 	learned bool
+	percent uint32
 	random  *rand.Rand // of arrivals and outages: the same for both
 	jitter  *rand.Rand
 	now     time.Duration
@@ -93,14 +93,22 @@ type world struct {
 type caller struct {
 	cluster  *cluster.Cluster
 	endpoint *cluster.Endpoint
+	bench    cluster.Bench
+	turning  bool
 }
 
 // request is one that was caught.
 type request struct {
+	world  *world
 	by     *caller
 	failed int // attempts
 	caught bool
 	outage int
+
+	rest        cluster.Rest
+	from, asked time.Duration // when the wait began, and when its length was chosen
+	woken       bool          // the service was seen to be well
+	wait        int           // which wait this is: what was to end another one does nothing
 }
 
 type event struct {
@@ -132,15 +140,15 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.queue, event{w.now + d, w.n, do})
 }
 
-// Run simulates one service; learned says which waits are used.
-func Run(service Service, learned bool, seed uint64) Result {
-	w := &world{service: service, learned: learned, random: rand.New(rand.NewPCG(seed, 1)), jitter: rand.New(rand.NewPCG(seed, 2))}
+// Run simulates one service; learned says which waits are used, and percent what budget of retries there is.
+func Run(service Service, learned bool, percent uint32, seed uint64) Result {
+	w := &world{service: service, learned: learned, percent: percent, random: rand.New(rand.NewPCG(seed, 1)), jitter: rand.New(rand.NewPCG(seed, 2))}
 	w.result.Step = 10 * time.Millisecond
 	if service.Lasts(rand.New(rand.NewPCG(seed, 3))) > time.Second {
 		w.result.Step = 500 * time.Millisecond
 	}
 	for range callers {
-		c := cluster.New(settings(nil))
+		c := cluster.New(settings(percent, nil))
 		c.SetEndpoints(&model.Endpoints{Endpoints: []model.Endpoint{{Workload: "a", Weight: 1}}})
 		w.callers = append(w.callers, &caller{cluster: c, endpoint: c.Endpoints()[0]})
 	}
@@ -160,7 +168,7 @@ func Run(service Service, learned bool, seed uint64) Result {
 }
 
 // settings answers those of the callers' cluster.
-func settings(learned []byte) *model.Cluster {
+func settings(percent uint32, learned []byte) *model.Cluster {
 	return &model.Cluster{Name: destination, Budget: model.Budget{Percent: percent}, Recovery: learned}
 }
 
@@ -204,7 +212,7 @@ func (w *world) arrive() {
 	w.after(time.Duration(w.random.ExpFloat64()*float64(time.Second)/perSecond), w.arrive)
 	c := w.callers[w.random.IntN(callers)]
 	c.cluster.First(w.now, true)
-	w.attempt(&request{by: c})
+	w.attempt(&request{world: w, by: c})
 }
 
 // attempt asks the service once.
@@ -225,6 +233,7 @@ func (w *world) attempt(r *request) {
 
 func (w *world) succeeded(r *request, began time.Duration) {
 	r.by.endpoint.Succeeded(w, began)
+	r.by.bench.Well(r.by.cluster, w.jitter.Uint64())
 	if !r.caught || r.outage <= training {
 		return
 	}
@@ -256,7 +265,54 @@ func (w *world) failed(r *request) {
 		}
 		return
 	}
-	w.after(w.wait(r), func() { w.attempt(r) })
+	r.from, r.asked, r.woken = w.now, w.now, false
+	if w.learned {
+		r.rest.Owner = r
+		r.by.bench.Sit(&r.rest, r.by.cluster)
+		w.turn(r.by)
+	}
+	r.again(w.wait(r))
+}
+
+// again ends a wait, and begins another if others have asked in vain meanwhile.
+func (r *request) again(after time.Duration) {
+	r.wait++
+	n, w := r.wait, r.world
+	w.after(after, func() {
+		if n != r.wait {
+			return
+		}
+		if w.learned && !r.woken {
+			if d := r.by.cluster.Recovery().Longer(w.now, r.from, r.asked, retries+1-r.failed, longest, w.jitter.Uint64()); d > 0 {
+				r.asked = w.now
+				r.again(d)
+				return
+			}
+		}
+		r.by.bench.Leave(&r.rest)
+		w.attempt(r)
+	})
+}
+
+// Rested implements cluster.Rester.
+func (r *request) Rested(after time.Duration) {
+	r.woken = true
+	r.again(after)
+}
+
+// turn keeps a caller's bench turning while somebody sits on it.
+func (w *world) turn(c *caller) {
+	if c.turning {
+		return
+	}
+	c.turning = true
+	w.after(cluster.BenchTurn, func() {
+		c.turning = false
+		c.bench.Turn(w.jitter.Uint64())
+		if !c.bench.Empty() {
+			w.turn(c)
+		}
+	})
 }
 
 // wait is what is compared.
@@ -280,7 +336,7 @@ func (w *world) report() {
 	}
 	for _, n := range w.memory.Due(w.Wall()) {
 		for _, c := range w.callers {
-			c.cluster.Set(settings(w.memory.Learned(n)))
+			c.cluster.Set(settings(w.percent, w.memory.Learned(n)))
 		}
 	}
 }
