@@ -124,8 +124,12 @@ func (w *walk) scalar(n *yaml.Node, t reflect.Type, path string) {
 	isNumber := tag == "!!int"
 	switch t.Kind() {
 	case reflect.String:
-		if !text(n) {
+		switch {
+		case text(n):
+		case n.Kind == yaml.ScalarNode:
 			w.fail(n, path, "must be text, this is %s: put it in quotes", describe(n))
+		default:
+			w.fail(n, path, "must be text, this is %s", describe(n))
 		}
 	case reflect.Bool:
 		if n.Kind != yaml.ScalarNode || tag != "!!bool" {

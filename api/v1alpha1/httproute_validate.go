@@ -203,12 +203,22 @@ func (c *check) fieldValue(at, kind, v string, most int) {
 	if len(v) < 1 || len(v) > most {
 		c.fail(at+".value", "has %d bytes: write 1 to %d", len(v), most)
 	}
+	if !strings.Contains(at, "queryParams") { // those may be any bytes, written as %0A
+		c.plain(at+".value", v)
+	}
 	switch kind {
 	case "Exact":
 	case "RegularExpression":
 		c.regex(at+".value", v)
 	default:
 		c.fail(at+".type", "%q is not a kind of match: write Exact or RegularExpression", kind)
+	}
+}
+
+// plain checks that a text may be the value of a header (RFC 9110 section 5.5).
+func (c *check) plain(at, v string) {
+	if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		c.fail(at, "%q has a control character: remove it", v)
 	}
 }
 

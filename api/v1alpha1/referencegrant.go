@@ -22,7 +22,9 @@ func (c *check) referenceGrant(g *ReferenceGrant) {
 	kinds := []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"}
 	for i, f := range g.Spec.From {
 		at := fmt.Sprintf("spec.from[%d]", i)
-		if f.Group != GatewayGroup || !slices.Contains(kinds, string(f.Kind)) {
+		if f.Group != GatewayGroup {
+			c.fail(at+".group", "%q is not the group of routes: write %s", f.Group, GatewayGroup)
+		} else if !slices.Contains(kinds, string(f.Kind)) {
 			c.fail(at+".kind", "%s/%s refers to no Service: write {group: %s, kind: HTTPRoute}, or GRPCRoute, TLSRoute or TCPRoute", f.Group, f.Kind, GatewayGroup)
 		}
 		if !label(string(f.Namespace)) {
@@ -34,7 +36,9 @@ func (c *check) referenceGrant(g *ReferenceGrant) {
 	}
 	for i, t := range g.Spec.To {
 		at := fmt.Sprintf("spec.to[%d]", i)
-		if t.Group != "" || t.Kind != "Service" {
+		if t.Group != "" {
+			c.fail(at+".group", `%q is not supported: write {group: "", kind: Service}`, t.Group)
+		} else if t.Kind != "Service" {
 			c.fail(at+".kind", `%s/%s is not supported: write {group: "", kind: Service}`, t.Group, t.Kind)
 		}
 		if t.Name != nil && !label(string(*t.Name)) {

@@ -116,7 +116,11 @@ func (c *check) backends(at string, list []HTTPBackendRef, allowed string) {
 // backendRef checks a reference to a port of a Service, which may be in another namespace (see ReferenceGrant).
 func (c *check) backendRef(at string, b *BackendObjectRef) {
 	if value(b.Kind, "Service") != "Service" || value(b.Group, "") != "" {
-		c.fail(at+".kind", "%s/%s is not supported: a backend is a Service of the group \"\"", value(b.Group, ""), value(b.Kind, ""))
+		field := ".kind"
+		if value(b.Group, "") != "" {
+			field = ".group"
+		}
+		c.fail(at+field, "%s/%s is not supported: a backend is a Service of the group \"\"", value(b.Group, ""), value(b.Kind, ""))
 	}
 	if !label(string(b.Name)) {
 		c.fail(at+".name", "%q is not the name of a Service", b.Name)

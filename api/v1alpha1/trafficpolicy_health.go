@@ -229,6 +229,9 @@ func (c *check) healthCheck(at string, h *HealthCheck) {
 	if p := h.HTTP; p != nil {
 		c.httpCheck(at+".http", p)
 	}
+	if p := h.GRPC; p != nil {
+		c.plain(at+".grpc.service", p.Service)
+	}
 	if p := h.GRPC; p != nil && len(p.Service) > 256 {
 		c.fail(at+".grpc.service", "has %d bytes: at most 256", len(p.Service))
 	}

@@ -213,6 +213,8 @@ func (c *check) rateKey(at string, k *RateKey, l *RateLimit) {
 	if l.Global == nil && (k.Key != "" || k.Value != "") {
 		c.fail(at, "key and value are for descriptors: they mean something with global only")
 	}
+	c.plain(at+".key", k.Key)
+	c.plain(at+".value", k.Value)
 	if len(k.Key) > 256 || len(k.Value) > 256 {
 		c.fail(at, "key and value have at most 256 bytes")
 	}
@@ -223,7 +225,10 @@ func (c *check) global(at string, l *RateLimit) {
 	if g == nil {
 		return
 	}
-	if (g.Service == "") != (g.Port == 0) || g.Service != "" && !label(g.Service) || g.Port < 0 || g.Port > 65535 {
+	c.plain(at+".domain", g.Domain)
+	if g.Port < 0 || g.Port > 65535 {
+		c.fail(at+".port", "%d is not a port: write 1 to 65535", g.Port)
+	} else if (g.Service == "") != (g.Port == 0) || g.Service != "" && !label(g.Service) {
 		c.fail(at+".service", "%q with port %d: write the name of a Service and its port, or neither for the control plane itself", g.Service, g.Port)
 	}
 	if len(g.Domain) > 256 {

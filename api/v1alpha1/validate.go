@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -64,10 +65,21 @@ func Validate(o Object) []FieldError {
 	return c.errs
 }
 
+// maxQuoted bounds how much of a value an error repeats.
+const maxQuoted = 200
+
 // check gathers what is wrong.
 type check struct{ errs []FieldError }
 
 func (c *check) fail(path, format string, args ...any) {
+	for i, a := range args {
+		if s, ok := a.(fmt.Stringer); ok {
+			a = s.String()
+		}
+		if v := reflect.ValueOf(a); v.Kind() == reflect.String && v.Len() > maxQuoted {
+			args[i] = v.String()[:maxQuoted] + "..."
+		}
+	}
 	c.errs = append(c.errs, FieldError{Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
