@@ -38,6 +38,10 @@ func (p *Plane) compose(ctx context.Context) error {
 	}
 	p.onClose(reg.Close)
 	lasts := &outage.Memory{}
+	keep := &outage.Keeper{Memory: lasts, Store: p.store}
+	if err := keep.Load(ctx, time.Now()); err != nil {
+		return err
+	}
 	var rt *routes.Routes
 	started := make(chan struct{}) // closed when rt is set: nobody asks for a snapshot before
 	snap := func() snapshot.Snapshot {
@@ -56,7 +60,7 @@ func (p *Plane) compose(ctx context.Context) error {
 	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
 	seen := &stats.Stats{}
 	tokens := token.New(p.store, p.ca.RootsDER()[0])
-	p.spread(lasts, out)
+	p.spread(keep, out)
 	if err := p.serveProxies(ctx, reg, out, seen, lasts, tokens); err != nil {
 		return err
 	}
@@ -143,8 +147,8 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 	return nil
 }
 
-// spread tells proxies what was learned about how long failures last, until Close.
-func (p *Plane) spread(lasts *outage.Memory, out *push.Push) {
+// spread tells proxies what was learned about how long failures last, and keeps it, until Close.
+func (p *Plane) spread(keep *outage.Keeper, out *push.Push) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -156,13 +160,28 @@ func (p *Plane) spread(lasts *outage.Memory, out *push.Push) {
 			case <-ctx.Done():
 				return
 			case now := <-tick.C:
-				if names := lasts.Due(now); len(names) > 0 {
+				if names := keep.Memory.Due(now); len(names) > 0 {
 					out.Renew(resource.TypeCluster, names)
+				}
+				if _, err := keep.Save(ctx, now, false); err != nil && ctx.Err() == nil {
+					p.log.Warn("not kept, it is tried again", "error", err)
 				}
 			}
 		}
 	}()
-	p.onClose(func() { stop(); <-ended })
+	p.onClose(func() {
+		stop()
+		<-ended
+		last, done := context.WithTimeout(context.Background(), time.Second)
+		defer done()
+		for more := true; more && last.Err() == nil; {
+			var err error
+			if more, err = keep.Save(last, time.Now(), true); err != nil {
+				p.log.Warn("what was learned since is lost", "error", err)
+				return
+			}
+		}
+	})
 }
 
 // behind answers the proxies that do not enforce a revision of the store yet. While the control plane itself has not

@@ -1,7 +1,7 @@
 // Package outage remembers what proxies have learned about how long failures of each destination last, merged over all of
 // them, and the last outages. It says of which destinations the proxies should hear more. It keeps everything in memory,
-// bounded: what a restarted control plane has forgotten it learns again. Safe for concurrent use; no goroutines, time is
-// an argument. Start reading at Memory.Report.
+// bounded, and a Keeper writes it to a store, so that a restarted control plane knows it. Memory is safe for concurrent use; no
+// goroutines, time is an argument. Start reading at Memory.Report.
 package outage
 
 import (
@@ -26,6 +26,8 @@ const (
 type Memory struct {
 	mu sync.Mutex
 	of map[model.PortName]*destination
+
+	gone []model.PortName // forgotten, but still in the store; at most MaxDestinations
 }
 
 // destination is what is known of one; what was told is what proxies get, whatever was learned since.
@@ -35,6 +37,8 @@ type destination struct {
 	toldAt   time.Time
 	reported time.Time
 	last     []Outage
+	unsaved  bool      // it has changed since it was written
+	saved    time.Time // when that was
 }
 
 // Outage is one as callers' proxies have seen it: those of several that overlap are one.
@@ -56,7 +60,7 @@ func (m *Memory) Report(list []recovery.Report, now time.Time) {
 		if d == nil {
 			d = m.add(name)
 		}
-		d.reported = now
+		d.reported, d.unsaved = now, true
 		d.learned.Merge(&list[i].Learned)
 		for _, o := range list[i].Last {
 			d.happened(o.Ended.Add(-o.Lasted), o.Ended)
@@ -78,6 +82,9 @@ func (m *Memory) add(name model.PortName) *destination {
 			}
 		}
 		delete(m.of, oldest)
+		if len(m.gone) < MaxDestinations {
+			m.gone = append(m.gone, oldest)
+		}
 	}
 	d := &destination{}
 	m.of[name] = d
