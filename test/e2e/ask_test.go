@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,7 +33,7 @@ type order struct {
 	Header   map[string]string // "%" in a value becomes the number of the request
 	N        int               // how many; default 1
 	Workers  int               // how many at a time; default 1
-	Pause    time.Duration     // of a worker, after each
+	Pause    time.Duration     // of a worker, after each, on average
 	Timeout  time.Duration     // of each; default 10 s. Of calls it is said to the server
 	Messages int               // of a call that is a stream; 0: it is unary
 }
@@ -73,7 +74,9 @@ func (o *order) play(ctx context.Context) tally {
 				mu.Lock()
 				out[answer]++
 				mu.Unlock()
-				<-time.After(o.Pause)
+				if o.Pause > 0 {
+					<-time.After(rand.N(2 * o.Pause))
+				}
 			}
 		})
 	}

@@ -53,6 +53,7 @@ type part struct {
 	name string
 	is   atomic.Pointer[conduct]
 	got  atomic.Int64
+	shut atomic.Int64 // idle connections that it has closed
 	cert tls.Certificate
 
 	mu   sync.Mutex
@@ -122,6 +123,7 @@ func (p *part) server() *http.Server {
 				defer mu.Unlock()
 				if idle[c] != nil { // else its next request has begun
 					c.Close()
+					p.shut.Add(1)
 				}
 			})
 		}
@@ -249,6 +251,8 @@ func (p *part) steer(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/got":
 		out = p.got.Load()
+	case "/closed":
+		out = p.shut.Load()
 	case "/certificate":
 		out = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Certificate[0]}))
 	}
