@@ -93,11 +93,25 @@ type ClassRule struct {
 type Adaptive struct {
 	Least, Most uint32        // of the limit; 0: 4 and 10000
 	Queue       time.Duration // how long a request may wait for its turn; 0: not at all
+	// Fair says who has turns alike, in a class, while requests wait; nil: callers.
+	Fair *Fair
 
 	// What follows has Envoy's names in xds/envoy; 0 is what docs/design/overload.md says.
 	Interval  time.Duration // how often the limit is looked at
 	Probe     time.Duration // how often it is measured how long an unhurried request takes
 	Tolerance float64       // how many times as long requests may take
+}
+
+// Fair is whose requests have turns alike: a tenant who sends many does not keep others from theirs.
+type Fair struct {
+	By      []RateKey // what tells tenants apart; empty: the caller. RateByFixed and RateByCluster mean nothing
+	Weights []TenantWeight
+}
+
+// TenantWeight gives a tenant as many turns as so many others. It is for one key: a caller ("shop.default") or a header's value.
+type TenantWeight struct {
+	Tenant string
+	Weight uint32
 }
 
 // RateLimit bounds requests or bytes by a token bucket.

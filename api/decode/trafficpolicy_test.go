@@ -154,6 +154,12 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  rateLimits: [{name: a, bytes: 1, status: 430}]", `spec.rateLimits[0].status: means nothing`},
 			{"{}\n  fallback: {name: reviews, port: 80}", `spec.fallback.name: is targetRefs[0], Service/reviews, itself`},
 			{"{}\n  capacity: {}", `spec.capacity: bounds nothing`},
+			{"{}\n  concurrency: {fairness: {}}", `:8: TrafficPolicy/reviews: spec.concurrency.fairness: means nothing without a queue`},
+			{"{}\n  concurrency: {queue: 1s, fairness: {by: [{header: a}, {caller: true}], weights: [{tenant: b, weight: 2}]}}", `spec.concurrency.fairness.weights: are of callers, or of the values of a header`},
+			{"{}\n  concurrency: {queue: 1s, fairness: {weights: [{tenant: a.b.c, weight: 2}]}}", `spec.concurrency.fairness.weights[0].tenant: "a.b.c" is not a service`},
+			{"{}\n  concurrency: {queue: 1s, fairness: {weights: [{tenant: a, weight: 0}]}}", `spec.concurrency.fairness.weights[0].weight: 0 is out of bounds`},
+			{"{}\n  concurrency: {queue: 1s, fairness: {by: [{header: a}], weights: [{tenant: a, weight: 1}, {tenant: a, weight: 1}]}}", `spec.concurrency.fairness.weights[1].tenant: "a" is no value of 1 to 256 bytes, or there twice`},
+			{"{}\n  concurrency: {queue: 1s, fairness: {by: [{address: true, header: a}]}}", `spec.concurrency.fairness.by[0]: names 2 things`},
 			{"{}\n  concurrency: {least: 9, most: 8}", `spec.concurrency.least: 9 is more than most, 8`},
 		},
 		"{request: 10s}": {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // PriorityRule gives requests a class. Under overload batch is shed first, critical last.
@@ -77,6 +78,29 @@ type Concurrency struct {
 	Least int32    `json:"least,omitempty"` // of the limit; default 4
 	Most  int32    `json:"most,omitempty"`  // default 10000
 	Queue Duration `json:"queue,omitempty"` // how long a request waits for its turn: 0s to 10s; default 0s, not at all
+	// Fairness says whose requests have turns alike while they wait; default callers.
+	Fairness *Fairness `json:"fairness,omitempty"`
+}
+
+// Fairness is whose requests have turns alike: a tenant who sends many waits, and others do not. 64 are told apart at a time.
+type Fairness struct {
+	// By tells tenants apart, 1 to 4; default the calling service.
+	By []TenantKey `json:"by,omitempty"`
+	// Weights of tenants who are to have more than one turn to everybody else's. They need one key, caller or header.
+	Weights []TenantWeight `json:"weights,omitempty"`
+}
+
+// TenantKey is one thing that tenants are told apart by. Exactly one is given.
+type TenantKey struct {
+	Caller  bool   `json:"caller,omitempty"`  // the calling service, as it has proven
+	Address bool   `json:"address,omitempty"` // of the caller
+	Header  string `json:"header,omitempty"`  // its value, which callers choose: for what a gateway has checked
+}
+
+// TenantWeight is how many turns a tenant has to one of others.
+type TenantWeight struct {
+	Tenant string `json:"tenant"` // "shop" (of the policy's namespace) or "shop.default"; with by.header its value
+	Weight int32  `json:"weight"` // 1 to 100
 }
 
 func defaultPriority(list []PriorityRule) {
@@ -110,6 +134,9 @@ func defaultConcurrency(p *Concurrency) {
 		number(&p.Least, 4)
 		number(&p.Most, 10000)
 		text(&p.Queue, "0s")
+		if f := p.Fairness; f != nil && len(f.By) == 0 {
+			f.By = []TenantKey{{Caller: true}}
+		}
 	}
 }
 
@@ -257,5 +284,51 @@ func (c *check) concurrency(at string, p *Concurrency) {
 	if p.Least > p.Most {
 		c.fail(at+".least", "%d is more than most, %d", p.Least, p.Most)
 	}
-	c.span(at+".queue", p.Queue, 0, 10*time.Second)
+	queue := c.span(at+".queue", p.Queue, 0, 10*time.Second)
+	if p.Fairness != nil {
+		c.fairness(at+".fairness", p.Fairness, queue)
+	}
+}
+
+func (c *check) fairness(at string, f *Fairness, queue time.Duration) {
+	if queue == 0 {
+		c.fail(at, "means nothing without a queue, in which requests wait for their turn: write for example queue: 50ms")
+	}
+	if len(f.By) > 4 {
+		c.fail(at+".by", "has %d entries: at most 4", len(f.By))
+	}
+	for i := range f.By {
+		k, kinds := f.By[i], 0
+		for _, given := range []bool{k.Caller, k.Address, k.Header != ""} {
+			if given {
+				kinds++
+			}
+		}
+		if kinds != 1 {
+			c.fail(fmt.Sprintf("%s.by[%d]", at, i), "names %d things: write one of caller, address and header", kinds)
+		}
+		if k.Header != "" && !token(k.Header) {
+			c.fail(fmt.Sprintf("%s.by[%d].header", at, i), "%q is not the name of a header", k.Header)
+		}
+	}
+	if len(f.Weights) > 64 {
+		c.fail(at+".weights", "has %d entries: at most 64", len(f.Weights))
+	}
+	if len(f.Weights) > 0 && (len(f.By) != 1 || !f.By[0].Caller && f.By[0].Header == "") {
+		c.fail(at+".weights", "are of callers, or of the values of a header: write one of them alone in by")
+		return
+	}
+	seen := map[string]bool{}
+	for i, w := range f.Weights {
+		at := fmt.Sprintf("%s.weights[%d]", at, i)
+		name, ns, dot := strings.Cut(w.Tenant, ".")
+		switch {
+		case f.By[0].Caller && (!label(name) || dot && !label(ns)):
+			c.fail(at+".tenant", "%q is not a service: write shop or shop.default", w.Tenant)
+		case w.Tenant == "" || len(w.Tenant) > 256 || seen[w.Tenant] || strings.ContainsFunc(w.Tenant, unicode.IsControl):
+			c.fail(at+".tenant", "%q is no value of 1 to 256 bytes, or there twice", w.Tenant)
+		}
+		seen[w.Tenant] = true
+		c.between(at+".weight", int64(w.Weight), 1, 100)
+	}
 }

@@ -53,7 +53,7 @@ func (c Compiler) treatTable(t *model.RouteTable) {
 		in.MaxConnections, in.MaxRequests = uint32(p.Connections), uint32(p.Requests)
 	}
 	if p := about.Concurrency; p != nil {
-		in.Adaptive = &model.Adaptive{Least: uint32(p.Least), Most: uint32(p.Most), Queue: p.Queue.Value()}
+		in.Adaptive = &model.Adaptive{Least: uint32(p.Least), Most: uint32(p.Most), Queue: p.Queue.Value(), Fair: fair(p.Fairness, t.Name.Service.Namespace)}
 	}
 	for i := range about.RateLimits {
 		l := rateLimit(&about.RateLimits[i], t.Name.Service.Namespace)
@@ -304,7 +304,18 @@ func rateLimit(l *v1alpha1.RateLimit, namespace string) model.RateLimit {
 		m := match(*l.Match)
 		out.Match = &m
 	}
-	for _, k := range l.By {
+	out.By = rateKeys(l.By)
+	if g := l.Global; g != nil {
+		out.Global = &model.GlobalLimit{Domain: g.Domain, Timeout: max(g.Timeout.Value(), time.Millisecond), Closed: g.FailClosed}
+		if g.Service != "" {
+			out.Global.Cluster = model.PortName{Service: model.ServiceName{Namespace: namespace, Name: g.Service}, Port: uint16(g.Port)}
+		}
+	}
+	return out
+}
+
+func rateKeys(by []v1alpha1.RateKey) (out []model.RateKey) {
+	for _, k := range by {
 		m := model.RateKey{Key: k.Key}
 		switch {
 		case k.Caller:
@@ -320,13 +331,31 @@ func rateLimit(l *v1alpha1.RateLimit, namespace string) model.RateLimit {
 		default:
 			m.Kind, m.Value = model.RateByFixed, k.Value
 		}
-		out.By = append(out.By, m)
+		out = append(out, m)
 	}
-	if g := l.Global; g != nil {
-		out.Global = &model.GlobalLimit{Domain: g.Domain, Timeout: max(g.Timeout.Value(), time.Millisecond), Closed: g.FailClosed}
-		if g.Service != "" {
-			out.Global.Cluster = model.PortName{Service: model.ServiceName{Namespace: namespace, Name: g.Service}, Port: uint16(g.Port)}
+	return out
+}
+
+func fair(f *v1alpha1.Fairness, namespace string) *model.Fair {
+	if f == nil {
+		return nil
+	}
+	out := &model.Fair{}
+	for _, k := range f.By {
+		switch {
+		case k.Caller:
+			out.By = append(out.By, model.RateKey{Kind: model.RateByCaller})
+		case k.Address:
+			out.By = append(out.By, model.RateKey{Kind: model.RateByAddress})
+		default:
+			out.By = append(out.By, model.RateKey{Kind: model.RateByHeader, Name: strings.ToLower(k.Header)})
 		}
+	}
+	for _, w := range f.Weights {
+		if f.By[0].Caller && !strings.Contains(w.Tenant, ".") {
+			w.Tenant += "." + namespace
+		}
+		out.Weights = append(out.Weights, model.TenantWeight{Tenant: w.Tenant, Weight: uint32(w.Weight)})
 	}
 	return out
 }

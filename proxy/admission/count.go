@@ -56,7 +56,7 @@ type Load struct {
 
 // Load answers what is under way.
 func (g *Gate) Load() Load {
-	l := Load{Connections: g.conns.Load(), Requests: g.atWork.Load(), Waiting: g.slots.waiting.Load(), Turned: g.turned.Load(), Unanswered: g.failures.Load()}
+	l := Load{Connections: g.conns.Load(), Requests: g.atWork.Load(), Waiting: g.slots.waiting(), Turned: g.turned.Load(), Unanswered: g.failures.Load()}
 	if g.now.Load().adaptive != nil {
 		l.Limit, l.Requests = g.slots.limit.Load(), max(l.Requests, g.slots.inflight.Load())
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/internal/rate"
@@ -23,6 +24,9 @@ type program struct {
 	all         []*rule                  // that every request meets
 	routes      map[*model.Route][]*rule // that those of a route meet besides; nil: none
 	adaptive    *model.Adaptive          // nil: not
+	fair        bool                     // requests may wait for a turn, and tenants have turns alike
+	tenant      []model.RateKey          // whose turn it is
+	weights     map[uint64]uint32        // of tenants, by hash; nil: all have 1
 	states      map[string]*state        // of all rules
 	classes     bool
 }
@@ -87,6 +91,9 @@ func compile(g *Gate, t Terms, before *program) (*program, error) {
 	}
 	if p.adaptive != nil {
 		g.slots.configure(p.adaptive, g)
+		if p.adaptive.Queue > 0 {
+			p.share(g)
+		}
 	}
 	p.idle = p.requests == 0 && p.adaptive == nil && len(p.all) == 0 && p.routes == nil
 	return p, nil
@@ -212,10 +219,15 @@ func (g *Gate) bucketOf(r *rule, q *Question) *bucket {
 	if len(r.By) == 0 {
 		return &r.state.one
 	}
+	return r.state.many.find(g.hash(r.By, q))
+}
+
+// hash answers one of what tells a request apart.
+func (g *Gate) hash(by []model.RateKey, q *Question) uint64 {
 	var h maphash.Hash
 	h.SetSeed(g.seed)
-	for i := range r.By {
-		k := &r.By[i]
+	for i := range by {
+		k := &by[i]
 		_ = h.WriteByte(byte(k.Kind)) // never fails, like all of them
 		switch k.Kind {
 		case model.RateByCaller:
@@ -234,7 +246,41 @@ func (g *Gate) bucketOf(r *rule, q *Question) *bucket {
 		}
 		_ = h.WriteByte(0)
 	}
-	return r.state.many.find(h.Sum64())
+	return h.Sum64()
+}
+
+// byCaller is who has turns where nobody says otherwise: whom the proxy has proof of.
+var byCaller = []model.RateKey{{Kind: model.RateByCaller}}
+
+// share makes ready whose turn it is among those who wait.
+func (p *program) share(g *Gate) {
+	p.fair, p.tenant = true, byCaller
+	f := p.adaptive.Fair
+	if f == nil {
+		return
+	}
+	if len(f.By) > 0 {
+		p.tenant = f.By
+	}
+	for _, w := range f.Weights {
+		if p.weights == nil {
+			p.weights = map[uint64]uint32{}
+		}
+		q := Question{Head: &message.Head{}}
+		q.Caller.Name, q.Caller.Namespace, _ = strings.Cut(w.Tenant, ".")
+		if k := p.tenant[0]; k.Kind == model.RateByHeader {
+			q.Head.Add([]byte(k.Name), []byte(w.Tenant))
+		}
+		p.weights[g.hash(p.tenant, &q)] = w.Weight
+	}
+}
+
+// weight answers that of a tenant.
+func (p *program) weight(hash uint64) uint32 {
+	if w, ok := p.weights[hash]; ok {
+		return w
+	}
+	return 1
 }
 
 // fieldOf answers the value of a field, or pseudo-field, of a request.

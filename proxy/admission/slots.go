@@ -21,8 +21,10 @@ type slots struct {
 	sum, n   atomic.Int64 // of latencies, ns
 	since    atomic.Int64 // requests that began before do not count
 	due      atomic.Int64
-	base     atomic.Int64 // what an unhurried request takes, ns
-	waiting  atomic.Int64 // in all lanes
+	base     atomic.Int64    // what an unhurried request takes, ns
+	waits    [3]atomic.Int64 // by class, in all lanes
+	tenants  tenants
+	round    atomic.Uint32 // of best
 	lanes    atomic.Pointer[[]*lane]
 
 	looking atomic.Bool // somebody has control
@@ -51,7 +53,7 @@ func (s *slots) configure(m *model.Adaptive, g *Gate) {
 
 func sameBounds(a, b *model.Adaptive) bool {
 	x, y := *a, *b
-	x.Queue, y.Queue = 0, 0
+	x.Queue, y.Queue, x.Fair, y.Fair = 0, 0, nil, nil
 	return x == y
 }
 
@@ -96,10 +98,34 @@ func (s *slots) give(began, now time.Duration, failed bool) {
 	if int64(now) >= s.due.Load() {
 		s.look(now)
 	}
-	if s.waiting.Load() > 0 {
+	if s.waiting() > 0 {
 		s.next()
 	}
 }
+
+// waiting answers how many wait in all lanes.
+func (s *slots) waiting() (n int64) {
+	for c := range s.waits {
+		n += s.waits[c].Load()
+	}
+	return n
+}
+
+// before reports whether somebody waits who goes before one of a class that comes now, or has waited for his turn.
+func (s *slots) before(c model.Class) bool {
+	for _, other := range classOrder {
+		if s.waits[other].Load() > 0 {
+			return true
+		}
+		if other == c {
+			return false
+		}
+	}
+	return false
+}
+
+// classOrder is who goes first.
+var classOrder = [...]model.Class{model.ClassCritical, model.ClassDefault, model.ClassBatch}
 
 // look brings the limit up to date, unless somebody is at it.
 func (s *slots) look(now time.Duration) {
@@ -123,23 +149,39 @@ func (s *slots) look(now time.Duration) {
 
 // next wakes the lane of who is next.
 func (s *slots) next() {
+	if l, _, _ := s.best(); l != nil {
+		l.wake()
+	}
+}
+
+// best answers the lane of who is next, his class and when in virtual time he may begin; nil: nobody waits.
+func (s *slots) best() (next *lane, class model.Class, start int64) {
 	all := s.lanes.Load()
 	if all == nil {
-		return
+		return nil, 0, 0
 	}
-	for _, c := range [...]model.Class{model.ClassCritical, model.ClassDefault, model.ClassBatch} {
-		for _, l := range *all {
-			if l.waiting[c].Load() > 0 {
-				l.wake()
-				return
+	first := int(s.round.Add(1)) // of those who are alike another one every time: a tenant may wait in several lanes
+	for _, c := range classOrder {
+		for i := range *all {
+			l := (*all)[(first+i)%len(*all)]
+			active := l.active[c].Load()
+			if active == 0 {
+				continue
+			}
+			if _, at := limit.First(active, &s.tenants); next == nil || at < start {
+				next, start = l, at
 			}
 		}
+		if next != nil {
+			return next, c, start
+		}
 	}
+	return nil, 0, 0
 }
 
 // pass wakes the next lane if there is room: a lane that was woken has nobody.
 func (s *slots) pass() {
-	if s.waiting.Load() > 0 && s.inflight.Load() < s.limit.Load() {
+	if s.waiting() > 0 && s.inflight.Load() < s.limit.Load() {
 		s.next()
 	}
 }
@@ -147,14 +189,14 @@ func (s *slots) pass() {
 // lane is the line of those of one loop who wait at a gate. What is not atomic belongs to the loop. It is there from the
 // first who waits until nobody has for as long as one may: a gate that is replaced would be kept by it otherwise.
 type lane struct {
-	of      *Loop
-	gate    *Gate
-	loop    loop.Loop
-	waiting [3]atomic.Int64 // by class
-	woken   atomic.Bool
-	line    limit.Line
-	timer   loop.Timer
-	run     func()
+	of     *Loop
+	gate   *Gate
+	loop   loop.Loop
+	active [3]atomic.Uint64 // by class: limit.Line's, for other loops
+	woken  atomic.Bool
+	line   limit.Line
+	timer  loop.Timer
+	run    func()
 }
 
 // lane answers the loop's lane at a gate.
@@ -198,11 +240,12 @@ func (t *Ticket) line() Outcome {
 	l, g := t.loop.lane(t.gate), t.gate
 	now := l.loop.Now()
 	most := max(leastLine, int(g.slots.limit.Load()))
-	l.count(t.Class, 1)
-	t.waiter.Owner = t
-	if out := l.line.Push(&t.waiter, t.Class, now, most); out != nil {
+	t.waiter.Owner, t.waiter.Tenant = t, g.slots.tenants.find(t.tenant)
+	out := l.line.Push(&t.waiter, t.Class, now, most)
+	l.changed(&t.waiter, 1)
+	if out != nil {
 		o := out.Owner.(*Ticket)
-		l.count(o.Class, -1)
+		l.changed(out, -1)
 		o.unwork()
 		if o == t {
 			return t.shed()
@@ -218,15 +261,18 @@ func (t *Ticket) line() Outcome {
 	return Waiting
 }
 
-func (l *lane) count(c model.Class, n int64) {
-	l.waiting[c%3].Add(n)
-	l.gate.slots.waiting.Add(n)
+// changed tells all loops that one waits more, or less.
+func (l *lane) changed(w *limit.Waiter, n int64) {
+	c, s := w.Class(), &l.gate.slots
+	s.tenants.waiting(w.Tenant, n)
+	l.active[c%3].Store(l.line.Active(c))
+	s.waits[c%3].Add(n)
 }
 
 // remove takes a ticket out of the line.
 func (l *lane) remove(t *Ticket) {
 	l.line.Remove(&t.waiter)
-	l.count(t.Class, -1)
+	l.changed(&t.waiter, -1)
 }
 
 // wake has the lane look for who may begin, in a turn of its loop. From any goroutine.
@@ -236,20 +282,33 @@ func (l *lane) wake() {
 	}
 }
 
+// ahead is by how many requests a tenant in another loop's lane must be behind one of ours for our lane to let that one go
+// first: loops wake each other not for every request.
+const ahead = 2 * turnCost
+
 // serve lets begin who may.
 func (l *lane) serve() {
 	l.woken.Store(false)
+	s := &l.gate.slots
 	for {
 		c, ok := l.line.Best()
 		if !ok {
-			l.gate.slots.pass() // there may be more room, or who was woken has left
+			s.pass() // there may be more room, or who was woken has left
 			return
 		}
-		if !l.gate.slots.take(c, l.loop.Now()) {
+		if other, class, start := s.best(); other != nil && other != l {
+			if _, own := limit.First(l.line.Active(c), &s.tenants); class != c || own-start > ahead {
+				other.wake()
+				return
+			}
+		}
+		if !s.take(c, l.loop.Now()) {
 			return
 		}
-		t := l.line.Pop().Owner.(*Ticket)
-		l.count(t.Class, -1)
+		w := l.line.Pop(&s.tenants)
+		t := w.Owner.(*Ticket)
+		l.changed(w, -1)
+		s.tenants.charge(w.Tenant, t.prog.weight(t.tenant))
 		t.slot, t.began = true, l.loop.Now()
 		t.Owner.Admitted()
 	}
@@ -264,7 +323,7 @@ func (l *lane) expire() {
 	}
 	for w := l.line.Expired(now - queue); w != nil; w = l.line.Expired(now - queue) {
 		t := w.Owner.(*Ticket)
-		l.count(t.Class, -1)
+		l.changed(w, -1)
 		t.unwork()
 		t.tell(t.shed())
 	}

@@ -53,6 +53,7 @@ type Ticket struct {
 	work   bool          // by gate.atWork
 	paused bool          // waits for bytes
 	waiter limit.Waiter
+	tenant uint64 // a hash, where one may have to wait for a turn
 	ask    *ask
 	timer  loop.Timer
 	shown  [maxShown]shown
@@ -83,6 +84,9 @@ func (g *Gate) Enter(t *Ticket, l *Loop, q *Question) Outcome {
 		return Admitted
 	}
 	t.gate, t.prog, t.loop = g, p, l
+	if p.fair {
+		t.tenant = g.hash(p.tenant, q)
+	}
 	own := p.rulesFor(q)
 	now := l.loop.Now()
 	var back taken
@@ -233,7 +237,7 @@ func (t *Ticket) turn() Outcome {
 		return Admitted
 	}
 	now := t.loop.loop.Now()
-	if g.slots.take(t.Class, now) {
+	if !(p.fair && g.slots.before(t.Class)) && g.slots.take(t.Class, now) {
 		t.slot, t.began = true, now
 		return Admitted
 	}

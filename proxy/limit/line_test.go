@@ -10,6 +10,11 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/limit"
 )
 
+// alike has had nothing of anybody.
+type alike struct{}
+
+func (alike) Start(int) int64 { return 0 }
+
 func TestLineOrder(t *testing.T) {
 	var l limit.Line
 	w := make([]limit.Waiter, 7)
@@ -26,11 +31,11 @@ func TestLineOrder(t *testing.T) {
 		t.Errorf("the oldest is of %v", at)
 	}
 	for _, want := range []int{6, 5, 2, 3, 1, 4} { // by class, the newest first
-		if got := l.Pop(); got != &w[want] {
+		if got := l.Pop(alike{}); got != &w[want] {
 			t.Fatalf("not %d is next", want)
 		}
 	}
-	if l.Len() != 0 || l.Pop() != nil {
+	if l.Len() != 0 || l.Pop(alike{}) != nil {
 		t.Error("somebody is left")
 	}
 	l.Push(&w[1], model.ClassBatch, 9, 1)
@@ -73,7 +78,7 @@ func TestLineAgainstModel(t *testing.T) {
 					best = k
 				}
 			}
-			if got := l.Pop(); got != &all[have[best].i] {
+			if got := l.Pop(alike{}); got != &all[have[best].i] {
 				t.Fatalf("another one is next")
 			}
 			have = append(have[:best], have[best+1:]...)

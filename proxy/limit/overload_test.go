@@ -177,7 +177,7 @@ func (s *server) done(j *job) {
 		if !ok || s.inflight >= limit.Share(c, s.control.Limit()) {
 			break
 		}
-		s.begin(s.line.Pop().Owner.(*job))
+		s.begin(s.line.Pop(alike{}).Owner.(*job))
 	}
 	s.work()
 }

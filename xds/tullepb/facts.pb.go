@@ -2578,6 +2578,7 @@ type Adaptive struct {
 	Interval      int64                  `protobuf:"varint,4,opt,name=interval,proto3" json:"interval,omitempty"`
 	Probe         int64                  `protobuf:"varint,5,opt,name=probe,proto3" json:"probe,omitempty"`
 	Tolerance     float64                `protobuf:"fixed64,6,opt,name=tolerance,proto3" json:"tolerance,omitempty"`
+	Fair          *Fair                  `protobuf:"bytes,7,opt,name=fair,proto3" json:"fair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2654,6 +2655,117 @@ func (x *Adaptive) GetTolerance() float64 {
 	return 0
 }
 
+func (x *Adaptive) GetFair() *Fair {
+	if x != nil {
+		return x.Fair
+	}
+	return nil
+}
+
+type Fair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	By            []*RateKey             `protobuf:"bytes,1,rep,name=by,proto3" json:"by,omitempty"`
+	Weights       []*TenantWeight        `protobuf:"bytes,2,rep,name=weights,proto3" json:"weights,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fair) Reset() {
+	*x = Fair{}
+	mi := &file_xds_tullepb_facts_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fair) ProtoMessage() {}
+
+func (x *Fair) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_facts_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fair.ProtoReflect.Descriptor instead.
+func (*Fair) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Fair) GetBy() []*RateKey {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+func (x *Fair) GetWeights() []*TenantWeight {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+type TenantWeight struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Weight        uint32                 `protobuf:"varint,2,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TenantWeight) Reset() {
+	*x = TenantWeight{}
+	mi := &file_xds_tullepb_facts_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TenantWeight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TenantWeight) ProtoMessage() {}
+
+func (x *TenantWeight) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_facts_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TenantWeight.ProtoReflect.Descriptor instead.
+func (*TenantWeight) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TenantWeight) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *TenantWeight) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 type RateLimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2674,7 +2786,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[31]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2798,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[31]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2811,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{31}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RateLimit) GetName() string {
@@ -2799,7 +2911,7 @@ type RateKey struct {
 
 func (x *RateKey) Reset() {
 	*x = RateKey{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[32]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2923,7 @@ func (x *RateKey) String() string {
 func (*RateKey) ProtoMessage() {}
 
 func (x *RateKey) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[32]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2936,7 @@ func (x *RateKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateKey.ProtoReflect.Descriptor instead.
 func (*RateKey) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{32}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RateKey) GetKind() uint32 {
@@ -2874,7 +2986,7 @@ type GlobalLimit struct {
 
 func (x *GlobalLimit) Reset() {
 	*x = GlobalLimit{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[33]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2998,7 @@ func (x *GlobalLimit) String() string {
 func (*GlobalLimit) ProtoMessage() {}
 
 func (x *GlobalLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[33]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3011,7 @@ func (x *GlobalLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobalLimit.ProtoReflect.Descriptor instead.
 func (*GlobalLimit) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{33}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GlobalLimit) GetCluster() *PortName {
@@ -2942,7 +3054,7 @@ type Breakers struct {
 
 func (x *Breakers) Reset() {
 	*x = Breakers{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[34]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3066,7 @@ func (x *Breakers) String() string {
 func (*Breakers) ProtoMessage() {}
 
 func (x *Breakers) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[34]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3079,7 @@ func (x *Breakers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breakers.ProtoReflect.Descriptor instead.
 func (*Breakers) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{34}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Breakers) GetConnections() uint32 {
@@ -3028,7 +3140,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[35]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3040,7 +3152,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[35]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3053,7 +3165,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{35}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Cluster) GetName() *PortName {
@@ -3225,7 +3337,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[36]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3349,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[36]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3362,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{36}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Host) GetName() string {
@@ -3313,7 +3425,7 @@ type DNSOptions struct {
 
 func (x *DNSOptions) Reset() {
 	*x = DNSOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[37]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3437,7 @@ func (x *DNSOptions) String() string {
 func (*DNSOptions) ProtoMessage() {}
 
 func (x *DNSOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[37]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3450,7 @@ func (x *DNSOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSOptions.ProtoReflect.Descriptor instead.
 func (*DNSOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{37}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DNSOptions) GetRefresh() int64 {
@@ -3373,7 +3485,7 @@ type OriginalOptions struct {
 
 func (x *OriginalOptions) Reset() {
 	*x = OriginalOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3497,7 @@ func (x *OriginalOptions) String() string {
 func (*OriginalOptions) ProtoMessage() {}
 
 func (x *OriginalOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3510,7 @@ func (x *OriginalOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginalOptions.ProtoReflect.Descriptor instead.
 func (*OriginalOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{38}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *OriginalOptions) GetHeader() string {
@@ -3442,7 +3554,7 @@ type Balancing struct {
 
 func (x *Balancing) Reset() {
 	*x = Balancing{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3566,7 @@ func (x *Balancing) String() string {
 func (*Balancing) ProtoMessage() {}
 
 func (x *Balancing) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3579,7 @@ func (x *Balancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
 func (*Balancing) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{39}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Balancing) GetPolicy() uint32 {
@@ -3564,7 +3676,7 @@ type EWMA struct {
 
 func (x *EWMA) Reset() {
 	*x = EWMA{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3688,7 @@ func (x *EWMA) String() string {
 func (*EWMA) ProtoMessage() {}
 
 func (x *EWMA) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3701,7 @@ func (x *EWMA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EWMA.ProtoReflect.Descriptor instead.
 func (*EWMA) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{40}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *EWMA) GetDecay() int64 {
@@ -3618,7 +3730,7 @@ type Utilization struct {
 
 func (x *Utilization) Reset() {
 	*x = Utilization{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3742,7 @@ func (x *Utilization) String() string {
 func (*Utilization) ProtoMessage() {}
 
 func (x *Utilization) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3755,7 @@ func (x *Utilization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Utilization.ProtoReflect.Descriptor instead.
 func (*Utilization) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{41}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Utilization) GetBlackout() int64 {
@@ -3685,7 +3797,7 @@ type SlowStart struct {
 
 func (x *SlowStart) Reset() {
 	*x = SlowStart{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3809,7 @@ func (x *SlowStart) String() string {
 func (*SlowStart) ProtoMessage() {}
 
 func (x *SlowStart) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3822,7 @@ func (x *SlowStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlowStart.ProtoReflect.Descriptor instead.
 func (*SlowStart) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{42}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SlowStart) GetWindow() int64 {
@@ -3745,7 +3857,7 @@ type Subsets struct {
 
 func (x *Subsets) Reset() {
 	*x = Subsets{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3757,7 +3869,7 @@ func (x *Subsets) String() string {
 func (*Subsets) ProtoMessage() {}
 
 func (x *Subsets) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3770,7 +3882,7 @@ func (x *Subsets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsets.ProtoReflect.Descriptor instead.
 func (*Subsets) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{43}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Subsets) GetSelectors() []*Names {
@@ -3804,7 +3916,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3816,7 +3928,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +3941,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{44}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Names) GetNames() []string {
@@ -3851,7 +3963,7 @@ type LocalityOptions struct {
 
 func (x *LocalityOptions) Reset() {
 	*x = LocalityOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3975,7 @@ func (x *LocalityOptions) String() string {
 func (*LocalityOptions) ProtoMessage() {}
 
 func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3988,7 @@ func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityOptions.ProtoReflect.Descriptor instead.
 func (*LocalityOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{45}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LocalityOptions) GetMode() uint32 {
@@ -3917,7 +4029,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3929,7 +4041,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3942,7 +4054,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Failover) GetFrom() string {
@@ -3970,7 +4082,7 @@ type UpstreamHTTP struct {
 
 func (x *UpstreamHTTP) Reset() {
 	*x = UpstreamHTTP{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3982,7 +4094,7 @@ func (x *UpstreamHTTP) String() string {
 func (*UpstreamHTTP) ProtoMessage() {}
 
 func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3995,7 +4107,7 @@ func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHTTP.ProtoReflect.Descriptor instead.
 func (*UpstreamHTTP) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpstreamHTTP) GetVersion() uint32 {
@@ -4032,7 +4144,7 @@ type HTTP1Options struct {
 
 func (x *HTTP1Options) Reset() {
 	*x = HTTP1Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4044,7 +4156,7 @@ func (x *HTTP1Options) String() string {
 func (*HTTP1Options) ProtoMessage() {}
 
 func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4057,7 +4169,7 @@ func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP1Options.ProtoReflect.Descriptor instead.
 func (*HTTP1Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *HTTP1Options) GetAcceptHttp10() bool {
@@ -4110,7 +4222,7 @@ type HTTP2Options struct {
 
 func (x *HTTP2Options) Reset() {
 	*x = HTTP2Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +4234,7 @@ func (x *HTTP2Options) String() string {
 func (*HTTP2Options) ProtoMessage() {}
 
 func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +4247,7 @@ func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP2Options.ProtoReflect.Descriptor instead.
 func (*HTTP2Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HTTP2Options) GetMaxStreams() uint32 {
@@ -4203,7 +4315,7 @@ type ClientTLS struct {
 
 func (x *ClientTLS) Reset() {
 	*x = ClientTLS{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4327,7 @@ func (x *ClientTLS) String() string {
 func (*ClientTLS) ProtoMessage() {}
 
 func (x *ClientTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4340,7 @@ func (x *ClientTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTLS.ProtoReflect.Descriptor instead.
 func (*ClientTLS) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ClientTLS) GetParameters() *TLSParameters {
@@ -4299,7 +4411,7 @@ type TLSParameters struct {
 
 func (x *TLSParameters) Reset() {
 	*x = TLSParameters{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4311,7 +4423,7 @@ func (x *TLSParameters) String() string {
 func (*TLSParameters) ProtoMessage() {}
 
 func (x *TLSParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4324,7 +4436,7 @@ func (x *TLSParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSParameters.ProtoReflect.Descriptor instead.
 func (*TLSParameters) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TLSParameters) GetMin() uint32 {
@@ -4365,7 +4477,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4377,7 +4489,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4390,7 +4502,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SecretRef) GetInline() *Secret {
@@ -4421,7 +4533,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4433,7 +4545,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4446,7 +4558,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Secret) GetName() string {
@@ -4501,7 +4613,7 @@ type Material struct {
 
 func (x *Material) Reset() {
 	*x = Material{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4513,7 +4625,7 @@ func (x *Material) String() string {
 func (*Material) ProtoMessage() {}
 
 func (x *Material) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4526,7 +4638,7 @@ func (x *Material) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Material.ProtoReflect.Descriptor instead.
 func (*Material) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Material) GetBytes() []byte {
@@ -4559,7 +4671,7 @@ type Validation struct {
 
 func (x *Validation) Reset() {
 	*x = Validation{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4571,7 +4683,7 @@ func (x *Validation) String() string {
 func (*Validation) ProtoMessage() {}
 
 func (x *Validation) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4584,7 +4696,7 @@ func (x *Validation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validation.ProtoReflect.Descriptor instead.
 func (*Validation) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Validation) GetRoots() *SecretRef {
@@ -4653,7 +4765,7 @@ type SANMatch struct {
 
 func (x *SANMatch) Reset() {
 	*x = SANMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4777,7 @@ func (x *SANMatch) String() string {
 func (*SANMatch) ProtoMessage() {}
 
 func (x *SANMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4790,7 @@ func (x *SANMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SANMatch.ProtoReflect.Descriptor instead.
 func (*SANMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SANMatch) GetKind() uint32 {
@@ -4706,7 +4818,7 @@ type StringMatch struct {
 
 func (x *StringMatch) Reset() {
 	*x = StringMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +4830,7 @@ func (x *StringMatch) String() string {
 func (*StringMatch) ProtoMessage() {}
 
 func (x *StringMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +4843,7 @@ func (x *StringMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StringMatch.ProtoReflect.Descriptor instead.
 func (*StringMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *StringMatch) GetKind() uint32 {
@@ -4782,7 +4894,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4794,7 +4906,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4807,7 +4919,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HealthCheck) GetKind() uint32 {
@@ -4953,7 +5065,7 @@ type StatusRange struct {
 
 func (x *StatusRange) Reset() {
 	*x = StatusRange{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4965,7 +5077,7 @@ func (x *StatusRange) String() string {
 func (*StatusRange) ProtoMessage() {}
 
 func (x *StatusRange) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4978,7 +5090,7 @@ func (x *StatusRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
 func (*StatusRange) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StatusRange) GetFrom() int64 {
@@ -5033,7 +5145,7 @@ type Outlier struct {
 
 func (x *Outlier) Reset() {
 	*x = Outlier{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5045,7 +5157,7 @@ func (x *Outlier) String() string {
 func (*Outlier) ProtoMessage() {}
 
 func (x *Outlier) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5058,7 +5170,7 @@ func (x *Outlier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlier.ProtoReflect.Descriptor instead.
 func (*Outlier) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Outlier) GetConsecutive5Xx() uint32 {
@@ -5281,7 +5393,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5293,7 +5405,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5306,7 +5418,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Endpoints) GetOverprovision() uint32 {
@@ -5334,7 +5446,7 @@ type LocalityWeight struct {
 
 func (x *LocalityWeight) Reset() {
 	*x = LocalityWeight{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5346,7 +5458,7 @@ func (x *LocalityWeight) String() string {
 func (*LocalityWeight) ProtoMessage() {}
 
 func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5359,7 +5471,7 @@ func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityWeight.ProtoReflect.Descriptor instead.
 func (*LocalityWeight) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *LocalityWeight) GetLocality() string {
@@ -5403,7 +5515,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5415,7 +5527,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5428,7 +5540,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Endpoint) GetWorkload() string {
@@ -5749,14 +5861,21 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x0fmax_connections\x18\x02 \x01(\rR\x0emaxConnections\x12!\n" +
 	"\fmax_requests\x18\x03 \x01(\rR\vmaxRequests\x12+\n" +
 	"\x06limits\x18\x04 \x03(\v2\x13.tulle.v1.RateLimitR\x06limits\x12<\n" +
-	"\x0fconnection_rate\x18\x05 \x01(\v2\x13.tulle.v1.RateLimitR\x0econnectionRate\"\x9a\x01\n" +
+	"\x0fconnection_rate\x18\x05 \x01(\v2\x13.tulle.v1.RateLimitR\x0econnectionRate\"\xbe\x01\n" +
 	"\bAdaptive\x12\x14\n" +
 	"\x05least\x18\x01 \x01(\rR\x05least\x12\x12\n" +
 	"\x04most\x18\x02 \x01(\rR\x04most\x12\x14\n" +
 	"\x05queue\x18\x03 \x01(\x03R\x05queue\x12\x1a\n" +
 	"\binterval\x18\x04 \x01(\x03R\binterval\x12\x14\n" +
 	"\x05probe\x18\x05 \x01(\x03R\x05probe\x12\x1c\n" +
-	"\ttolerance\x18\x06 \x01(\x01R\ttolerance\"\xd8\x02\n" +
+	"\ttolerance\x18\x06 \x01(\x01R\ttolerance\x12\"\n" +
+	"\x04fair\x18\a \x01(\v2\x0e.tulle.v1.FairR\x04fair\"[\n" +
+	"\x04Fair\x12!\n" +
+	"\x02by\x18\x01 \x03(\v2\x11.tulle.v1.RateKeyR\x02by\x120\n" +
+	"\aweights\x18\x02 \x03(\v2\x16.tulle.v1.TenantWeightR\aweights\">\n" +
+	"\fTenantWeight\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x16\n" +
+	"\x06weight\x18\x02 \x01(\rR\x06weight\"\xd8\x02\n" +
 	"\tRateLimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
 	"\x05match\x18\x02 \x01(\v2\x0f.tulle.v1.MatchR\x05match\x12!\n" +
@@ -6047,7 +6166,7 @@ func file_xds_tullepb_facts_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_facts_proto_rawDescData
 }
 
-var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*Facts)(nil),           // 0: tulle.v1.Facts
 	(*PortName)(nil),        // 1: tulle.v1.PortName
@@ -6080,46 +6199,48 @@ var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*ClassRule)(nil),       // 28: tulle.v1.ClassRule
 	(*Inbound)(nil),         // 29: tulle.v1.Inbound
 	(*Adaptive)(nil),        // 30: tulle.v1.Adaptive
-	(*RateLimit)(nil),       // 31: tulle.v1.RateLimit
-	(*RateKey)(nil),         // 32: tulle.v1.RateKey
-	(*GlobalLimit)(nil),     // 33: tulle.v1.GlobalLimit
-	(*Breakers)(nil),        // 34: tulle.v1.Breakers
-	(*Cluster)(nil),         // 35: tulle.v1.Cluster
-	(*Host)(nil),            // 36: tulle.v1.Host
-	(*DNSOptions)(nil),      // 37: tulle.v1.DNSOptions
-	(*OriginalOptions)(nil), // 38: tulle.v1.OriginalOptions
-	(*Balancing)(nil),       // 39: tulle.v1.Balancing
-	(*EWMA)(nil),            // 40: tulle.v1.EWMA
-	(*Utilization)(nil),     // 41: tulle.v1.Utilization
-	(*SlowStart)(nil),       // 42: tulle.v1.SlowStart
-	(*Subsets)(nil),         // 43: tulle.v1.Subsets
-	(*Names)(nil),           // 44: tulle.v1.Names
-	(*LocalityOptions)(nil), // 45: tulle.v1.LocalityOptions
-	(*Failover)(nil),        // 46: tulle.v1.Failover
-	(*UpstreamHTTP)(nil),    // 47: tulle.v1.UpstreamHTTP
-	(*HTTP1Options)(nil),    // 48: tulle.v1.HTTP1Options
-	(*HTTP2Options)(nil),    // 49: tulle.v1.HTTP2Options
-	(*ClientTLS)(nil),       // 50: tulle.v1.ClientTLS
-	(*TLSParameters)(nil),   // 51: tulle.v1.TLSParameters
-	(*SecretRef)(nil),       // 52: tulle.v1.SecretRef
-	(*Secret)(nil),          // 53: tulle.v1.Secret
-	(*Material)(nil),        // 54: tulle.v1.Material
-	(*Validation)(nil),      // 55: tulle.v1.Validation
-	(*SANMatch)(nil),        // 56: tulle.v1.SANMatch
-	(*StringMatch)(nil),     // 57: tulle.v1.StringMatch
-	(*HealthCheck)(nil),     // 58: tulle.v1.HealthCheck
-	(*StatusRange)(nil),     // 59: tulle.v1.StatusRange
-	(*Outlier)(nil),         // 60: tulle.v1.Outlier
-	(*Endpoints)(nil),       // 61: tulle.v1.Endpoints
-	(*LocalityWeight)(nil),  // 62: tulle.v1.LocalityWeight
-	(*Endpoint)(nil),        // 63: tulle.v1.Endpoint
+	(*Fair)(nil),            // 31: tulle.v1.Fair
+	(*TenantWeight)(nil),    // 32: tulle.v1.TenantWeight
+	(*RateLimit)(nil),       // 33: tulle.v1.RateLimit
+	(*RateKey)(nil),         // 34: tulle.v1.RateKey
+	(*GlobalLimit)(nil),     // 35: tulle.v1.GlobalLimit
+	(*Breakers)(nil),        // 36: tulle.v1.Breakers
+	(*Cluster)(nil),         // 37: tulle.v1.Cluster
+	(*Host)(nil),            // 38: tulle.v1.Host
+	(*DNSOptions)(nil),      // 39: tulle.v1.DNSOptions
+	(*OriginalOptions)(nil), // 40: tulle.v1.OriginalOptions
+	(*Balancing)(nil),       // 41: tulle.v1.Balancing
+	(*EWMA)(nil),            // 42: tulle.v1.EWMA
+	(*Utilization)(nil),     // 43: tulle.v1.Utilization
+	(*SlowStart)(nil),       // 44: tulle.v1.SlowStart
+	(*Subsets)(nil),         // 45: tulle.v1.Subsets
+	(*Names)(nil),           // 46: tulle.v1.Names
+	(*LocalityOptions)(nil), // 47: tulle.v1.LocalityOptions
+	(*Failover)(nil),        // 48: tulle.v1.Failover
+	(*UpstreamHTTP)(nil),    // 49: tulle.v1.UpstreamHTTP
+	(*HTTP1Options)(nil),    // 50: tulle.v1.HTTP1Options
+	(*HTTP2Options)(nil),    // 51: tulle.v1.HTTP2Options
+	(*ClientTLS)(nil),       // 52: tulle.v1.ClientTLS
+	(*TLSParameters)(nil),   // 53: tulle.v1.TLSParameters
+	(*SecretRef)(nil),       // 54: tulle.v1.SecretRef
+	(*Secret)(nil),          // 55: tulle.v1.Secret
+	(*Material)(nil),        // 56: tulle.v1.Material
+	(*Validation)(nil),      // 57: tulle.v1.Validation
+	(*SANMatch)(nil),        // 58: tulle.v1.SANMatch
+	(*StringMatch)(nil),     // 59: tulle.v1.StringMatch
+	(*HealthCheck)(nil),     // 60: tulle.v1.HealthCheck
+	(*StatusRange)(nil),     // 61: tulle.v1.StatusRange
+	(*Outlier)(nil),         // 62: tulle.v1.Outlier
+	(*Endpoints)(nil),       // 63: tulle.v1.Endpoints
+	(*LocalityWeight)(nil),  // 64: tulle.v1.LocalityWeight
+	(*Endpoint)(nil),        // 65: tulle.v1.Endpoint
 }
 var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	4,  // 0: tulle.v1.Facts.table:type_name -> tulle.v1.RouteTable
 	7,  // 1: tulle.v1.Facts.route:type_name -> tulle.v1.Route
-	35, // 2: tulle.v1.Facts.cluster:type_name -> tulle.v1.Cluster
-	61, // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
-	63, // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
+	37, // 2: tulle.v1.Facts.cluster:type_name -> tulle.v1.Cluster
+	63, // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
+	65, // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
 	2,  // 5: tulle.v1.PortName.service:type_name -> tulle.v1.ServiceName
 	7,  // 6: tulle.v1.RouteTable.routes:type_name -> tulle.v1.Route
 	5,  // 7: tulle.v1.RouteTable.hosts:type_name -> tulle.v1.VirtualHost
@@ -6146,9 +6267,9 @@ var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	23, // 28: tulle.v1.Route.hash:type_name -> tulle.v1.HashKey
 	24, // 29: tulle.v1.Route.retry:type_name -> tulle.v1.Retry
 	26, // 30: tulle.v1.Route.hedge:type_name -> tulle.v1.Hedge
-	34, // 31: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
+	36, // 31: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
 	13, // 32: tulle.v1.Route.fallback:type_name -> tulle.v1.Backend
-	31, // 33: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
+	33, // 33: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
 	9,  // 34: tulle.v1.Match.headers:type_name -> tulle.v1.FieldMatch
 	9,  // 35: tulle.v1.Match.query:type_name -> tulle.v1.FieldMatch
 	11, // 36: tulle.v1.Filter.headers:type_name -> tulle.v1.HeaderChange
@@ -6163,56 +6284,59 @@ var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	25, // 45: tulle.v1.Retry.after_fields:type_name -> tulle.v1.AfterField
 	8,  // 46: tulle.v1.ClassRule.match:type_name -> tulle.v1.Match
 	30, // 47: tulle.v1.Inbound.adaptive:type_name -> tulle.v1.Adaptive
-	31, // 48: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
-	31, // 49: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
-	8,  // 50: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
-	32, // 51: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
-	33, // 52: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
-	1,  // 53: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
-	1,  // 54: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
-	36, // 55: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
-	37, // 56: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
-	38, // 57: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
-	39, // 58: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
-	47, // 59: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
-	50, // 60: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
-	34, // 61: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
-	27, // 62: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
-	58, // 63: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
-	60, // 64: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
-	62, // 65: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 66: tulle.v1.Host.labels:type_name -> tulle.v1.Label
-	40, // 67: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
-	41, // 68: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
-	42, // 69: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
-	45, // 70: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
-	43, // 71: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
-	44, // 72: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
-	3,  // 73: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
-	46, // 74: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
-	48, // 75: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
-	49, // 76: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
-	51, // 77: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
-	52, // 78: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
-	55, // 79: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
-	53, // 80: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
-	54, // 81: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
-	54, // 82: tulle.v1.Secret.key:type_name -> tulle.v1.Material
-	54, // 83: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
-	54, // 84: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
-	52, // 85: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
-	56, // 86: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
-	52, // 87: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
-	57, // 88: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
-	59, // 89: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
-	12, // 90: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
-	62, // 91: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 92: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
-	93, // [93:93] is the sub-list for method output_type
-	93, // [93:93] is the sub-list for method input_type
-	93, // [93:93] is the sub-list for extension type_name
-	93, // [93:93] is the sub-list for extension extendee
-	0,  // [0:93] is the sub-list for field type_name
+	33, // 48: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
+	33, // 49: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
+	31, // 50: tulle.v1.Adaptive.fair:type_name -> tulle.v1.Fair
+	34, // 51: tulle.v1.Fair.by:type_name -> tulle.v1.RateKey
+	32, // 52: tulle.v1.Fair.weights:type_name -> tulle.v1.TenantWeight
+	8,  // 53: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
+	34, // 54: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
+	35, // 55: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
+	1,  // 56: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
+	1,  // 57: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
+	38, // 58: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
+	39, // 59: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
+	40, // 60: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
+	41, // 61: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
+	49, // 62: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
+	52, // 63: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
+	36, // 64: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
+	27, // 65: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
+	60, // 66: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
+	62, // 67: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
+	64, // 68: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 69: tulle.v1.Host.labels:type_name -> tulle.v1.Label
+	42, // 70: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
+	43, // 71: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
+	44, // 72: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
+	47, // 73: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
+	45, // 74: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
+	46, // 75: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
+	3,  // 76: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
+	48, // 77: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
+	50, // 78: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
+	51, // 79: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
+	53, // 80: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
+	54, // 81: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
+	57, // 82: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
+	55, // 83: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
+	56, // 84: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
+	56, // 85: tulle.v1.Secret.key:type_name -> tulle.v1.Material
+	56, // 86: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
+	56, // 87: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
+	54, // 88: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
+	58, // 89: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
+	54, // 90: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
+	59, // 91: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
+	61, // 92: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
+	12, // 93: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
+	64, // 94: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 95: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
+	96, // [96:96] is the sub-list for method output_type
+	96, // [96:96] is the sub-list for method input_type
+	96, // [96:96] is the sub-list for extension type_name
+	96, // [96:96] is the sub-list for extension extendee
+	0,  // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_facts_proto_init() }
@@ -6227,14 +6351,14 @@ func file_xds_tullepb_facts_proto_init() {
 		(*Facts_Endpoints)(nil),
 		(*Facts_Endpoint)(nil),
 	}
-	file_xds_tullepb_facts_proto_msgTypes[39].OneofWrappers = []any{}
+	file_xds_tullepb_facts_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_facts_proto_rawDesc), len(file_xds_tullepb_facts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
