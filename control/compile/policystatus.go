@@ -200,7 +200,8 @@ func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {
 	return out, others
 }
 
-// foreign answers what of a policy clients cannot run that only know Envoy's own fields. What a workload's own proxy does is not
+// foreign answers what of a policy clients cannot run that only know Envoy's own fields; TestPortable in test/route holds it to the
+// encoder. What a workload's own proxy does is not
 // among it: that is done whoever calls.
 func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) {
 	b, e, r := p.Balancing, p.Ejection, p.Retries
@@ -217,7 +218,11 @@ func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) 
 		{"fallback", p.Fallback != nil},
 		{"ejection.latency", e != nil && e.Latency != nil},
 		{"ejection.probe", e != nil && *e.Probe},
+		{"connections.http2", p.Connections != nil && p.Connections.HTTP2 != nil},
+		{"timeouts.attempt without retries", p.Timeouts != nil && p.Timeouts.Attempt.Value() > 0 && r == nil},
+		{"retryBudget", p.RetryBudget != nil},
 		{"sticky", p.Sticky != nil},
+		{"session.absolute and session.idle", p.Session != nil && p.Session.Absolute.Value()+p.Session.Idle.Value() > 0},
 		{"retries.wait that is learned", retried && r.Wait.Base == ""},
 		{"retries of what may have been acted on (others send nothing again)", retried && !r.AnyMethod && !untouched},
 		{"hedging", p.Hedging != nil},
