@@ -1,0 +1,220 @@
+// Package authz evaluates policies: who asks for what in, a Verdict out. The proxy that enforces, `tulle authz check`,
+// what-if and the search for conflicts run this code. A Set is made once per model.Security, is immutable and safe for
+// concurrent use; asking it allocates nothing. Pure. Start reading at Compile, then Set.Request.
+package authz
+
+import (
+	"net/netip"
+
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Attributes is what is known about who asks for what. The zero value of a field means that it is not known, and fits
+// nothing but a pattern for the empty text.
+type Attributes struct {
+	// Of the peer, from its verified certificate; all empty: plaintext.
+	Principal, TrustDomain, Namespace, Account string
+	IP, RemoteIP                               netip.Addr
+	Port                                       uint16 // of the service
+	ServerName                                 string // SNI of the program's own TLS
+	Now                                        int64  // Unix seconds
+
+	HTTP      bool   // the rest is known
+	Method    string //
+	Host      string // in lower case, without a port
+	Path      string // normalized, without the query
+	Procedure string // gRPC: "package.Service/Method"
+	Token     string // "issuer/subject" of a verified token
+	Fields    Fields // nil: none
+}
+
+// Fields answers the values of what conditions name. It must not allocate where asking should not.
+type Fields interface {
+	// Value answers the i-th value, false beyond the last. Names of headers are in lower case.
+	Value(kind model.ConditionKind, name string, i int) (string, bool)
+}
+
+// Expression is a compiled expression of a rule.
+type Expression interface {
+	// Holds answers whether it does; an error is an expression that could not be evaluated, or not within its bounds.
+	Holds(a *Attributes) (bool, error)
+}
+
+// Rule names what decided.
+type Rule struct {
+	Policy string // "AuthorizationPolicy/default/cart"
+	Name   string // of the rule
+	Action model.Action
+	DryRun bool
+}
+
+// Verdict is the answer. Rules point into the Set.
+type Verdict struct {
+	Allowed bool
+	// By decided; nil: nothing was about it, and the default did.
+	By *Rule
+	// Absent: denied because no rule of the policies that allow held.
+	Absent bool
+	// Audit is the first auditing rule that held.
+	Audit *Rule
+	// External has to be asked as well, if Allowed; Authorizer is its name. nil: nobody.
+	External   *Rule
+	Authorizer string
+	// Dry is what would be decided if the policies in dry run were in force, where that is something else; DryBy and DryAbsent as above.
+	Dry       bool
+	DryBy     *Rule
+	DryAbsent bool
+}
+
+// Compile makes the Set of a workload with these labels. expressions compiles the expressions of rules; nil: a rule with
+// one is an error. An error means that s cannot be enforced as a whole.
+func Compile(s *model.Security, labels []model.Label, expressions func(string) (Expression, error)) (*Set, error) {
+	c := compiler{deny: s.DenyByDefault, expressions: expressions}
+	var dry bool
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		if !has(labels, p.Labels) {
+			continue
+		}
+		rules, err := c.policy(p)
+		if err != nil {
+			return nil, err
+		}
+		dry = dry || p.DryRun
+		c.policies = append(c.policies, compiled{p, rules})
+	}
+	out := &Set{inForce: c.ports(false)}
+	if dry {
+		out.tried = c.ports(true)
+	}
+	return out, nil
+}
+
+// has reports whether a workload with these labels is one of those.
+func has(labels, wanted []model.Label) bool {
+	for _, w := range wanted {
+		found := false
+		for _, l := range labels {
+			found = found || l == w
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// Set is compiled policies.
+type Set struct {
+	inForce ports
+	tried   ports // with those in dry run in force; nil: there are none
+}
+
+// ports is what is about each port; 0: about all others.
+type ports map[uint16]*port
+
+func (p ports) at(n uint16) *port {
+	if one, ok := p[n]; ok {
+		return one
+	}
+	return p[0]
+}
+
+// port is what is about one port.
+type port struct {
+	deny    bool // by default
+	allows  bool // there are policies that allow
+	http    bool // something is about requests
+	tokens  bool // something is about tokens
+	request actions
+	conn    actions // for connections that are not HTTP
+	every   []*rule // those that allow, for Nearest
+}
+
+// actions is an index of rules per action.
+type actions [model.ActionAudit + 1]index
+
+// Request decides about a request, or a connection that is HTTP.
+func (s *Set) Request(a *Attributes) Verdict {
+	return s.decide(a, func(p *port) *actions { return &p.request })
+}
+
+// Connection decides about a connection that is not HTTP: a.HTTP is not looked at. What rules say about requests does not hold
+// in those that allow, and is left out of all others.
+func (s *Set) Connection(a *Attributes) Verdict {
+	return s.decide(a, func(p *port) *actions { return &p.conn })
+}
+
+func (s *Set) decide(a *Attributes, of func(*port) *actions) Verdict {
+	p := s.inForce.at(a.Port)
+	v := p.decide(of(p), a)
+	if s.tried == nil {
+		return v
+	}
+	p = s.tried.at(a.Port)
+	if w := p.decide(of(p), a); w.Allowed != v.Allowed {
+		v.Dry, v.DryBy, v.DryAbsent = true, w.By, w.Absent
+	} else if v.Audit == nil {
+		v.Audit = w.Audit
+	}
+	return v
+}
+
+func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
+	if r := in[model.ActionAudit].first(a); r != nil {
+		v.Audit = &r.name
+	}
+	if r := in[model.ActionDeny].first(a); r != nil {
+		v.By = &r.name
+		return v
+	}
+	switch {
+	case p.allows:
+		r := in[model.ActionAllow].first(a)
+		if r == nil {
+			v.Absent = true
+			return v
+		}
+		v.By = &r.name
+	case p.deny:
+		v.Absent = true
+		return v
+	}
+	v.Allowed = true
+	if r := in[model.ActionExternal].first(a); r != nil {
+		v.External, v.Authorizer = &r.name, r.authorizer
+	}
+	return v
+}
+
+// HTTP reports whether something that is or would be in force looks at requests to a port: then what is not HTTP must not
+// pass for want of a request.
+func (s *Set) HTTP(n uint16) bool {
+	return s.inForce.at(n).http || s.tried != nil && s.tried.at(n).http
+}
+
+// Tokens reports whether something that is or would be in force looks at tokens or their claims.
+func (s *Set) Tokens(n uint16) bool {
+	return s.inForce.at(n).tokens || s.tried != nil && s.tried.at(n).tokens
+}
+
+// Empty reports whether nothing is ever refused, recorded or asked on any port.
+func (s *Set) Empty() bool {
+	for _, all := range []ports{s.inForce, s.tried} {
+		for _, p := range all {
+			if p.deny || p.allows || !p.request.empty() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (in *actions) empty() bool {
+	for i := range in {
+		if !in[i].empty() {
+			return false
+		}
+	}
+	return true
+}
