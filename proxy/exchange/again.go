@@ -99,6 +99,9 @@ func (x *Exchange) unwelcome(h *message.Head) failure.Reason {
 	if x.reason != failure.None && x.mayRetry(x.reason) {
 		return x.reason
 	}
+	if x.mayShift() {
+		return failure.Shed
+	}
 	p := x.policy()
 	if p == nil || x.tunnelling(h) || !x.canRepeat() || x.reason == failure.Deadline {
 		return failure.None
@@ -108,6 +111,13 @@ func (x *Exchange) unwelcome(h *message.Head) failure.Reason {
 		return failure.RetriedStatus
 	}
 	return failure.None
+}
+
+// mayShift reports whether a request that the endpoint's proxy has shed may be tried on another endpoint: it surely has not
+// come to the program. Once only, for when the load is uneven that helps, and when all are overloaded it does not; and not where
+// its session is on that endpoint.
+func (x *Exchange) mayShift() bool {
+	return x.reason == failure.Shed && !x.shifted && x.canRepeat() && !x.session.known && (x.outOf > 1 || x.rivals != nil)
 }
 
 // againElsewhere makes another attempt instead of passing a response on, if it is unwelcome and there is room for one.
@@ -137,6 +147,7 @@ func (x *Exchange) againElsewhere(h *message.Head) bool {
 		x.drop(why, true)
 		return true
 	}
+	x.shifted = x.shifted || why == failure.Shed
 	again := x.again // of the attempt that follows
 	x.again = false
 	x.endTry(x.try, why, true)
@@ -155,6 +166,10 @@ func (x *Exchange) waitFor(h *message.Head, reason failure.Reason) (d time.Durat
 	}
 	now := x.w.cfg.Loop.Now()
 	x.rest.patient = p.Base == 0
+	if reason == failure.Shed {
+		x.rest.patient = false
+		return 0, true
+	}
 	if !(x.count-x.spared == 1 && p.OtherHosts && x.outOf > 1 && retry.Unreached(reason)) { // else another endpoint takes it at once
 		d = x.ownWait(p, now)
 	}

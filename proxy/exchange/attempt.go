@@ -106,14 +106,15 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	}
 	now := x.w.cfg.Loop.Now()
 	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Subset: x.subset(), NoProbe: x.count > 0, Once: x.cluster.Probing() && !x.repeatable()}
-	if x.elsewhere() {
+	shed := x.reason == failure.Shed
+	if x.elsewhere() || shed {
 		choice.Excluded = x.tried[:x.ntried]
 	}
 	if m := x.cluster.Model(); m.Discovery == model.DiscoveryOriginal {
 		choice.Wanted = x.original(m)
 	}
 	ep, from, why := x.choose(&choice)
-	if ep == nil && from > 0 && (x.rested || !x.unreachable()) && x.rivals == nil && len(choice.Excluded) > 0 {
+	if ep == nil && from > 0 && (x.rested || !x.unreachable()) && !shed && x.rivals == nil && len(choice.Excluded) > 0 {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached, or may be by now
 		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
 		ep, from, why = x.cluster.Choose(&choice)

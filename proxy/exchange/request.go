@@ -93,6 +93,7 @@ type attempts struct {
 	fallen  bool
 	resting bool             // pause is the wait before the next attempt; else before a second at the same time
 	rested  bool             // it is over: who could not be reached may be by now
+	shifted bool             // it was shed by one endpoint, and goes to another
 	outOf   int              // how many endpoints the last pick was from
 	rivals  *try             // attempts beside the current one
 	dead    *try             // those that are over
