@@ -38,6 +38,7 @@ type conn struct {
 	delivering bool
 	eof        bool
 	eofTold    bool
+	accepted   bool
 	queued     bool
 	dirty      bool
 	above      bool

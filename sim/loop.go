@@ -12,24 +12,25 @@ import (
 
 // Loop is a loop.Loop with virtual time. A turn takes no time; it happens a random while after what caused it.
 type Loop struct {
-	world   *World
-	address netip.Addr
-	now     time.Duration
-	wheel   loop.Wheel
-	pool    buffer.Pool
-	posts   []func()
-	ready   []*conn // have something to look at
-	dirty   []*conn // have something to flush
-	gone    []*conn
-	conns   []*conn
-	enders  []loop.Flusher
-	load    int64
-	planned time.Duration // of the next turn
-	plan    uint64        // which event that is: older ones are void
-	pending bool          // a turn is planned
-	running bool
-	over    bool
-	scratch [loop.ScratchSize]byte
+	world    *World
+	address  netip.Addr
+	now      time.Duration
+	wheel    loop.Wheel
+	pool     buffer.Pool
+	posts    []func()
+	ready    []*conn // have something to look at
+	dirty    []*conn // have something to flush
+	gone     []*conn
+	conns    []*conn
+	enders   []loop.Flusher
+	load     int64
+	accepted int64         // of those
+	planned  time.Duration // of the next turn
+	plan     uint64        // which event that is: older ones are void
+	pending  bool          // a turn is planned
+	running  bool
+	over     bool
+	scratch  [loop.ScratchSize]byte
 }
 
 // Now answers the time of this turn.
@@ -59,6 +60,12 @@ func (l *Loop) Disarm(t *loop.Timer) { l.wheel.Disarm(t) }
 
 // Load answers how many connections the loop has.
 func (l *Loop) Load() int64 { return l.load }
+
+// Accepted and Busy implement loop.Gauge. A turn takes no time here.
+func (l *Loop) Accepted() int64 { return l.accepted }
+
+// Busy answers 0.
+func (l *Loop) Busy() int64 { return 0 }
 
 // AtEnd calls f.Flush at the end of this turn.
 func (l *Loop) AtEnd(f loop.Flusher) {
@@ -167,6 +174,9 @@ func (l *Loop) finish() {
 		l.gone = nil
 		for _, c := range gone {
 			l.load--
+			if c.accepted {
+				l.accepted--
+			}
 			c.h.Closed(c.err)
 		}
 	}

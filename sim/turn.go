@@ -187,8 +187,10 @@ func (in *incoming) Refuse() {
 func (in *incoming) Adopt(l loop.Loop, serve func(loop.Conn) loop.Handler) {
 	to := l.(*Loop)
 	to.load++
+	to.accepted++
 	adopt := func() {
 		c := to.newConn(nil)
+		c.accepted = true
 		c.rx, c.tx, c.local, c.remote, c.opening = in.rx, in.tx, in.local, in.remote, true
 		c.rx.to, c.tx.from = c, c
 		if h := serve(c); h != nil {
@@ -200,6 +202,7 @@ func (in *incoming) Adopt(l loop.Loop, serve func(loop.Conn) loop.Handler) {
 		adopt()
 	} else if !to.Post(adopt) {
 		to.load--
+		to.accepted--
 		in.Refuse()
 	}
 }

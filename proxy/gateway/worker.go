@@ -56,20 +56,11 @@ func (g *Gateway) newWorker(i int) (*worker, error) {
 // cluster answers a cluster by its name, nil if there is none. For any goroutine.
 func (g *Gateway) cluster(name model.PortName) *cluster.Cluster { return (*g.held.Load())[name] }
 
-// clearly is how many connections fewer another loop must have to be given one: both ends of an exchange count.
-const clearly = 2
+// calmest answers which worker serves a connection that w has accepted (package loop, place.go).
+func (w *worker) calmest() *worker { return loop.Calmest(w, w.g.workers) }
 
-// calmest answers which worker serves a connection that w has accepted: w itself, unless another loop has clearly fewer
-// connections. Loops that accept from one socket get as many as they are quick to ask for.
-func (w *worker) calmest() *worker {
-	best, load := w, w.loop.Load()-clearly
-	for _, o := range w.g.workers {
-		if n := o.loop.Load(); n < load {
-			best, load = o, n
-		}
-	}
-	return best
-}
+// Gauge answers how the worker's loop compares with others.
+func (w *worker) Gauge() loop.Gauge { return w.loop }
 
 // accept serves a connection of l on the calmest loop.
 func (w *worker) accept(l *listener, in loop.Incoming) {

@@ -67,15 +67,10 @@ func (m *Mesh) Known(sni string) bool {
 	return ok
 }
 
-// Accept serves a connection from another proxy on the loop that has the fewest connections: few connections
-// with much on each are spread badly by the kernel.
+// Accept serves a connection from another proxy on the calmest loop: few connections with much on each are spread badly by the
+// kernel.
 func (m *Mesh) Accept(in loop.Incoming) {
-	w := m.Workers[0]
-	for _, other := range m.Workers[1:] {
-		if other.cfg.Loop.Load() < w.cfg.Loop.Load() {
-			w = other
-		}
-	}
+	w := loop.Calmest(m.Workers[0], m.Workers)
 	in.Adopt(w.cfg.Loop, func(raw loop.Conn) loop.Handler {
 		i := &inbound{mesh: m, w: w}
 		i.timer.Expired = i.end

@@ -81,21 +81,11 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 	}
 }
 
-// calmest answers which worker serves a connection that w has accepted: w itself, unless another loop has clearly
-// fewer connections. Loops that accept from one socket get as many as they are quick to ask for, which under load
-// can be all or none.
-func (w *Worker) calmest() *Worker {
-	best, load := w, w.cfg.Loop.Load()-clearly
-	for _, p := range w.peers {
-		if n := p.cfg.Loop.Load(); n < load {
-			best, load = p, n
-		}
-	}
-	return best
-}
+// calmest answers which worker serves a connection that w has accepted (package loop, place.go).
+func (w *Worker) calmest() *Worker { return loop.Calmest(w, w.peers) }
 
-// clearly is how many connections fewer another loop must have to be given one: both ends of an exchange count.
-const clearly = 2
+// Gauge answers how the worker's loop compares with others.
+func (w *Worker) Gauge() loop.Gauge { return w.cfg.Loop.(loop.Gauge) }
 
 // room reports whether another connection may be undecided; if not it counts the refusal.
 func (w *Worker) room() bool {

@@ -26,6 +26,7 @@ type conn struct {
 	splice *splicing // to where what arrives is carried; see splice.go
 	from   *conn     // whose bytes are carried to us
 
+	accepted   bool // not made by us
 	connecting bool
 	opening    bool // Opened is to be called
 	paused     bool
@@ -185,6 +186,9 @@ func (c *conn) tellClosed() {
 	c.e.pool.Put(c.out)
 	c.in, c.out, c.sent = nil, nil, 0
 	c.e.load.Add(-1)
+	if c.accepted {
+		c.e.accepted.Add(-1)
+	}
 	c.h.Closed(c.err)
 }
 

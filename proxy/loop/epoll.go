@@ -81,10 +81,15 @@ type Epoll struct {
 	pipesMade int
 	splice    func(from, to, n int) (int, syscall.Errno)
 
-	load  atomic.Int64
-	state atomic.Int32 // new, running, ended
-	over  bool         // Close was asked for
-	done  chan struct{}
+	load     atomic.Int64
+	accepted atomic.Int64 // of those
+	busy     atomic.Int64 // see Busy,
+	gaugeAt  atomic.Int64 // which was written then
+	slept    time.Duration
+	bed      time.Duration // when the loop went to sleep; 0: it did not
+	state    atomic.Int32  // new, running, ended
+	over     bool          // Close was asked for
+	done     chan struct{}
 
 	mu     sync.Mutex
 	posts  []func()
@@ -128,10 +133,12 @@ func New(cfg Config) (*Epoll, error) {
 		closeFD(epfd)
 		return nil, fmt.Errorf("%s: eventfd: %w; raise the limit of open files", cfg.Name, err)
 	}
-	return &Epoll{
+	e := &Epoll{
 		cfg: cfg, epfd: epfd, wakefd: wakefd, start: began, now: time.Since(began), wall: time.Now(),
 		scratch: make([]byte, ScratchSize), done: make(chan struct{}), splice: splice,
-	}, nil
+	}
+	e.gaugeAt.Store(int64(e.now))
+	return e, nil
 }
 
 // Run runs the loop until Close. It may be called once. Its goroutine is not tied to a thread (docs/adr/0004).
@@ -163,6 +170,12 @@ func (e *Epoll) turn() {
 		n = e.sleep()
 	}
 	e.now = time.Since(e.start)
+	if e.bed > 0 {
+		e.gauge(e.now - e.bed)
+		e.bed = 0
+	} else {
+		e.gauge(0)
+	}
 	for i := range e.events[:n] {
 		e.dispatch(&e.events[i])
 	}
@@ -184,6 +197,7 @@ func (e *Epoll) sleep() int {
 	}
 	wait := -1
 	now := time.Since(e.start)
+	e.bed = now
 	if now-e.yielded >= yieldAfter {
 		e.yielded = now
 		runtime.Gosched()

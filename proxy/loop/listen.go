@@ -149,13 +149,15 @@ func (in *incoming) Adopt(l Loop, serve func(Conn) Handler) {
 	if !ok {
 		panic("loop: an accepted connection can go to an Epoll only")
 	}
-	e.load.Add(1) // now, so that whoever compares loads sees it at once
+	e.load.Add(1)
+	e.accepted.Add(1) // now, so that whoever compares loops sees it at once
 	if e == in.e {
-		e.adopt(in.fd, in.remote, in.local, serve)
+		e.adopt(in.fd, true, in.remote, in.local, serve)
 		return
 	}
-	if !e.Post(func() { e.adopt(in.fd, in.remote, in.local, serve) }) {
+	if !e.Post(func() { e.adopt(in.fd, true, in.remote, in.local, serve) }) {
 		e.load.Add(-1)
+		e.accepted.Add(-1)
 		resetFD(in.fd)
 	}
 }
@@ -166,11 +168,11 @@ func (e *Epoll) Adopt(fd int, serve func(Conn) Handler) Conn {
 	_ = unix.SetNonblock(fd, true)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	e.load.Add(1)
-	return e.adopt(fd, netip.AddrPort{}, netip.AddrPort{}, serve)
+	return e.adopt(fd, false, netip.AddrPort{}, netip.AddrPort{}, serve)
 }
 
-func (e *Epoll) adopt(fd int, remote, local netip.AddrPort, serve func(Conn) Handler) Conn {
-	c := &conn{e: e, fd: -1, remote: remote, local: local, opening: true, more: true}
+func (e *Epoll) adopt(fd int, accepted bool, remote, local netip.AddrPort, serve func(Conn) Handler) Conn {
+	c := &conn{e: e, fd: -1, accepted: accepted, remote: remote, local: local, opening: true, more: true}
 	c.timer.Expired = c.expire
 	err := c.register(fd)
 	if h := serve(c); h != nil {
