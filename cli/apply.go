@@ -35,7 +35,7 @@ With --dry-run nothing is stored; what proxies would be told, and which ones, is
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runApply(cmd, *o, names, req, wait) }
 	fileFlag(cmd, &names)
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "print what would change and whom it concerns, but store nothing")
-	cmd.Flags().BoolVar(&req.Strict, "strict", false, "store nothing if a resource contradicts another one and only age or name decides")
+	cmd.Flags().BoolVar(&req.Strict, "strict", false, "store nothing if a resource contradicts another one and only age, name or kind decides")
 	cmd.Flags().BoolVar(&req.AllowUnresolved, "allow-unresolved", false, "store also what refers to Services, ports or filters that nobody knows yet, with a warning")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most this long until every proxy enforces it")
 	return cmd
@@ -156,11 +156,11 @@ func none(s string) string {
 	return s
 }
 
-// printConflicts says what wants the same requests: a warning where only age or name decides, else a note.
+// printConflicts says what wants the same requests: a warning where only age, name or kind decides, else a note.
 func printConflicts(w io.Writer, list []httpapi.Contradiction) {
 	for i := range list {
 		word := "note"
-		if list[i].Tie || list[i].Request == nil {
+		if list[i].Warning() {
 			word = "warning"
 		}
 		fmt.Fprintf(w, "%s: %s\n", word, &list[i])

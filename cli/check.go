@@ -89,7 +89,7 @@ func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
 	}
 	for i := range found.Conflicts {
 		one := &found.Conflicts[i]
-		list = append(list, check{What: "conflict", OK: true, Warning: one.Tie || one.Request == nil, Message: one.String()})
+		list = append(list, check{What: "conflict", OK: true, Warning: one.Warning(), Message: one.String()})
 	}
 	for _, n := range found.Policies {
 		list = append(list, check{What: "policy " + n.Policy, OK: n.Reason == "PartlyRun", Message: n.Target + ": " + n.Message})

@@ -24,6 +24,11 @@ type Conflict struct {
 	// Tie: both are equally specific, only age or name decides. What is not a tie is decided by what the matches say, which may
 	// well be meant.
 	Tie bool `json:"tie"`
+	// Whole: the winner decides about the whole port, whatever it matches, and the loser about nothing there: it is a route of a less
+	// specific kind.
+	Whole bool `json:"whole,omitempty"`
+	// Elsewhere: but the loser decides about another port of the service.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Request is one that both would take; nil: whether there is one cannot be told.
 	Request *Request `json:"request,omitempty"`
 	// First takes the request before both of them; "": the winner does.
@@ -32,13 +37,40 @@ type Conflict struct {
 	Resolve string `json:"resolve"` // what to do about it
 
 	objects [2]string // winner, loser
-	rules   [2]int    // of routes
+	rules   [2]int    // of routes; -1: all
+	port    uint16
+}
+
+// Warning reports whether something has no effect for no reason that it says itself: by age, name or kind, or perhaps.
+func (c *Conflict) Warning() bool { return c.Refused() || c.Request == nil }
+
+// Refused reports whether a strict apply stores nothing because of it.
+func (c *Conflict) Refused() bool { return c.Tie || c.Whole && !c.Elsewhere }
+
+// Together answers each pair once for each service and namespace of callers: what is so on several ports of a service is one
+// conflict, on the first of them.
+func Together(list []Conflict) (out []Conflict) {
+	seen := map[string]int{}
+	for _, c := range list {
+		key := strings.Join([]string{strings.Replace(c.On, fmt.Sprintf(":%d", c.port), "", 1), c.Winner, c.Loser, c.Why}, "|")
+		at, ok := seen[key]
+		if !ok {
+			seen[key] = len(out)
+			out = append(out, c)
+			continue
+		}
+		out[at].On += fmt.Sprintf(" and :%d", c.port)
+	}
+	return out
 }
 
 // String answers the conflict in one line.
 func (c *Conflict) String() string {
 	s := c.On + ": "
-	if c.Request == nil {
+	switch {
+	case c.Whole:
+		return s + fmt.Sprintf("%s would take `%s`, but %s decides about the whole port: %s. %s", c.Loser, c.Request, c.Winner, c.Why, c.Resolve)
+	case c.Request == nil:
 		return s + fmt.Sprintf("whether a request can match both %s and %s cannot be told; %s would win: %s. %s", c.Winner, c.Loser, c.Winner, c.Why, c.Resolve)
 	}
 	s += fmt.Sprintf("%s and %s both match `%s`; %s wins: %s", c.Winner, c.Loser, c.Request, c.Winner, c.Why)
@@ -54,7 +86,11 @@ func (c *Conflict) Objects() []string { return []string{c.objects[1], c.objects[
 // Place answers the field of one of the objects that the conflict is about.
 func (c *Conflict) Place(object string) string {
 	for i, o := range c.objects {
-		if o == object && !strings.HasPrefix(o, "TrafficPolicy/") {
+		switch {
+		case o != object || strings.HasPrefix(o, "TrafficPolicy/"):
+		case c.rules[i] < 0:
+			return "spec.parentRefs"
+		default:
 			return fmt.Sprintf("spec.rules[%d]", c.rules[i])
 		}
 	}
@@ -73,10 +109,64 @@ func (c Compiler) Conflicts(name model.PortName, takes Takes) []Conflict {
 	var out []Conflict
 	for _, caller := range append([]string{""}, c.Index.consumers(name.Service)...) {
 		if t, ok := c.RouteTableFor(name, caller); ok {
-			out = append(append(append(out, c.overlaps(t, takes, false)...), c.relayConflicts(t)...), c.policyConflicts(t)...)
+			out = slices.Concat(out, c.kindConflicts(t), c.overlaps(t, takes, false), c.relayConflicts(t), c.policyConflicts(t))
 		}
 	}
+	for i := range out {
+		out[i].port = name.Port
+	}
 	return slices.CompactFunc(out, func(a, b Conflict) bool { return a.On == b.On && a.objects == b.objects && a.rules == b.rules })
+}
+
+// kindConflicts answers the routes of a port that have no effect there, because one of a more specific kind is attached to it.
+func (c Compiler) kindConflicts(t *model.RouteTable) (out []Conflict) {
+	all := c.candidates(t.Name, t.Caller)
+	kind := decides(all)
+	for _, r := range all {
+		if r.Kind == kind {
+			continue
+		}
+		winner := all[slices.IndexFunc(all, func(o Route) bool { return o.Kind == kind })]
+		resolve := "Name different ports in their parentRefs"
+		if r.Kind == "HTTPRoute" {
+			resolve += ", or write both as HTTPRoutes, which match the paths of gRPC too"
+		}
+		out = append(out, Conflict{On: tableText(t), Winner: winner.Name(), Loser: r.Name(), Whole: true, Elsewhere: c.decidesElsewhere(r, t), Request: c.example(r, t.Name),
+			Why:     "routes of one kind only are run on a port, and " + kind + " is a more specific kind than " + r.Kind,
+			Resolve: resolve,
+			objects: [2]string{winner.Name(), r.Name()}, rules: [2]int{-1, -1}})
+	}
+	return out
+}
+
+// decidesElsewhere reports whether a route decides about another port of the table's service.
+func (c Compiler) decidesElsewhere(r Route, t *model.RouteTable) bool {
+	s, ok := c.Services.Service(t.Name.Service)
+	return ok && slices.ContainsFunc(s.Ports, func(p model.ServicePort) bool {
+		return p.Port != t.Name.Port && slices.ContainsFunc(c.attached(model.PortName{Service: t.Name.Service, Port: p.Port}, t.Caller), func(o Route) bool { return o.Name() == r.Name() })
+	})
+}
+
+// example answers a request or a connection that a route alone would take.
+func (c Compiler) example(r Route, to model.PortName) *Request {
+	var routes []model.Route
+	switch r.Kind {
+	case "HTTPRoute":
+		routes = c.httpRoute(r)
+	case "GRPCRoute":
+		routes = c.grpcRoutes([]Route{r})
+	}
+	for i := range routes {
+		search := effort{maxWork}
+		if q, found := search.witness(to, &routes[i].Match, &routes[i].Match); found == findOne {
+			return q
+		}
+	}
+	q := &Request{Host: to.String()}
+	if relay := c.relayRoutes([]Route{r}); len(relay) > 0 && len(relay[0].SNI) > 0 {
+		q.Server = strings.Replace(relay[0].SNI[0], "*", "a", 1)
+	}
+	return q
 }
 
 // relayConflicts answers which routes of connections want the same ones.
@@ -251,6 +341,9 @@ func sameOutcome(a, b *model.Route) bool {
 func (c Compiler) policyConflicts(t *model.RouteTable) (out []Conflict) {
 	on := tableText(t)
 	any := &Request{Method: "GET", Host: t.Name.String(), Target: "/"}
+	if m, ok := c.Cluster(t.Name); ok && (m.Protocol == model.ProtocolTCP || m.Protocol == model.ProtocolTLS) {
+		any = &Request{Host: t.Name.String()}
+	}
 	s, _ := c.Services.Service(t.Name.Service)
 	out = append(out, contradictions(on, c.Index.policies.attached(portPlaces(s, t.Name)...), any)...)
 	out = append(out, contradictions(on, c.Index.policies.attached(servicePlace(t.Name.Service)), any)...)
@@ -281,6 +374,12 @@ func contradictions(on string, list []attachedPolicy, example *Request) (out []C
 	for j, young := range list {
 		for _, old := range list[:j] {
 			parts := shared(&old.Object.Spec.TrafficParts, &young.Object.Spec.TrafficParts)
+			if example != nil && example.Method == "" { // a connection: what is about requests means nothing there
+				parts = slices.DeleteFunc(parts, func(part string) bool {
+					part, _, _ = strings.Cut(part, ".")
+					return slices.Contains(requestParts(), part)
+				})
+			}
 			if len(parts) == 0 {
 				continue
 			}

@@ -180,6 +180,11 @@ func (c Compiler) nobody(p *v1alpha1.TrafficPolicy) string {
 	return "; there is no such Service (a caller need not be one): " + strings.Join(unknown, ", ")
 }
 
+// requestParts are the parts that say something about requests only, all of them.
+func requestParts() []string {
+	return []string{"timeouts", "retries", "retryBudget", "hedging", "session", "priority", "concurrency"}
+}
+
 // aboutRequests answers the parts that say something about requests only, and whether there are others, which bear on
 // connections too.
 func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {

@@ -32,6 +32,9 @@ func (c Compiler) Notes(o v1alpha1.Object) (out []Note) {
 				say(fmt.Sprintf("spec.targetRefs[%d]", i), "%s: apply it, or correct the name", v.message)
 			}
 		}
+		if len(o.Spec.TargetRefs) > 0 && len(out) == 0 && len(c.Users(o)) == 0 {
+			say("spec.targetRefs", "other faults name the same rules, and of several the first by its name counts: remove one of them")
+		}
 		if len(o.Spec.TargetRefs) == 0 && len(c.Users(o)) == 0 {
 			say("", "no route uses it, so it does nothing: name it in a filter of a rule, {type: ExtensionRef, extensionRef: {group: tulle.dev, kind: FaultInjection, name: %s}}, or a TCPRoute or TLSRoute in targetRefs", o.Name)
 		}
@@ -56,7 +59,7 @@ func (c Compiler) routeNotes(r Route) (out []Note) {
 		out = append(out, Note{Path: path, Message: v.message + ": " + effect + "; " + next, Missing: gone})
 	}
 	for i, p := range v1alpha1.Parents(r.Object) {
-		v := c.accept(r, p)
+		_, v := c.attachable(r, p) // whether another kind decides there is a conflict: see Conflicts
 		say(fmt.Sprintf("spec.parentRefs[%d]", i), v, "the route takes nothing there", nextStep(v, r, model.ServiceName{}))
 	}
 	answer := "what goes there is answered 500"
@@ -91,7 +94,7 @@ func nextStep(v verdict, r Route, to model.ServiceName) string {
 		return fmt.Sprintf("apply a ReferenceGrant in namespace %s with from: [{group: %s, kind: %s, namespace: %s}] and to: [{group: \"\", kind: Service, name: %s}]",
 			to.Namespace, v1alpha1.GatewayGroup, r.Kind, r.Object.GetNamespace(), to.Name)
 	case "NotAllowedByListeners":
-		return "name another port in the parentRef, or remove the other route"
+		return "name another port in the parentRef"
 	case "UnsupportedProtocol":
 		return "name another port, or declare it http or grpc"
 	case "InvalidKind":

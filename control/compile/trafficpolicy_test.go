@@ -224,7 +224,7 @@ func TestPolicyConflict(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	got := c.Conflicts(port(81), takes)
-	want := "Service/default/cart:81: TrafficPolicy/default/old and TrafficPolicy/default/young both match `GET http://cart.default:81/`; " +
+	want := "Service/default/cart:81: TrafficPolicy/default/old and TrafficPolicy/default/young both match `any connection to cart.default:81`; " +
 		"TrafficPolicy/default/old wins: it is older. Remove breakers from one of them, or attach one to a port, a route or a rule"
 	if len(got) != 1 || got[0].String() != want {
 		t.Errorf("got %v", got)

@@ -35,12 +35,14 @@ func (a *API) preview(ctx context.Context, req *ApplyRequest, docs []decode.Docu
 	before := a.cfg.Compiler()
 	after := before.Edited(edits)
 	names := before.Names(a.cfg.Registry.Services(), edits)
+	var found []compile.Conflict
 	for i := 0; i < len(names) && !req.Delete; i++ {
-		for _, c := range after.Conflicts(names[i], a.cfg.Takes) {
-			if d := concerns(&c, byName); d != nil {
-				e := d.Errorf(c.Place(fullName(d)), "")
-				result.Conflicts = append(result.Conflicts, Contradiction{File: e.File, Line: e.Line, Object: e.Object, Conflict: c})
-			}
+		found = append(found, after.Conflicts(names[i], a.cfg.Takes)...)
+	}
+	for _, c := range compile.Together(found) {
+		if d := concerns(&c, byName); d != nil {
+			e := d.Errorf(c.Place(fullName(d)), "")
+			result.Conflicts = append(result.Conflicts, Contradiction{File: e.File, Line: e.Line, Object: e.Object, Conflict: c})
 		}
 	}
 	if !req.Delete {
@@ -126,11 +128,11 @@ func concerns(c *compile.Conflict, docs map[string]*decode.Document) *decode.Doc
 	return nil
 }
 
-// refuse answers an error that names every tie.
+// refuse answers an error that names every tie, and every route that another kind puts out of effect.
 func refuse(list []Contradiction) error {
 	var errs []decode.Error
 	for i := range list {
-		if c := &list[i]; c.Tie && len(errs) < decode.MaxErrors {
+		if c := &list[i]; c.Refused() && len(errs) < decode.MaxErrors {
 			errs = append(errs, decode.Error{File: c.File, Line: c.Line, Object: c.Object, Message: c.Conflict.String()})
 		}
 	}
@@ -197,9 +199,11 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 	}
 	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}, References: []Reference{}}
 	c := a.cfg.Compiler()
+	var found []compile.Conflict
 	for _, n := range a.ports(r) {
-		out.Conflicts = append(out.Conflicts, c.Conflicts(n, a.cfg.Takes)...)
+		found = append(found, c.Conflicts(n, a.cfg.Takes)...)
 	}
+	out.Conflicts = append(out.Conflicts, compile.Together(found)...)
 	out.References = references(c)
 	for _, p := range c.Index.Policies() {
 		for _, t := range c.PolicyStatus(p.Object) {

@@ -94,14 +94,16 @@ func more(b *strings.Builder, what string, before, after map[string]string) {
 // conflicts answers what wants the same requests.
 func conflicts(c compile.Compiler) string {
 	var b strings.Builder
+	var found []compile.Conflict
 	for _, n := range ports(c) {
-		for _, one := range c.Conflicts(n, takes) {
-			word := "note"
-			if one.Tie || one.Request == nil {
-				word = "warning"
-			}
-			fmt.Fprintf(&b, "%s: %s\n", word, &one)
+		found = append(found, c.Conflicts(n, takes)...)
+	}
+	for _, one := range compile.Together(found) {
+		word := "note"
+		if one.Warning() {
+			word = "warning"
 		}
+		fmt.Fprintf(&b, "%s: %s\n", word, &one)
 	}
 	return b.String()
 }
