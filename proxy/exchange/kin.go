@@ -63,7 +63,7 @@ func (x *Exchange) inherit(id, trace []byte) {
 	if t == nil || x.origin.Direction != record.Outbound || x.origin.HTTP != nil || len(id) == 0 && len(trace) == 0 {
 		return
 	}
-	if said, ok := t.Join(&x.child, t.Key(id), t.Key(kin.TraceID(trace)), x, x.turn); ok {
+	if said, ok := t.Join(&x.child, t.Names(id, trace), x, x.turn); ok {
 		x.chain = said
 		if said.Classed {
 			x.class, x.said = said.Class, true
@@ -117,7 +117,7 @@ func (x *Exchange) openFamily() {
 		said.Deadline = x.ends
 	}
 	x.opened = true
-	t.Open(&x.parent, t.Key(x.rec.RequestID), t.Key(kin.TraceID(x.head.Get(fieldTrace))), said)
+	t.Open(&x.parent, t.Names(x.rec.RequestID, x.head.Get(fieldTrace)), said)
 }
 
 // leaveFamily ends what openFamily and inherit began.

@@ -25,35 +25,35 @@ func TestJoin(t *testing.T) {
 	tab := kin.New()
 	id, trace, other := tab.Key([]byte("7f")), tab.Key([]byte("4bf92f3577b34da6a3ce929d0e0e4736")), tab.Key([]byte("8f"))
 	var a, b kin.Parent
-	tab.Open(&a, id, trace, kin.Said{Deadline: 5 * time.Second, Class: model.ClassBatch, Classed: true, Again: true})
+	tab.Open(&a, kin.Names{ID: id, Trace: trace}, kin.Said{Deadline: 5 * time.Second, Class: model.ClassBatch, Classed: true, Again: true})
 	var c child
 	for _, k := range [][2]kin.Key{{id, 0}, {id, other}, {other, trace}, {0, trace}} {
-		said, ok := tab.Join(&c.Child, k[0], k[1], &c, 1)
+		said, ok := tab.Join(&c.Child, kin.Names{ID: k[0], Trace: k[1]}, &c, 1)
 		if !ok || said != (kin.Said{Deadline: 5 * time.Second, Class: model.ClassBatch, Classed: true, Again: true}) {
 			t.Errorf("%v: %+v %t", k, said, ok)
 		}
 		tab.Leave(&c.Child)
 	}
 	for _, k := range [][2]kin.Key{{other, 0}, {0, 0}, {0, id + 1}} {
-		if _, ok := tab.Join(&c.Child, k[0], k[1], &c, 1); ok {
+		if _, ok := tab.Join(&c.Child, kin.Names{ID: k[0], Trace: k[1]}, &c, 1); ok {
 			t.Errorf("%v is nobody's", k)
 		}
 		tab.Leave(&c.Child)
 	}
-	tab.Open(&b, id, 0, kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true})
-	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true}) {
+	tab.Open(&b, kin.Names{ID: id, Trace: 0}, kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true})
+	if said, _ := tab.Join(&c.Child, kin.Names{ID: id, Trace: 0}, &c, 1); said != (kin.Said{Deadline: 7 * time.Second, Class: model.ClassCritical, Classed: true}) {
 		t.Errorf("of two: %+v", said)
 	}
 	tab.Leave(&c.Child)
 	tab.Close(&b, true)
-	tab.Open(&b, id, 0, kin.Said{})
-	if said, _ := tab.Join(&c.Child, id, 0, &c, 1); said != (kin.Said{}) {
+	tab.Open(&b, kin.Names{ID: id, Trace: 0}, kin.Said{})
+	if said, _ := tab.Join(&c.Child, kin.Names{ID: id, Trace: 0}, &c, 1); said != (kin.Said{}) {
 		t.Errorf("of two, one without a bound: %+v", said)
 	}
 	tab.Leave(&c.Child)
 	tab.Close(&b, false)
 	tab.Close(&a, true)
-	if _, ok := tab.Join(&c.Child, id, trace, &c, 1); ok || len(c.told) > 0 {
+	if _, ok := tab.Join(&c.Child, kin.Names{ID: id, Trace: trace}, &c, 1); ok || len(c.told) > 0 {
 		t.Errorf("a parent that has closed is found: %t; told %v", ok, c.told)
 	}
 }
@@ -64,9 +64,9 @@ func TestOrphans(t *testing.T) {
 	id, trace := tab.Key([]byte("1")), tab.Key([]byte("t"))
 	var a, b kin.Parent
 	var one, two, left child
-	open := func(p *kin.Parent) { tab.Open(p, id, trace, kin.Said{}) }
+	open := func(p *kin.Parent) { tab.Open(p, kin.Names{ID: id, Trace: trace}, kin.Said{}) }
 	join := func(c *child, turn uint64) {
-		if _, ok := tab.Join(&c.Child, id, 0, c, turn); !ok {
+		if _, ok := tab.Join(&c.Child, kin.Names{ID: id, Trace: 0}, c, turn); !ok {
 			t.Fatal("not joined")
 		}
 	}
@@ -102,12 +102,12 @@ func TestOrderlyEnd(t *testing.T) {
 	id, trace := tab.Key([]byte("1")), tab.Key([]byte("t"))
 	var a, b kin.Parent
 	var byID, byTrace, later child
-	tab.Open(&a, id, trace, kin.Said{})
-	tab.Join(&byID.Child, id, 0, &byID, 1)
-	tab.Join(&byTrace.Child, 0, trace, &byTrace, 2)
+	tab.Open(&a, kin.Names{ID: id, Trace: trace}, kin.Said{})
+	tab.Join(&byID.Child, kin.Names{ID: id, Trace: 0}, &byID, 1)
+	tab.Join(&byTrace.Child, kin.Names{ID: 0, Trace: trace}, &byTrace, 2)
 	tab.Close(&a, false)
-	tab.Open(&b, id, trace, kin.Said{})
-	tab.Join(&later.Child, 0, trace, &later, 3)
+	tab.Open(&b, kin.Names{ID: id, Trace: trace}, kin.Said{})
+	tab.Join(&later.Child, kin.Names{ID: 0, Trace: trace}, &later, 3)
 	tab.Close(&b, true)
 	if fmt.Sprint(byID.told, byTrace.told, later.told) != "[] [] [3]" {
 		t.Errorf("told %v, %v and %v", byID.told, byTrace.told, later.told)
@@ -128,9 +128,9 @@ func TestClassOfTwo(t *testing.T) {
 			tab := kin.New()
 			var a, b kin.Parent
 			var made child
-			tab.Open(&a, 7, 0, two[0])
-			tab.Open(&b, 7, 0, two[1])
-			if said, _ := tab.Join(&made.Child, 7, 0, &made, 1); said != c[2] {
+			tab.Open(&a, kin.Names{ID: 7, Trace: 0}, two[0])
+			tab.Open(&b, kin.Names{ID: 7, Trace: 0}, two[1])
+			if said, _ := tab.Join(&made.Child, kin.Names{ID: 7, Trace: 0}, &made, 1); said != c[2] {
 				t.Errorf("%+v: %+v", two, said)
 			}
 		}
@@ -144,8 +144,8 @@ func TestManyAlike(t *testing.T) {
 	var c child
 	began := time.Now()
 	for i := range parents {
-		tab.Open(&parents[i], 7, 0, kin.Said{Deadline: time.Hour})
-		if _, ok := tab.Join(&c.Child, 7, 0, &c, 1); ok != (i < kin.MostAlike) {
+		tab.Open(&parents[i], kin.Names{ID: 7, Trace: 0}, kin.Said{Deadline: time.Hour})
+		if _, ok := tab.Join(&c.Child, kin.Names{ID: 7, Trace: 0}, &c, 1); ok != (i < kin.MostAlike) {
 			t.Fatalf("of %d: joined %t", i+1, ok)
 		}
 		tab.Leave(&c.Child)
@@ -156,7 +156,7 @@ func TestManyAlike(t *testing.T) {
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("it took %s", d)
 	}
-	if _, ok := tab.Join(&c.Child, 7, 0, &c, 1); ok {
+	if _, ok := tab.Join(&c.Child, kin.Names{ID: 7, Trace: 0}, &c, 1); ok {
 		t.Error("somebody is left")
 	}
 }
@@ -190,9 +190,9 @@ func TestTogether(t *testing.T) {
 			for range 20_000 {
 				id, trace := tab.Key([]byte{byte(r.IntN(4))}), tab.Key([]byte{9, byte(r.IntN(4))})
 				var p kin.Parent
-				tab.Open(&p, id, trace, kin.Said{})
+				tab.Open(&p, kin.Names{ID: id, Trace: trace}, kin.Said{})
 				c := &counter{}
-				_, ok := tab.Join(&c.Child, id, trace, c, 1)
+				_, ok := tab.Join(&c.Child, kin.Names{ID: id, Trace: trace}, c, 1)
 				tab.Close(&p, r.IntN(2) == 0)
 				tab.Leave(&c.Child)
 				if n := c.n.Load(); !ok || n > 1 {
@@ -204,7 +204,7 @@ func TestTogether(t *testing.T) {
 	wg.Wait()
 	for i := range 4 {
 		var c child
-		if _, ok := tab.Join(&c.Child, tab.Key([]byte{byte(i)}), tab.Key([]byte{9, byte(i)}), &c, 1); ok {
+		if _, ok := tab.Join(&c.Child, kin.Names{ID: tab.Key([]byte{byte(i)}), Trace: tab.Key([]byte{9, byte(i)})}, &c, 1); ok {
 			t.Error("somebody is left")
 		}
 	}
@@ -217,8 +217,8 @@ func TestNoAllocation(t *testing.T) {
 	c := &child{}
 	if n := testing.AllocsPerRun(1000, func() {
 		k := tab.Key(id)
-		tab.Open(&p, k, 0, kin.Said{Deadline: time.Second})
-		tab.Join(&c.Child, k, 0, c, 1)
+		tab.Open(&p, kin.Names{ID: k, Trace: 0}, kin.Said{Deadline: time.Second})
+		tab.Join(&c.Child, kin.Names{ID: k, Trace: 0}, c, 1)
 		tab.Leave(&c.Child)
 		tab.Close(&p, false)
 	}); n > 0 {
@@ -232,9 +232,71 @@ func BenchmarkJoin(b *testing.B) {
 	var p kin.Parent
 	c := &child{}
 	for b.Loop() {
-		tab.Open(&p, tab.Key(id), 0, kin.Said{})
-		tab.Join(&c.Child, tab.Key(id), 0, c, 1)
+		tab.Open(&p, kin.Names{ID: tab.Key(id), Trace: 0}, kin.Said{})
+		tab.Join(&c.Child, kin.Names{ID: tab.Key(id), Trace: 0}, c, 1)
 		tab.Leave(&c.Child)
 		tab.Close(&p, false)
+	}
+}
+
+// TestOwnOnly: a call joins the request that it says it is for, by its span where that tells, and none once that has ended,
+// whatever else of the same trace is open.
+func TestOwnOnly(t *testing.T) {
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-"
+	first, second, own := trace+"00f067aa0ba902b7-01", trace+"00f067aa0ba902b8-01", trace+"1111111111111111-01"
+	soon, late := kin.Said{Deadline: time.Second}, kin.Said{Deadline: 9 * time.Second}
+	tab := kin.New()
+	names := func(id, traceparent string) kin.Names { return tab.Names([]byte(id), []byte(traceparent)) }
+	join := func(id, traceparent string) (kin.Said, bool) {
+		var c child
+		said, ok := tab.Join(&c.Child, names(id, traceparent), &c, 1)
+		tab.Leave(&c.Child)
+		return said, ok
+	}
+	var a, b kin.Parent
+	var ofA, ofB, ofAny child
+	tab.Open(&a, names("a", first), soon)
+	tab.Open(&b, names("b", second), late)
+	for _, c := range []struct {
+		id, traceparent string
+		want            kin.Said
+	}{
+		{"", first, soon}, {"", second, late}, {"", own, late}, {"a", own, soon}, {"b", first, late}, {"new", first, soon}, {"new", own, late},
+	} {
+		if said, ok := join(c.id, c.traceparent); !ok || said != c.want {
+			t.Errorf("both open, %q %q: %+v %t", c.id, c.traceparent, said, ok)
+		}
+	}
+	tab.Join(&ofA.Child, names("", first), &ofA, 1)
+	tab.Join(&ofB.Child, names("", second), &ofB, 2)
+	tab.Join(&ofAny.Child, names("", own), &ofAny, 3)
+	tab.Close(&b, true)
+	if fmt.Sprint(ofA.told, ofB.told, ofAny.told) != "[] [2] []" {
+		t.Errorf("the second has gone: %v %v %v", ofA.told, ofB.told, ofAny.told)
+	}
+	tab.Open(&b, names("b2", trace+"00f067aa0ba902b9-01"), late)
+	tab.Close(&a, false)
+	for _, c := range []struct {
+		id, traceparent string
+		ok              bool
+	}{
+		{"", first, false}, {"a", own, false}, {"a", "", false}, {"new", first, false}, {"b2", first, false}, {"b2", own, true},
+		{"new", own, true}, // it cannot be told whose that is
+	} {
+		if said, ok := join(c.id, c.traceparent); ok != c.ok || !ok && said != (kin.Said{}) {
+			t.Errorf("the first has ended, %q %q: %+v %t", c.id, c.traceparent, said, ok)
+		}
+	}
+	tab.Close(&b, true)
+	if fmt.Sprint(ofA.told, ofB.told, ofAny.told) != "[] [2] []" {
+		t.Errorf("after orderly ends: %v %v %v", ofA.told, ofB.told, ofAny.told)
+	}
+	tab.Open(&a, names("a", first), soon) // once more
+	if said, ok := join("a", first); !ok || said != soon {
+		t.Errorf("open again: %+v %t", said, ok)
+	}
+	tab.Close(&a, false)
+	for _, c := range []*child{&ofA, &ofB, &ofAny} {
+		tab.Leave(&c.Child)
 	}
 }
