@@ -15,7 +15,7 @@ import (
 // A name of no route is reset.
 func TestTLSRoute(t *testing.T) {
 	m := newMesh(t)
-	m.part("edge", []string{"edge.test"}, "--service", "edge", "--port", "8443/tls")
+	m.part("edge", []string{"edge.test"}, "--service", "edge", "--port", "8443/tls", "--port", "9000/tcp")
 	a := m.part("a", []string{"a.test", "*.a.wild.test"}, "--service", "a", "--port", "8443")
 	b := m.part("b", []string{"b.test", "*.wild.test"}, "--service", "b", "--port", "8443")
 	m.apply(gatewayRoute("TLSRoute", "default", "a", "edge", "  hostnames: [a.test, \"*.a.wild.test\"]\n  rules: [{backendRefs: [{name: a, port: 8443}]}]\n") + "---\n" +
@@ -31,6 +31,11 @@ func TestTLSRoute(t *testing.T) {
 		if got := m.ok(get(name)); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+	}
+	// What is declared of a port stands, and that is said at once.
+	raw := strings.Replace(gatewayRoute("TLSRoute", "default", "raw", "edge", "  hostnames: [raw.test]\n  rules: [{backendRefs: [{name: a, port: 8443}]}]\n"), "namespace: default}]", "namespace: default, port: 9000}]", 1)
+	if r := m.cliInput(raw, "apply", "-f", "-"); r.code != 0 || !strings.Contains(r.stderr, "warning: stdin:5: TLSRoute/raw: spec.parentRefs[0]: port 9000 of Service edge.default is declared tcp, which a TLSRoute cannot decide about") {
+		t.Errorf("a TLSRoute on a port that is declared TCP: %s", r)
 	}
 	for _, name := range []string{"edge.test", "wild.test", "xa.test"} {
 		if r := get(name); r.code != 35 || !strings.Contains(strings.ToLower(r.stderr), "reset") { // CURLE_SSL_CONNECT_ERROR

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,67 +15,110 @@ func TestPayment(t *testing.T) {
 	m := newMesh(t)
 	var all []*player
 	open := func() *player {
-		p := m.part(fmt.Sprint("pay", len(all)), nil, "--service", "pay", "--port", "8080/http")
+		p := m.part(fmt.Sprint("pay", len(all)), nil, "--service", "pay", "--port", "8080/http", "--port", "9000/grpc")
 		all = append(all, p)
 		return p
 	}
 	open()
 	bad := open()
 	shell := m.part("shell", nil, "--service", "shell")
-	// delivered answers how many of n arrived, and fails the test if one did so twice.
-	delivered := func(what string) map[string]int {
-		seen := map[string]int{}
+	// delivered answers how many have arrived in all, and fails the test if a payment did so twice.
+	delivered := func(what string) int {
+		t.Helper()
+		seen := map[string]bool{}
 		for _, p := range all {
 			for _, id := range p.ids() {
-				if seen[id]++; seen[id] > 1 && id[:4] == "POST" {
-					t.Errorf("%s: payment %s has arrived %d times", what, id, seen[id])
+				if seen[id] && !strings.HasPrefix(id, "GET") {
+					t.Errorf("%s: payment %q has arrived twice", what, id)
 				}
+				seen[id] = true
 			}
 		}
-		return seen
+		return len(seen)
 	}
 	pay := func(what, method string, n int) tally {
-		o := order{URL: "http://pay:8080/", Method: method, N: n, Workers: 8, Header: map[string]string{"X-Id": method + what + "-%"}}
-		if method == "POST" {
-			o.Body = "100 EUR"
+		o := order{URL: "http://pay:8080/", Method: method, N: n, Workers: 8, Header: map[string]string{"X-Id": method + " " + what + " %"}}
+		switch method {
+		case "POST":
+			o.Body = strings.Repeat("100 EUR ", 1000)
+		case "CALL":
+			o.URL = "grpc://pay:9000/shop.Payment/Charge"
 		}
 		return shell.ask(o)
 	}
 
-	bad.be(conduct{Reset: 0.2})
-	posts, gets := pay("reset", "POST", 300), pay("reset", "GET", 300)
-	if bad := 300 - posts.of("200 "); bad < 5 || bad > 60 { // a tenth is 30; five standard deviations are 26
-		t.Errorf("resets: %v", posts)
+	for i, policy := range []string{"", "  retries: {attempts: 4, when: [untouched, reset, gateway], statuses: [502, 503], wait: {base: 1ms, maximum: 5ms}}\n  hedging: {after: 5ms}\n"} {
+		if policy != "" {
+			m.apply("apiVersion: tulle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: pay}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: pay}]\n" + policy)
+		}
+		what := []string{"by default", "with retries and hedging"}[i]
+		bad.be(conduct{Break: 0.2, Work: 2 * time.Millisecond})
+		if got, failed := brokenOff(pay(what, "POST", 300)); failed < 5 || failed > 60 { // a tenth is 30; five standard deviations are 26
+			t.Errorf("broken off %s: %v", what, got)
+		}
+		// Of what may be repeated only those fail whose answer had begun: a quarter.
+		if got, failed := brokenOff(pay(what, "GET", 300)); failed > 25 {
+			t.Errorf("broken off, of what may be repeated %s: %v", what, got)
+		}
+		if n := delivered(what); n < 600 {
+			t.Errorf("%s: %d of 600 have arrived", what, n)
+		}
+		bad.be(conduct{Work: 2 * time.Millisecond})
+		for _, dies := range []string{"everything", "the proxy", "the program"} {
+			for method, got := range dying(t, open(), dies, func(method string) tally { return pay(dies+" dies "+what, method, 800) }) {
+				// There are eight of each under way.
+				if got, failed := brokenOff(got); failed > 8 || method == "GET" && failed > 0 {
+					t.Errorf("%s dies %s, %s: %v", dies, what, method, got)
+				}
+			}
+			delivered(dies + " dies " + what)
+		}
 	}
-	if gets.of("200 ") != 300 {
-		t.Errorf("resets, of what may be repeated: %v", gets)
-	}
-	if seen := delivered("resets"); len(seen) != 600 {
-		t.Errorf("resets: %d of 600 have arrived", len(seen))
-	}
+}
 
-	for _, method := range []string{"POST", "GET"} {
-		victim := open()
-		for _, p := range all {
-			if !p.ended() {
-				p.be(conduct{Work: 10 * time.Millisecond})
-			}
-		}
-		answers := make(chan tally)
-		go func() { answers <- pay("killed", method, 600) }()
-		eventually(t, patience, "it is at work", func() error {
-			if n := len(victim.ids()); n < 20 {
-				return fmt.Errorf("%d", n)
-			}
-			return nil
-		})
-		victim.killAll()
-		got := <-answers
-		if failed := 600 - got.of("200 "); failed > 8 || method == "GET" && failed > 0 {
-			t.Errorf("killed: %s: %v", method, got)
-		}
+// brokenOff answers how many of the answers are none.
+func brokenOff(got tally) (tally, int) {
+	failed := -got.of("200 ") - got.of("OK ")
+	for _, n := range got {
+		failed += n
 	}
-	delivered("killed")
+	return got, failed
+}
+
+// dying lets something of a workload die while it is at work on what f asks for, and answers what came of that by method.
+func dying(t *testing.T, victim *player, dies string, f func(method string) tally) map[string]tally {
+	t.Helper()
+	victim.be(conduct{Work: 10 * time.Millisecond})
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	out := map[string]tally{}
+	for _, method := range []string{"POST", "GET", "CALL"} {
+		all.Go(func() {
+			got := f(method)
+			mu.Lock()
+			defer mu.Unlock()
+			out[method] = got
+		})
+	}
+	eventually(t, patience, "it is at work", func() error {
+		if n := len(victim.ids()); n < 20 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	switch dies {
+	case "everything":
+		victim.killAll()
+	case "the proxy":
+		kill([]int{victim.proxyOf()})
+	case "the program":
+		kill([]int{victim.programOf("part")})
+	}
+	all.Wait()
+	if !victim.ended() {
+		victim.stop(patience)
+	}
+	return out
 }
 
 // TestServerClosesIdle: servers that close resting connections at random times cost no request, not even those that cannot be

@@ -39,7 +39,7 @@ import (
 type conduct struct {
 	Fail  float64       // the share of requests that it answers with 503 or UNAVAILABLE
 	First bool          // it answers so the first request of each X-Id
-	Reset float64       // the share whose connection it resets when it has read them
+	Break float64       // the share that it breaks off when it has read them, in one of four ways
 	Work  time.Duration // what it takes for each
 	Next  string        // what it calls for each, as of an order; that answer is its own
 	Load  string        // its report (ORCA)
@@ -156,12 +156,9 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	<-time.After(c.Work)
-	if rand.Float64() < c.Reset {
-		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			conn.Close()
-			return
-		}
+	if rand.Float64() < c.Break {
+		breakOff(w)
+		return
 	}
 	if c.Load != "" {
 		w.Header().Set("Endpoint-Load-Metrics", "TEXT "+c.Load)
@@ -176,6 +173,23 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprint(w, strings.TrimSpace(p.name+" "+r.Header.Get("X-User")))
+}
+
+// breakOff ends a connection by a reset, without an answer, in the middle of a head, or of a body.
+func breakOff(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	switch rand.N(4) {
+	case 0:
+		_ = conn.(*net.TCPConn).SetLinger(0)
+	case 1:
+		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-")
+	case 2:
+		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+	}
 }
 
 // callNext calls what comes next as programs do that forward what belongs to traces, and nothing else.
@@ -284,26 +298,31 @@ func (m *mesh) part(name string, names []string, flags ...string) *player {
 		m.announced(pl.process)
 	}
 	eventually(m.t, patience, name+" listens", func() error {
-		_, err := os.Stat(pl.socket)
+		c, err := net.Dial("unix", pl.socket)
+		if err == nil {
+			c.Close()
+		}
 		return err
 	})
 	return pl
 }
 
-// tell sends the part a value and reads its answer.
+// tell sends the part a value and reads its answer. From any goroutine.
 func (pl *player) tell(what string, in, out any) {
 	pl.m.t.Helper()
 	b, err := json.Marshal(in)
 	if err != nil {
-		pl.m.t.Fatal(err)
+		pl.m.t.Errorf("%s: %s: %v", pl.name, what, err)
+		return
 	}
 	resp, err := pl.client.Post("http://part/"+what, "application/json", bytes.NewReader(b))
 	if err != nil {
-		pl.m.t.Fatal(err)
+		pl.m.t.Errorf("%s: %s: %v", pl.name, what, err)
+		return
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil || resp.StatusCode != http.StatusOK {
-		pl.m.t.Fatalf("%s: %s %s: %v", pl.name, what, resp.Status, err)
+		pl.m.t.Errorf("%s: %s %s: %v", pl.name, what, resp.Status, err)
 	}
 }
 
@@ -327,4 +346,7 @@ func (pl *player) got() (n int) {
 }
 
 // ids answers the X-Ids that the part has seen, also after its end.
-func (pl *player) ids() []string { return strings.Fields(readText(pl.socket + ".log")) }
+func (pl *player) ids() []string {
+	lines := strings.Split(readText(pl.socket+".log"), "\n")
+	return lines[:len(lines)-1]
+}
