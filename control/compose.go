@@ -46,7 +46,7 @@ func (p *Plane) compose(ctx context.Context) error {
 	started := make(chan struct{}) // closed when rt is set: nobody asks for a snapshot before
 	snap := func() snapshot.Snapshot {
 		<-started
-		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned}
+		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trust}
 	}
 	out := push.New(push.Config{Snapshot: snap, Log: p.log})
 	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return serviceNames(reg) }, Changed: func(services []model.ServiceName, revision int64) {
@@ -65,6 +65,11 @@ func (p *Plane) compose(ctx context.Context) error {
 		return err
 	}
 	return p.serveAPI(reg, rt, out, seen, lasts, tokens)
+}
+
+// trust answers whom the mesh believes.
+func (p *Plane) trust() *model.Trust {
+	return &model.Trust{Stage: 1, Bundles: []model.TrustBundle{{TrustDomain: p.ca.TrustDomain(), Roots: p.ca.RootsDER()}}}
 }
 
 // serviceNames answers every service.

@@ -192,6 +192,9 @@ type Trust struct {
 	Stage   uint64
 	Bundles []TrustBundle
 	Revoked []Revocation
+	// Renew asks whoever has a certificate that was made before (Unix seconds, by the authority's clock) to get a new one
+	// soon; 0: nobody.
+	Renew int64
 }
 
 // TrustBundle is the roots of a trust domain.
@@ -206,7 +209,7 @@ type TrustBundle struct {
 // Revocation takes an identity, or one certificate of it, out of use.
 type Revocation struct {
 	Identity string // SPIFFE ID, or "" with Serial
-	Serial   []byte // of a leaf's certificate; empty: every certificate of Identity that began before Before
+	Serial   []byte // of a certificate, an intermediate's too; empty: every certificate of Identity that begins before Before
 	Before   int64  // Unix seconds
 	Until    int64  // Unix seconds: nothing it is about is valid any more
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
@@ -49,7 +50,15 @@ type identity struct{ s svid.Source }
 
 func (i identity) Identity() *mtls.Identity {
 	c := i.s.Current()
-	return &mtls.Identity{Certificate: c.Certificate, Roots: c.Roots}
+	return &mtls.Identity{Certificate: c.Certificate, Roots: c.Roots, Trust: c.Trust}
+}
+
+// Now is part of svid.Timed.
+func (i identity) Now() time.Time {
+	if t, ok := i.s.(svid.Timed); ok {
+		return t.Now()
+	}
+	return time.Now()
 }
 
 // names is live as dns.Names.

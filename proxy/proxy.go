@@ -100,10 +100,11 @@ func Start(cfg Config) (p *Proxy, err error) {
 	}
 	p.guard()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
-		Handshakes: p.shaking})
+		Handshakes: p.shaking, Identity: p.proof})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
+	p.live.FollowTrust(p.believe)
 	if b.Announced && !b.Withdrawn {
 		p.announced.Store(true)
 		p.client.SetReady(true)
@@ -120,6 +121,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	if !b.Overlap {
 		p.client.Start(p.live)
 	}
+	p.show(new(time.Time), time.Now())
 	p.tasks.Go(func() { p.report(ctx) })
 	p.tasks.Go(func() { p.machine.follow(ctx) })
 	return p, nil
@@ -139,7 +141,11 @@ func (p *Proxy) connect() error {
 	if addr, ok := p.socketAddress(bootstrap.RoleMetrics); ok {
 		w.Metrics = addr
 	}
-	c, err := client.New(client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log})
+	cfg := client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log}
+	if b, ok := p.cfg.Identity.(believer); ok {
+		cfg.Clock = b.Clock()
+	}
+	c, err := client.New(cfg)
 	if err != nil {
 		return err
 	}
@@ -171,12 +177,13 @@ func (p *Proxy) report(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	var last []byte
-	var at time.Time
+	var at, said time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
+			p.show(&said, now)
 			p.client.Recovered(p.live.Recovered(maxRecovered))
 			if b := p.edges(); !bytes.Equal(b, last) || now.Sub(at) >= reportIdle {
 				p.client.Report(b)

@@ -45,8 +45,11 @@ func (p *Proxy) openSeeds() {
 func (p *Proxy) listen() error {
 	p.machine.read() // before the first connection asks
 	mesh := &listener.Mesh{Workload: p.cfg.Bootstrap.Workload, Namespace: p.cfg.Bootstrap.Namespace}
-	cfg := mtls.ServerConfig(identity{p.cfg.Identity}, mtls.ServerOptions{Known: mesh.Known})
-	mesh.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure { return p.shake.Server(raw, cfg, h) }
+	source := identity{p.cfg.Identity}
+	cfg := mtls.ServerConfig(source, mtls.ServerOptions{Known: mesh.Known, Time: source.Now})
+	mesh.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure {
+		return p.shake.ServerWith(raw, cfg, h, mtls.Options{Among: p.openOf(raw.Loop())})
+	}
 	for _, w := range p.workers {
 		mesh.Workers = append(mesh.Workers, w.listener)
 	}

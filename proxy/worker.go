@@ -42,6 +42,7 @@ type worker struct {
 	accept   []*loop.Listener
 
 	// On the loop.
+	open    mtls.Open // to and from other proxies
 	serving map[downstream.Drainer]struct{}
 	spoken  map[uint16]bool // service ports of ours whose HTTP was reported to learning
 	retire  loop.Timer
@@ -55,7 +56,8 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{proxy: p, loop: l, recorder: p.observer.Recorder(), serving: map[downstream.Drainer]struct{}{}, spoken: map[uint16]bool{}}
-	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake}
+	w.open.Refuses = p.refuses
+	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake, Open: &w.open}
 	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder})
 	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes})

@@ -33,6 +33,10 @@ const (
 	SeriesOverflow      = "tulle_series_overflow_total"
 	AccessLogDropped    = "tulle_access_log_dropped_total"
 	ControlConnected    = "tulle_control_plane_connected"
+	IdentityLeft        = "tulle_identity_left_seconds"
+	IdentityFailed      = "tulle_identity_renewals_failed_total"
+	TrustStage          = "tulle_trust_stage"
+	ClockAhead          = "tulle_clock_ahead_seconds"
 	ProcessCPU          = "process_cpu_seconds_total"
 	ProcessMemory       = "process_resident_memory_bytes"
 	ProcessPrivate      = "tulle_process_private_memory_bytes"
@@ -109,6 +113,10 @@ func Metrics() []Metric {
 		{SeriesOverflow, "counter", "Observations counted under `other` because the series budget was used up.", nil},
 		{AccessLogDropped, "counter", "Lines of the access log dropped because its queue was full.", nil},
 		{ControlConnected, "gauge", "1 while the control plane is reachable.", nil},
+		{IdentityLeft, "gauge", "How long the workload's certificate is still valid, in seconds; negative: it has ended. An alarm below 30 % of its life.", nil},
+		{IdentityFailed, "counter", "Renewals of the workload's certificate that failed.", nil},
+		{TrustStage, "gauge", "Stage of the mesh's roots that the proxy believes (`tulle cert`).", nil},
+		{ClockAhead, "gauge", "By how much the machine's clock is before the control plane's, in seconds; negative: behind it.", nil},
 		{ProcessCPU, "counter", "CPU time of the proxy, user and system, in seconds.", nil},
 		{ProcessMemory, "gauge", "Resident memory, shared file pages included, in bytes.", nil},
 		{ProcessPrivate, "gauge", "Resident private memory (RssAnon), in bytes: what one more sidecar costs.", nil},

@@ -80,7 +80,7 @@ func ServerID(trustDomain string) spiffe.ID {
 // Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
 // what a join token pins.
 func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
-	return svid.NewRotator(ctx, func(context.Context, *svid.SVID) (*svid.SVID, error) {
+	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(context.Context, *svid.SVID) (*svid.SVID, error) {
 		key, err := svid.NewKey()
 		if err != nil {
 			return nil, err
@@ -95,7 +95,7 @@ func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, err
 		}
 		chain := append(append([][]byte{}, issued.Chain...), a.RootsDER()...)
 		return svid.New(key, chain, a.RootsDER())
-	}, log)
+	}})
 }
 
 // Attest implements attestpb.IdentityServer.
@@ -144,7 +144,7 @@ func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return &attestpb.Grant{Chain: issued.Chain, Roots: s.cfg.Authority.RootsDER(), Address: s.cfg.Address, Server: s.cfg.Server.String()}, nil
+	return &attestpb.Grant{Chain: issued.Chain, Roots: s.cfg.Authority.RootsDER(), Address: s.cfg.Address, Server: s.cfg.Server.String(), Now: time.Now().UnixMilli()}, nil
 }
 
 // proven answers who is at the other end of an mTLS connection.

@@ -200,6 +200,7 @@ func (anyone) Begin(spiffe.ID, server.Hello) (server.Session, error) { return an
 func (anyone) Ready(bool)                                            {}
 func (anyone) Learned(uint16, model.Protocol)                        {}
 func (anyone) Stats([]byte)                                          {}
+func (anyone) Shown(server.Proof)                                    {}
 func (anyone) Recovered([]recovery.Report)                           {}
 func (anyone) Goodbye(context.Context) int                           { return 0 }
 func (anyone) End(bool)                                              {}

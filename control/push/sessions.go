@@ -24,7 +24,11 @@ type Sessions struct {
 	Stats func(w registry.Workload, json []byte)
 	// Recovered takes what proxies have learned about how long failures last; nil drops it. Called as Stats is.
 	Recovered func(list []recovery.Report)
-	Log       *slog.Logger
+	// Shown takes what a proxy proves its workload's identity with; Left is told that a session is over, said whether the workload
+	// has said goodbye. Called as Stats is; nil drops them.
+	Shown func(w registry.Workload, p server.Proof)
+	Left  func(w registry.Workload, said bool)
+	Log   *slog.Logger
 }
 
 var _ server.Sessions = (*Sessions)(nil)
@@ -70,6 +74,12 @@ func (s *session) Recovered(list []recovery.Report) {
 	}
 }
 
+func (s *session) Shown(p server.Proof) {
+	if s.ss.Shown != nil {
+		s.ss.Shown(s.w, p)
+	}
+}
+
 func (s *session) Goodbye(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, WithdrawTimeout)
 	defer cancel()
@@ -79,5 +89,8 @@ func (s *session) Goodbye(ctx context.Context) int {
 func (s *session) End(said bool) {
 	if !said {
 		s.ss.Registry.Broken(s.id)
+	}
+	if s.ss.Left != nil {
+		s.ss.Left(s.w, said)
 	}
 }

@@ -33,7 +33,11 @@ type Config struct {
 	Token   string // from tulle token
 	Address string // host:port of the control plane's gRPC port; needed with Token
 
-	Log *slog.Logger
+	// Service is what the workload wants to serve; "": the one named as its service account.
+	Service string
+
+	Clock *svid.Clock // is told the control plane's time; nil: one of its own
+	Log   *slog.Logger
 }
 
 // Identity is a Source with what else was granted.
@@ -41,6 +45,15 @@ type Identity struct {
 	*svid.Rotator
 	Address string    // host:port of the control plane's gRPC port
 	Server  spiffe.ID // that the control plane proves there
+
+	clock *svid.Clock
+}
+
+func clockOf(cfg Config) *svid.Clock {
+	if cfg.Clock == nil {
+		return &svid.Clock{}
+	}
+	return cfg.Clock
 }
 
 // Start attests, bounded by ctx, and keeps the identity renewed until Close.
@@ -48,9 +61,9 @@ func Start(ctx context.Context, cfg Config) (*Identity, error) {
 	if _, err := kind(cfg); err != nil {
 		return nil, err
 	}
-	id := &Identity{}
+	id := &Identity{clock: clockOf(cfg)}
 	var err error
-	id.Rotator, err = svid.NewRotator(ctx, id.next(cfg), cfg.Log)
+	id.Rotator, err = svid.NewRotator(ctx, svid.Config{Fetch: id.next(cfg), Clock: id.clock, Log: cfg.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +78,7 @@ func (id *Identity) next(cfg Config) svid.Fetch {
 		}
 		next, err := id.renew(ctx, now)
 		if err != nil && cfg.Socket != "" { // also when now has ended, after a long sleep
-			if again, err := (&Identity{}).attest(ctx, cfg); err == nil {
+			if again, err := (&Identity{clock: id.clock}).attest(ctx, cfg); err == nil {
 				return again, nil
 			}
 		}
@@ -103,7 +116,7 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 	}
 	var s *svid.SVID
 	err = id.ask(ctx, network, address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
-		return c.Attest(ctx, &attestpb.AttestRequest{Csr: csr, Namespace: cfg.Namespace, ServiceAccount: cfg.ServiceAccount, Token: cfg.Token})
+		return c.Attest(ctx, &attestpb.AttestRequest{Csr: csr, Namespace: cfg.Namespace, ServiceAccount: cfg.ServiceAccount, Token: cfg.Token, Service: cfg.Service})
 	}, &s)
 	if err != nil {
 		switch status.Code(err) {
@@ -122,9 +135,9 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 
 // renew proves who we are by the identity in force.
 func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
-	creds := credentials.NewTLS(svid.ClientConfig(fixed{now}, id.Server))
+	creds := credentials.NewTLS(svid.ClientConfig(fixed{now, id.clock}, id.Server))
 	var s *svid.SVID
-	err := (&Identity{}).ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
+	err := (&Identity{clock: id.clock}).ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
 		return c.Renew(ctx, &attestpb.RenewRequest{Csr: csr})
 	}, &s)
 	if err != nil {
@@ -133,9 +146,14 @@ func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, erro
 	return s, nil
 }
 
-type fixed struct{ *svid.SVID }
+// fixed shows one identity.
+type fixed struct {
+	svid  *svid.SVID
+	clock *svid.Clock
+}
 
-func (f fixed) Current() *svid.SVID { return f.SVID }
+func (f fixed) Current() *svid.SVID { return f.svid }
+func (f fixed) Now() time.Time      { return f.clock.Now() }
 
 // ask makes a key, has it signed and puts the identity together. The connection is for this alone.
 func (id *Identity) ask(ctx context.Context, network, address string, creds credentials.TransportCredentials,
@@ -153,6 +171,7 @@ func (id *Identity) ask(ctx context.Context, network, address string, creds cred
 		return err
 	}
 	defer conn.Close()
+	asked := time.Now()
 	g, err := call(attestpb.NewIdentityClient(conn), csr)
 	if err != nil {
 		return err
@@ -161,11 +180,19 @@ func (id *Identity) ask(ctx context.Context, network, address string, creds cred
 		return err
 	}
 	id.Address = g.GetAddress()
-	*to, err = svid.New(key, g.GetChain(), g.GetRoots())
-	if err == nil && !time.Now().Before((*to).NotAfter) {
-		err = fmt.Errorf("the identity granted has ended at %s already: check the clocks", (*to).NotAfter)
+	s, err := svid.New(key, g.GetChain(), g.GetRoots())
+	if err != nil {
+		return err
 	}
-	return err
+	if g.GetNow() > 0 { // a control plane of the version before does not say it
+		s.Made = time.UnixMilli(g.GetNow())
+		id.clock.Set(s.Made.Add(time.Since(asked) / 2))
+	}
+	if !id.clock.Now().Before(s.NotAfter) {
+		return fmt.Errorf("the identity granted has ended at %s already: check the clocks", s.NotAfter)
+	}
+	*to = s
+	return nil
 }
 
 func request() (*ecdsa.PrivateKey, []byte, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/model"
 )
 
 // held is an identity in the form in which it outlives its process: in another process's memory, never on a disk.
@@ -20,6 +21,8 @@ type held struct {
 	Roots   []byte   // PEM
 	Address string   // of the control plane's gRPC port
 	Server  string   // SPIFFE ID that it proves there
+	Made    int64    // milliseconds of Unix time
+	Trust   *model.Trust
 }
 
 // Hold answers the identity s of id, private key and all, for a later Resume by the process that replaces this one.
@@ -29,7 +32,14 @@ func (id *Identity) Hold(s *svid.SVID) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attest: %w", err)
 	}
-	return json.Marshal(held{Key: key, Chain: s.Certificate.Certificate, Roots: s.RootsPEM, Address: id.Address, Server: id.Server.String()})
+	h := held{Key: key, Chain: s.Certificate.Certificate, Roots: s.RootsPEM, Address: id.Address, Server: id.Server.String()}
+	if !s.Made.IsZero() {
+		h.Made = s.Made.UnixMilli()
+	}
+	if s.Trust != nil {
+		h.Trust = s.Trust.Model
+	}
+	return json.Marshal(h)
 }
 
 // ErrEnded is the answer of Resume to an identity that has ended.
@@ -52,11 +62,11 @@ func Resume(cfg Config, kept []byte) (*Identity, error) {
 	if !time.Now().Before(s.NotAfter) {
 		return nil, ErrEnded
 	}
-	id := &Identity{Address: h.Address}
+	id := &Identity{Address: h.Address, clock: clockOf(cfg)}
 	if id.Server, err = spiffe.ParseID(h.Server); err != nil {
 		return nil, fmt.Errorf("attest: the identity kept from the proxy before: %w", err)
 	}
-	id.Rotator = svid.Resume(s, id.next(cfg), cfg.Log)
+	id.Rotator = svid.Resume(s, svid.Config{Fetch: id.next(cfg), Clock: id.clock, Log: cfg.Log})
 	return id, nil
 }
 
@@ -78,5 +88,18 @@ func open(kept []byte) (*svid.SVID, held, error) {
 		roots = append(roots, block.Bytes)
 	}
 	s, err := svid.New(key, h.Chain, roots)
-	return s, h, err
+	if err != nil {
+		return nil, h, err
+	}
+	if h.Made > 0 {
+		s.Made = time.UnixMilli(h.Made)
+	}
+	if h.Trust != nil {
+		t, err := svid.NewTrust(s.ID.TrustDomain, h.Trust)
+		if err != nil {
+			return nil, h, err
+		}
+		s = s.Believing(t)
+	}
+	return s, h, nil
 }

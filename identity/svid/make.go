@@ -46,15 +46,24 @@ func New(key crypto.Signer, chain, roots [][]byte) (*SVID, error) {
 	}
 	s := &SVID{
 		ID: id, Certificate: tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf},
-		Roots: x509.NewCertPool(), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 	}
+	if s.Roots, s.RootsPEM, err = poolOf(roots); err != nil {
+		return nil, fmt.Errorf("svid: %w", err)
+	}
+	return s, nil
+}
+
+// poolOf reads roots (DER).
+func poolOf(roots [][]byte) (pool *x509.CertPool, text []byte, err error) {
+	pool = x509.NewCertPool()
 	for _, der := range roots {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return nil, fmt.Errorf("svid: root: %w", err)
+			return nil, nil, fmt.Errorf("root: %w", err)
 		}
-		s.Roots.AddCert(c)
-		s.RootsPEM = append(s.RootsPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		pool.AddCert(c)
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	return s, nil
+	return pool, text, nil
 }

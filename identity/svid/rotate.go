@@ -13,20 +13,34 @@ import (
 // Fetch obtains a new identity, with a new key. It is told the one in force, nil the first time.
 type Fetch func(ctx context.Context, now *SVID) (*SVID, error)
 
-// Times of a rotation.
+// Times of a rotation, as parts of the identity's life, and their bounds.
 const (
-	renewAt    = 0.6 // of the lifetime, spread by ±5 %
-	minRetry   = time.Second
-	maxRetry   = time.Minute
+	renewFrom, renewTo = 0.5, 0.6 // of its life, somewhere between
+	alarmLeft          = 0.3      // of its life: then a failed renewal is an alarm
+
+	minRetry, maxRetry     = 50 * time.Millisecond, time.Minute
+	firstRetry, laterRetry = 1. / 50, 1. / 10 // of its life; the first at most a second
+
 	fetchLimit = 15 * time.Second // one try
+	hurry      = 1. / 20          // of its life: within this a new identity is made where Trust asks for one
 )
+
+// Config of a Rotator; Fetch is needed.
+type Config struct {
+	Fetch Fetch
+	Clock *Clock // nil: the machine's
+	Log   *slog.Logger
+}
 
 // Rotator is a Source that renews itself. The identity in force stays until there is a newer one, also past
 // its end: whoever talks to us then refuses it and says so.
 type Rotator struct {
-	fetch   Fetch
+	cfg     Config
 	log     *slog.Logger
 	current atomic.Pointer[SVID]
+	failure atomic.Pointer[Failure]
+	failed  atomic.Uint64
+	wake    chan struct{} // holds one: when the next renewal is due has changed
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 
@@ -34,25 +48,29 @@ type Rotator struct {
 	told    func(*SVID)
 }
 
+// Failure is why an identity is not renewed, and since when.
+type Failure struct {
+	Err   error
+	Since time.Time
+}
+
 // NewRotator obtains the first identity, bounded by ctx, and renews it until Close.
-func NewRotator(ctx context.Context, fetch Fetch, log *slog.Logger) (*Rotator, error) {
-	first, err := fetch(ctx, nil)
+func NewRotator(ctx context.Context, cfg Config) (*Rotator, error) {
+	first, err := cfg.Fetch(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	return resume(ctx, first, fetch, log), nil
+	return resume(ctx, first, cfg), nil
 }
 
 // Resume goes on with an identity that was obtained before, and renews it when that is due until Close.
-func Resume(now *SVID, fetch Fetch, log *slog.Logger) *Rotator {
-	return resume(context.Background(), now, fetch, log)
-}
+func Resume(now *SVID, cfg Config) *Rotator { return resume(context.Background(), now, cfg) }
 
-func resume(ctx context.Context, now *SVID, fetch Fetch, log *slog.Logger) *Rotator {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+func resume(ctx context.Context, now *SVID, cfg Config) *Rotator {
+	r := &Rotator{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1)}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
 	}
-	r := &Rotator{fetch: fetch, log: log}
 	r.current.Store(now)
 	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
 	r.done.Go(func() { r.run(ctx) })
@@ -68,9 +86,24 @@ func (r *Rotator) Tell(f func(*SVID)) {
 	f(r.Current())
 }
 
-func (r *Rotator) set(s *SVID) {
+// Believe changes whom the identity in force, and every later one, believes. A new one is obtained soon if t asks for that.
+func (r *Rotator) Believe(t *Trust) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
+	r.set(r.Current().Believing(t))
+	r.hasten()
+}
+
+// hasten has the time of the next renewal looked at again: the clock, or the trust, has changed.
+func (r *Rotator) hasten() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// set puts an identity in force. The caller holds telling.
+func (r *Rotator) set(s *SVID) {
 	r.current.Store(s)
 	if r.told != nil {
 		r.told(s)
@@ -80,6 +113,15 @@ func (r *Rotator) set(s *SVID) {
 // Current is part of Source.
 func (r *Rotator) Current() *SVID { return r.current.Load() }
 
+// Now is part of Timed.
+func (r *Rotator) Now() time.Time { return r.cfg.Clock.Now() }
+
+// Clock answers the mesh's clock as it is known here.
+func (r *Rotator) Clock() *Clock { return r.cfg.Clock }
+
+// Failing answers why the last renewal failed, nil if it did not; and how many have.
+func (r *Rotator) Failing() (*Failure, uint64) { return r.failure.Load(), r.failed.Load() }
+
 // Close ends the renewing and waits for it. The identity in force stays readable.
 func (r *Rotator) Close() {
 	r.stop()
@@ -87,48 +129,104 @@ func (r *Rotator) Close() {
 }
 
 func (r *Rotator) run(ctx context.Context) {
-	wait, retry := untilRenewal(r.Current(), time.Now()), minRetry
+	for ctx.Err() == nil {
+		if r.await(ctx); ctx.Err() == nil {
+			r.renew(ctx)
+		}
+	}
+}
+
+// await waits until a renewal is due.
+func (r *Rotator) await(ctx context.Context) {
+	s, part, soon := r.Current(), renewFrom+(renewTo-renewFrom)*rand.Float64(), rand.Float64()
+	for first := r.Now(); ; {
+		due := r.due(s, part, first.Add(time.Duration(soon*hurry*float64(s.Life()))))
+		t := time.NewTimer(min(max(0, due.Sub(r.Now())), maxRetry)) // timers stand still while the machine sleeps
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-r.wake: // the trust is another one
+			t.Stop()
+			s, first = r.Current(), r.Now()
+		case <-t.C:
+			if !r.Now().Before(due) {
+				return
+			}
+		}
+	}
+}
+
+// due answers when s is renewed: after a part of its life, or soon if the mesh asks for it or it has yet to begin.
+func (r *Rotator) due(s *SVID, part float64, soon time.Time) time.Time {
+	if s.NotBefore.After(r.Now()) {
+		return r.Now()
+	}
+	at := s.made().Add(time.Duration(part * float64(s.Life())))
+	if s.Trust != nil && s.made().Before(time.Unix(s.Trust.Model.Renew, 0)) && soon.Before(at) {
+		return soon
+	}
+	return at
+}
+
+// renew tries until it has a new identity.
+func (r *Rotator) renew(ctx context.Context) {
+	life := float64(r.Current().Life())
+	most := min(max(time.Duration(life*laterRetry), minRetry), maxRetry)
+	retry := min(max(time.Duration(life*firstRetry), minRetry), time.Second, most)
 	for {
-		t := time.NewTimer(wait)
+		next, err := r.try(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			r.failure.Store(nil)
+			r.telling.Lock()
+			r.set(next.Believing(r.Current().Trust))
+			r.telling.Unlock()
+			return
+		}
+		r.complain(err, retry)
+		t := time.NewTimer(time.Duration(float64(retry) * (0.7 + 0.6*rand.Float64())))
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return
 		case <-t.C:
 		}
-		next, err := r.try(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			r.log.Warn("identity not renewed; the one before stays in force", "id", r.Current().ID.String(),
-				"until", r.Current().NotAfter, "error", err, "retry", retry)
-			wait, retry = spread(retry, 0.3), min(2*retry, maxRetry)
-		default:
-			r.set(next)
-			wait, retry = untilRenewal(next, time.Now()), minRetry
-		}
+		retry = min(2*retry, most)
 	}
+}
+
+// complain says that a renewal failed, and how long that does no harm.
+func (r *Rotator) complain(err error, retry time.Duration) {
+	now := r.Current()
+	at := r.Now()
+	since := at
+	if f := r.failure.Load(); f != nil {
+		since = f.Since
+	}
+	r.failure.Store(&Failure{Err: err, Since: since})
+	r.failed.Add(1)
+	left := now.NotAfter.Sub(at)
+	level, what := slog.LevelWarn, "identity not renewed; the one before stays in force"
+	switch {
+	case left <= 0:
+		level, what = slog.LevelError, "the identity has ended and could not be renewed: nobody believes this workload"
+	case left < time.Duration(alarmLeft*float64(now.Life())):
+		level = slog.LevelError
+	}
+	r.log.Log(context.Background(), level, what, "id", now.ID.String(), "left", left.Round(time.Second).String(), "until", now.NotAfter,
+		"failing_for", at.Sub(since).Round(time.Second).String(), "error", err, "retry", retry.String())
 }
 
 func (r *Rotator) try(ctx context.Context) (*SVID, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
 	now := r.Current()
-	next, err := r.fetch(ctx, now)
+	next, err := r.cfg.Fetch(ctx, now)
 	if err == nil && next.ID != now.ID {
 		err = fmt.Errorf("the new identity is %s, not %s", next.ID, now.ID)
 	}
 	return next, err
-}
-
-// untilRenewal answers how long to wait, at least minRetry.
-func untilRenewal(s *SVID, now time.Time) time.Duration {
-	life := s.NotAfter.Sub(s.NotBefore)
-	at := s.NotBefore.Add(spread(time.Duration(renewAt*float64(life)), 0.05))
-	return max(minRetry, at.Sub(now))
-}
-
-func spread(d time.Duration, by float64) time.Duration {
-	return time.Duration(float64(d) * (1 - by + 2*by*rand.Float64()))
 }

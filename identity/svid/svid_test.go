@@ -117,19 +117,19 @@ func TestRotation(t *testing.T) {
 			s.NotBefore, s.NotAfter = time.Now(), time.Now().Add(24*time.Hour)
 			return &s, nil
 		}
-		r, err := svid.NewRotator(t.Context(), fetch, nil)
+		r, err := svid.NewRotator(t.Context(), svid.Config{Fetch: fetch})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer r.Close()
 		first := r.Current()
-		time.Sleep(13 * time.Hour) // 60 % less 5 % is 13.68 h
+		time.Sleep(11 * time.Hour) // half of 24 h is 12
 		synctest.Wait()
 		if r.Current() != first || tries.Load() != 1 {
 			t.Fatalf("renewed too early: %d tries", tries.Load())
 		}
 		fail.Store(true)
-		time.Sleep(3 * time.Hour)
+		time.Sleep(4 * time.Hour)
 		synctest.Wait()
 		if r.Current() != first || tries.Load() < 20 || tries.Load() > 200 {
 			t.Fatalf("%d tries while the authority was away", tries.Load())

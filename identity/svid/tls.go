@@ -14,7 +14,7 @@ import (
 // the peer does with it: ExtKeyUsageServerAuth or ExtKeyUsageClientAuth.
 func Verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usage x509.ExtKeyUsage) (spiffe.ID, error) {
 	if len(chain) == 0 {
-		return spiffe.ID{}, errors.New("the peer showed no certificate")
+		return spiffe.ID{}, errNoCertificate
 	}
 	if chain[0].IsCA || chain[0].KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 { // X.509-SVID section 5.2
 		return spiffe.ID{}, errors.New("the peer's certificate is one for signing, not an identity")
@@ -36,6 +36,8 @@ func Verify(chain []*x509.Certificate, roots *x509.CertPool, now time.Time, usag
 	return id, nil
 }
 
+var errNoCertificate = errors.New("the peer showed no certificate")
+
 // PeerID answers whom the other end of a connection proved, the zero ID when it showed no certificate. The
 // connection must have been made with a configuration of this package.
 func PeerID(s tls.ConnectionState) spiffe.ID {
@@ -56,13 +58,13 @@ func ClientConfig(src Source, want spiffe.ID) *tls.Config {
 			return &src.Current().Certificate, nil
 		},
 		VerifyConnection: func(s tls.ConnectionState) error {
-			return expect(s, src.Current().Roots, want)
+			return expect(s, src, want)
 		},
 	}
 }
 
-func expect(s tls.ConnectionState, roots *x509.CertPool, want spiffe.ID) error {
-	id, err := Verify(s.PeerCertificates, roots, time.Now(), x509.ExtKeyUsageServerAuth)
+func expect(s tls.ConnectionState, src Source, want spiffe.ID) error {
+	id, err := src.Current().believed().Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func ServerConfig(src Source) *tls.Config {
 			if len(s.PeerCertificates) == 0 {
 				return nil
 			}
-			id, err := Verify(s.PeerCertificates, src.Current().Roots, time.Now(), x509.ExtKeyUsageClientAuth)
+			id, err := src.Current().believed().Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageClientAuth)
 			if err == nil && id.TrustDomain != src.Current().ID.TrustDomain {
 				err = fmt.Errorf("%s is not of this trust domain", id)
 			}

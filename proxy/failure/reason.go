@@ -51,6 +51,7 @@ const (
 	RetriedStatus            // the status of a response for which the route asks to try again; of an attempt
 	Outrun                   // another attempt of the same request has answered first; of an attempt
 	CallerGone               // the request that this one was made for has ended without waiting for it
+	Revoked                  // the certificate that the peer showed was taken out of use
 	reasonCount
 )
 

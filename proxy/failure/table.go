@@ -120,6 +120,8 @@ var table = [reasonCount]entry{
 		log: "the request that this one was made for has ended without waiting for it", hint: "compare the timeout of the first caller with the time that the chain of services takes; `tulle explain` shows both"},
 	Internal: {label: "internal", side: Us, status: 500, grpc: grpcInternal,
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
+	Revoked: {label: "revoked", side: Upstream, retry: always, status: 502, grpc: grpcUnavailable,
+		log: "the certificate that the peer showed was taken out of use", hint: "`tulle cert revoked` says when and why; end the workload, or take the revocation back with `tulle cert restore`"},
 }
 
 func (r Reason) entry() *entry {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 )
 
 // ServerOptions of ServerConfig. Its functions are called from handshake goroutines.
@@ -42,6 +43,9 @@ func ServerConfig(src Source, o ServerOptions) *tls.Config {
 		if err != nil {
 			return &identityError{err}
 		}
+		if id := src.Identity(); o.Authorize == nil && id != nil && id.Trust != nil && id.Trust.Federated(peer.TrustDomain) {
+			return &identityError{fmt.Errorf("%s is another mesh's, and nothing lets it in here", peer)}
+		}
 		if o.Authorize != nil {
 			if err := o.Authorize(cs.ServerName, peer); err != nil {
 				return &identityError{err}
@@ -55,7 +59,11 @@ func ServerConfig(src Source, o ServerOptions) *tls.Config {
 // ClientConfig answers the configuration for Client. expected is whom the server must prove to be; the zero ID
 // accepts any identity that chains to the roots. serverName is the SNI; it is not compared with the certificate.
 func ClientConfig(src Source, serverName string, expected spiffe.ID) *tls.Config {
-	cfg := baseConfig(nil)
+	var now func() time.Time
+	if t, ok := src.(svid.Timed); ok {
+		now = t.Now
+	}
+	cfg := baseConfig(now)
 	cfg.ServerName = serverName
 	cfg.InsecureSkipVerify = true // verified below: the name to compare is not the SNI
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -114,11 +122,24 @@ func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func(
 		return spiffe.ID{}, errors.New("peer sent no certificate")
 	}
 	leaf := cs.PeerCertificates[0]
-	if id.Roots == nil {
+	peer, err := spiffe.FromCertificate(leaf)
+	if err != nil {
+		return spiffe.ID{}, err
+	}
+	roots := id.Roots
+	if id.Trust != nil {
+		if roots = id.Trust.Roots(peer.TrustDomain); roots == nil {
+			return spiffe.ID{}, fmt.Errorf("%s is not of a trust domain that the mesh believes", peer)
+		}
+	}
+	if roots == nil {
 		return spiffe.ID{}, errors.New("we have no roots to verify the peer with")
 	}
-	opts := x509.VerifyOptions{Roots: id.Roots, CurrentTime: now(), KeyUsages: []x509.ExtKeyUsage{role}}
-	if err := known.verify(cs.PeerCertificates, opts, id.Roots); err != nil {
+	opts := x509.VerifyOptions{Roots: roots, CurrentTime: now(), KeyUsages: []x509.ExtKeyUsage{role}}
+	if err := known.verify(cs.PeerCertificates, opts, roots); err != nil {
+		return spiffe.ID{}, err
+	}
+	if err := id.Trust.Refuses(peer, cs.PeerCertificates); err != nil {
 		return spiffe.ID{}, err
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
@@ -129,5 +150,5 @@ func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func(
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
 		return spiffe.ID{}, errors.New("peer's certificate has the wrong key usage for an SVID")
 	}
-	return spiffe.FromCertificate(leaf)
+	return peer, nil
 }

@@ -27,6 +27,7 @@ type Conn struct {
 	h     loop.Handler
 	timer loop.Timer // of the handshake
 	peer  spiffe.ID
+	among *Open
 
 	timeout time.Duration // of the handshake; 0: the gate's
 	err     error         // for Closed

@@ -24,12 +24,13 @@ type Options struct {
 	Timeout time.Duration // from start to Opened; 0: Handshakes.Timeout
 	// Header is written before the handshake begins, in the clear: a PROXY protocol header. Of a client; bytes are copied.
 	Header []byte
+	Among  *Open // of the loop: what is open; nil: nobody looks at the connection again
 }
 
 // ServerWith is Server with options.
 func (s *Handshakes) ServerWith(raw loop.Conn, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(raw.Loop(), h, s)
-	c.raw, c.cfg, c.timeout = raw, cfg, o.Timeout
+	c.raw, c.cfg, c.timeout, c.among = raw, cfg, o.Timeout, o.Among
 	raw.SetHandler(c.Raw())
 	c.clock()
 	return c
@@ -55,7 +56,7 @@ func (s *Handshakes) Dial(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Hand
 // DialWith is Dial with options.
 func (s *Handshakes) DialWith(l loop.Loop, d loop.Dial, cfg *tls.Config, h loop.Handler, o Options) *Conn {
 	c := newConn(l, h, s)
-	c.cfg, c.client, c.timeout = cfg, true, o.Timeout
+	c.cfg, c.client, c.timeout, c.among = cfg, true, o.Timeout, o.Among
 	c.raw = l.Dial(d, c.Raw())
 	c.raw.Write(o.Header)
 	return c
@@ -115,13 +116,19 @@ func (c *Conn) shaken(peer spiffe.ID, err error) {
 		return
 	}
 	c.wireOut()
+	if err == nil {
+		c.peer = peer
+		if refused := c.among.add(c); refused != nil { // since it was verified
+			err = &identityError{refused}
+		}
+	}
 	if err != nil {
 		var id *identityError
 		c.err = &HandshakeError{Err: err, Identity: errors.As(err, &id)}
 		c.raw.Close() // after the alert has gone out
 		return
 	}
-	c.open, c.peer = true, peer
+	c.open = true
 	c.ended = c.wire.settle(c)
 	if c.closing {
 		c.closeNow()

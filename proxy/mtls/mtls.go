@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 )
 
@@ -37,7 +38,8 @@ func (e *HandshakeError) Unwrap() error { return e.Err }
 // Identity is what a proxy proves itself with, and whom it believes. Immutable.
 type Identity struct {
 	Certificate tls.Certificate // leaf and intermediates, never the root
-	Roots       *x509.CertPool
+	Roots       *x509.CertPool  // of every peer, where there is no Trust
+	Trust       *svid.Trust     // roots by trust domain, and what was revoked; nil: Roots
 }
 
 // Source answers the identity in force. It is asked at every handshake, from any goroutine, and must not block;

@@ -82,6 +82,7 @@ func (b *below) Closed(err error) {
 		return
 	}
 	c.gone = true
+	c.among.remove(c)
 	c.loop.Disarm(&c.timer)
 	c.wire.kill()
 	c.pool.Put(c.pend)

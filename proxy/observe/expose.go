@@ -54,6 +54,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.limits(m, o.cfg.Limits)
 		case telemetry.TLSHandshakes, telemetry.TLSHandshakesShed:
 			x.handshakes(m, o.cfg.Handshakes)
+		case telemetry.IdentityLeft, telemetry.IdentityFailed, telemetry.TrustStage, telemetry.ClockAhead:
+			x.identity(m, o.cfg.Identity)
 		case telemetry.SeriesOverflow:
 			x.single(m, float64(o.overflow.Load()))
 		case telemetry.AccessLogDropped:
@@ -256,6 +258,23 @@ func (x *exposition) handshakes(m telemetry.Metric, numbers func() Handshakes) {
 	}
 	for i, v := range values {
 		x.series(m.Name, v, m.Labels[0], names[i])
+	}
+}
+
+func (x *exposition) identity(m telemetry.Metric, tell func() Identity) {
+	if tell == nil {
+		return
+	}
+	id := tell()
+	switch m.Name {
+	case telemetry.IdentityLeft:
+		x.single(m, id.Left.Seconds())
+	case telemetry.IdentityFailed:
+		x.single(m, float64(id.Failed))
+	case telemetry.TrustStage:
+		x.single(m, float64(id.Stage))
+	case telemetry.ClockAhead:
+		x.single(m, id.ClockAhead.Seconds())
 	}
 }
 

@@ -29,8 +29,18 @@ type Config struct {
 	Limits func(metric string, tell func(n float64, values ...string))
 	// Handshakes tells of TLS handshakes; nil: there are none. From any goroutine.
 	Handshakes func() Handshakes
+	// Identity tells of the workload's certificate; nil: there is none. From any goroutine.
+	Identity func() Identity
 	// Dropped answers how many lines of access logs outside this Observer were dropped; nil: none. From any goroutine.
 	Dropped func() uint64
+}
+
+// Identity is how a workload's certificate stands.
+type Identity struct {
+	Left       time.Duration // until it ends; negative: since
+	Failed     uint64        // renewals
+	Stage      uint64        // of the mesh's roots that are believed
+	ClockAhead time.Duration // of the machine, before the control plane's
 }
 
 // Handshakes are the numbers of a process' TLS handshakes (mtls.Stats).

@@ -120,6 +120,9 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 		Handshakes: func() observe.Handshakes {
 			return observe.Handshakes{Computing: 1, Open: 2, Waiting: 3, Refused: 4, Evicted: 5, Late: 6}
 		},
+		Identity: func() observe.Identity {
+			return observe.Identity{Left: time.Hour, Failed: 2, Stage: 3, ClockAhead: -time.Second}
+		},
 		Dropped: func() uint64 { return 7 }})
 	defer o.Close()
 	r := o.Recorder()

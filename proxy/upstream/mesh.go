@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
@@ -16,6 +17,7 @@ type Mesh struct {
 	Loop       loop.Loop
 	Source     mtls.Source
 	Handshakes *mtls.Handshakes // shared by all loops; nil: no bound
+	Open       *mtls.Open       // of the loop; may be nil
 }
 
 // Dial starts a blank connection to the proxy at address: h.Opened is called when the handshake is done and the
@@ -29,7 +31,7 @@ func (m *Mesh) Dial(address netip.AddrPort, serverName, identity string, timeout
 		c.Reset()
 		return c
 	}
-	return m.Handshakes.Dial(m.Loop, d, mtls.ClientConfig(m.Source, serverName, id), h)
+	return m.Handshakes.DialWith(m.Loop, d, mtls.ClientConfig(m.Source, serverName, id), h, mtls.Options{Among: m.Open})
 }
 
 // misfit ends a connection to an endpoint that cannot prove who it is. It is made at all so that
@@ -58,6 +60,8 @@ func DialFailure(err error) *failure.Failure {
 		reason = failure.ConnectTimeout
 	case errors.Is(err, mtls.ErrBusy):
 		reason = failure.Overload
+	case errors.Is(err, svid.ErrRevoked):
+		reason = failure.Revoked
 	case errors.As(err, &handshake) && handshake.Identity:
 		reason = failure.PeerIdentity
 	case handshake != nil:

@@ -53,6 +53,7 @@ type Config struct {
 	Identity svid.Source // this proxy's; read again for every connection
 	Server   spiffe.ID   // the identity that the control plane must prove
 	Workload Workload    // what this proxy announces in its session
+	Clock    *svid.Clock // is told the control plane's time at every connection; may be nil
 	Log      *slog.Logger
 
 	// Wait between two attempts to connect: doubles from MinBackoff (default 100 ms) to MaxBackoff (default
@@ -115,6 +116,10 @@ func (c *Client) Report(stats []byte) { c.report(stats) }
 
 // Reported reports whether the newest report has been sent.
 func (c *Client) Reported() bool { return c.reported() }
+
+// Shown tells what the workload proves itself with (DER, leaf first), and why that could not be renewed last, "" if it could.
+// The control plane is told when it has changed, and after every reconnection.
+func (c *Client) Shown(chain [][]byte, failing string) { c.shown(chain, failing) }
 
 // Recovered tells what was learned about how long failures of destinations last. What waits for the connection is bounded;
 // what was learned while it is away may be lost, the proxy itself still knows it.

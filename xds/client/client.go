@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/delta"
 	"github.com/tulle-mesh/tulle/xds/resource"
+	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
 // typeURLs per Kind.
@@ -39,6 +42,7 @@ type Client struct {
 
 	current atomic.Pointer[grpc.ClientConn] // nil: none
 
+	asked      time.Time  // the owner's: when the present session was begun
 	away, said time.Time  // the owner's: since when the control plane has not been reachable, when that was said last,
 	why        codes.Code // and why
 
@@ -47,6 +51,7 @@ type Client struct {
 	ready    bool
 	learnt   map[uint16]model.Protocol
 	outages  []recovery.Report // that were not sent
+	proof    *tullepb.Shown    // what Shown was told last; nil: nothing
 	stats    []byte            // the newest report that was not sent
 	gone     bool              // Withdraw was called: never announced again
 	retired  bool              // Retire was called: this proxy speaks for the workload no more
@@ -58,6 +63,7 @@ type Client struct {
 // news is what the present session has not been told yet.
 type news struct {
 	ready, goodbye bool
+	shown          bool // proof has been told
 	learned        []uint16
 }
 
@@ -210,6 +216,18 @@ func (c *Client) learned(port uint16, p model.Protocol) {
 	}
 	c.mu.Unlock()
 	if fresh {
+		c.wakeUp()
+	}
+}
+
+func (c *Client) shown(chain [][]byte, failing string) {
+	c.mu.Lock()
+	same := c.proof != nil && c.proof.Failing == failing && slices.EqualFunc(c.proof.Chain, chain, bytes.Equal)
+	if !same {
+		c.proof, c.news.shown = &tullepb.Shown{Chain: chain, Failing: failing}, false
+	}
+	c.mu.Unlock()
+	if !same {
 		c.wakeUp()
 	}
 }

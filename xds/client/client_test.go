@@ -257,6 +257,7 @@ func (c chief) Begin(p spiffe.ID, h server.Hello) (server.Session, error) {
 func (c chief) Ready(r bool)                       { c.add("ready %v", r) }
 func (c chief) Learned(p uint16, m model.Protocol) { c.add("learned %d %s", p, m) }
 func (c chief) Stats(b []byte)                     { c.add("stats %s", b) }
+func (c chief) Shown(server.Proof)                 {}
 func (c chief) Recovered(list []recovery.Report) {
 	for _, r := range list {
 		c.add("recovered %s %v %v", r.Cluster, r.Learned.Service.Weight(), r.Last)

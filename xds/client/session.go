@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
@@ -23,6 +24,7 @@ func (c *Client) greet(n *connection) error {
 	hello := c.hello()
 	c.news = news{goodbye: c.gone}
 	c.mu.Unlock()
+	c.asked = time.Now()
 	return n.session.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}})
 }
 
@@ -59,18 +61,38 @@ func (c *Client) due() []*tullepb.FromProxy {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Stats{Stats: &tullepb.Stats{Json: c.stats}}})
 		c.stats = nil
 	}
+	if c.proof != nil && !c.news.shown && !c.retired {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Shown{
+			Shown: &tullepb.Shown{Chain: c.proof.Chain, Failing: c.proof.Failing, Wall: c.wall().UnixMilli()}}})
+	}
 	out = c.lessons(out)
 	if c.news.goodbye {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
 	}
-	c.news = news{}
+	c.news = news{shown: true}
 	return out
+}
+
+// wall answers this machine's own time.
+func (c *Client) wall() time.Time {
+	if c.cfg.Clock != nil && c.cfg.Clock.Wall != nil {
+		return c.cfg.Clock.Wall()
+	}
+	return time.Now()
+}
+
+// tellTime takes the control plane's time, which was said at some moment since asked.
+func (c *Client) tellTime(now int64, asked time.Time) {
+	if c.cfg.Clock != nil && now > 0 {
+		c.cfg.Clock.Set(time.UnixMilli(now).Add(time.Since(asked) / 2))
+	}
 }
 
 // hear takes a message of the control plane.
 func (c *Client) hear(m *tullepb.ToProxy) {
 	switch w := m.GetWhat().(type) {
 	case *tullepb.ToProxy_Joined:
+		c.tellTime(w.Joined.GetNow(), c.asked)
 		c.relieve()
 		c.connected(true)
 	case *tullepb.ToProxy_Withdrawn:

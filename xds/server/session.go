@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -28,11 +29,19 @@ type Session interface {
 	Learned(port uint16, p model.Protocol) // port is the workload's own
 	Stats(json []byte)                     // kept by the callee
 	Recovered(list []recovery.Report)      // likewise
+	Shown(p Proof)                         // likewise
 	// Goodbye withdraws the workload and returns when its callers' proxies know, or when it has waited long
 	// enough or ctx has ended: then it answers how many do not.
 	Goodbye(ctx context.Context) (waiting int)
 	// End says that the session is over: said reports whether Goodbye came before.
 	End(said bool)
+}
+
+// Proof is what a proxy says that it proves its workload's identity with.
+type Proof struct {
+	Chain   [][]byte  // DER, leaf first; not verified
+	Wall    time.Time // by the clock of the proxy's machine
+	Failing string    // why it was not renewed, "" if it was
 }
 
 // Hello is what a proxy announces.
@@ -83,7 +92,7 @@ func (s *Service) Join(g tullepb.Session_JoinServer) error {
 	}
 	said := false
 	defer func() { session.End(said) }()
-	if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Joined{Joined: &tullepb.Joined{}}}); err != nil {
+	if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Joined{Joined: &tullepb.Joined{Now: time.Now().UnixMilli()}}}); err != nil {
 		return err
 	}
 	for {
@@ -123,10 +132,36 @@ func hear(s Session, m *tullepb.FromProxy) error {
 			return err
 		}
 		s.Recovered(list)
+	case *tullepb.FromProxy_Shown:
+		p, err := readShown(w.Shown)
+		if err != nil {
+			return err
+		}
+		s.Shown(p)
 	case *tullepb.FromProxy_Hello:
 		return fmt.Errorf("a second hello")
 	}
 	return nil // a newer proxy may say what we do not know
+}
+
+// Bounds of what a proxy shows.
+const (
+	maxChain       = 8
+	maxCertificate = 16 << 10 // bytes
+	maxFailing     = 512
+)
+
+func readShown(m *tullepb.Shown) (p Proof, err error) {
+	if n := len(m.GetChain()); n == 0 || n > maxChain {
+		return p, fmt.Errorf("a chain of %d certificates: 1 to %d are taken", n, maxChain)
+	}
+	for _, c := range m.GetChain() {
+		if len(c) > maxCertificate {
+			return p, fmt.Errorf("a certificate of %d bytes: at most %d are taken", len(c), maxCertificate)
+		}
+	}
+	failing := m.GetFailing()
+	return Proof{Chain: m.GetChain(), Wall: time.UnixMilli(m.GetWall()), Failing: failing[:min(len(failing), maxFailing)]}, nil
 }
 
 func readHello(m *tullepb.Hello) (h Hello, err error) {

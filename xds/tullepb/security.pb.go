@@ -1304,6 +1304,7 @@ type Trust struct {
 	Stage         uint64                 `protobuf:"varint,1,opt,name=stage,proto3" json:"stage,omitempty"`
 	Bundles       []*TrustBundle         `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
 	Revoked       []*Revocation          `protobuf:"bytes,3,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	Renew         int64                  `protobuf:"varint,4,opt,name=renew,proto3" json:"renew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1357,6 +1358,13 @@ func (x *Trust) GetRevoked() []*Revocation {
 		return x.Revoked
 	}
 	return nil
+}
+
+func (x *Trust) GetRenew() int64 {
+	if x != nil {
+		return x.Renew
+	}
+	return 0
 }
 
 type TrustBundle struct {
@@ -1624,11 +1632,12 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x05hosts\x18\x03 \x03(\v2\x15.tulle.v1.StringMatchR\x05hosts\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05ports\x18\x05 \x03(\rR\x05ports\x12\x12\n" +
-	"\x04deny\x18\x06 \x01(\bR\x04deny\"~\n" +
+	"\x04deny\x18\x06 \x01(\bR\x04deny\"\x94\x01\n" +
 	"\x05Trust\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\x04R\x05stage\x12/\n" +
 	"\abundles\x18\x02 \x03(\v2\x15.tulle.v1.TrustBundleR\abundles\x12.\n" +
-	"\arevoked\x18\x03 \x03(\v2\x14.tulle.v1.RevocationR\arevoked\"\\\n" +
+	"\arevoked\x18\x03 \x03(\v2\x14.tulle.v1.RevocationR\arevoked\x12\x14\n" +
+	"\x05renew\x18\x04 \x01(\x03R\x05renew\"\\\n" +
 	"\vTrustBundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x14\n" +

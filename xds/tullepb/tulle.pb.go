@@ -172,6 +172,7 @@ type FromProxy struct {
 	//	*FromProxy_Goodbye
 	//	*FromProxy_Stats
 	//	*FromProxy_Recovered
+	//	*FromProxy_Shown
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -268,6 +269,15 @@ func (x *FromProxy) GetRecovered() *Recovered {
 	return nil
 }
 
+func (x *FromProxy) GetShown() *Shown {
+	if x != nil {
+		if x, ok := x.What.(*FromProxy_Shown); ok {
+			return x.Shown
+		}
+	}
+	return nil
+}
+
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -296,6 +306,10 @@ type FromProxy_Recovered struct {
 	Recovered *Recovered `protobuf:"bytes,20,opt,name=recovered,proto3,oneof"`
 }
 
+type FromProxy_Shown struct {
+	Shown *Shown `protobuf:"bytes,21,opt,name=shown,proto3,oneof"`
+}
+
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -307,6 +321,8 @@ func (*FromProxy_Goodbye) isFromProxy_What() {}
 func (*FromProxy_Stats) isFromProxy_What() {}
 
 func (*FromProxy_Recovered) isFromProxy_What() {}
+
+func (*FromProxy_Shown) isFromProxy_What() {}
 
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -858,6 +874,67 @@ func (x *Outage) GetLasted() int64 {
 	return 0
 }
 
+// Shown is what the proxy proves its identity with from now on, and what its clock says.
+type Shown struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chain         [][]byte               `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`     // DER, leaf first
+	Wall          int64                  `protobuf:"varint,2,opt,name=wall,proto3" json:"wall,omitempty"`      // milliseconds of Unix time, on the proxy's machine
+	Failing       string                 `protobuf:"bytes,3,opt,name=failing,proto3" json:"failing,omitempty"` // why it could not be renewed, "" where it was
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shown) Reset() {
+	*x = Shown{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shown) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shown) ProtoMessage() {}
+
+func (x *Shown) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shown.ProtoReflect.Descriptor instead.
+func (*Shown) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Shown) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Shown) GetWall() int64 {
+	if x != nil {
+		return x.Wall
+	}
+	return 0
+}
+
+func (x *Shown) GetFailing() string {
+	if x != nil {
+		return x.Failing
+	}
+	return ""
+}
+
 type ToProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -871,7 +948,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +960,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[12]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +973,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{12}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -942,13 +1019,14 @@ func (*ToProxy_Withdrawn) isToProxy_What() {}
 
 type Joined struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Now           int64                  `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"` // milliseconds of Unix time, on the control plane's machine
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1038,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1051,14 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Joined) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
 }
 
 type Withdrawn struct {
@@ -985,7 +1070,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1082,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1095,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1034,14 +1119,15 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xa1\x02\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xca\x02\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
 	"\alearned\x18\x03 \x01(\v2\x11.tulle.v1.LearnedH\x00R\alearned\x12-\n" +
 	"\agoodbye\x18\x04 \x01(\v2\x11.tulle.v1.GoodbyeH\x00R\agoodbye\x12'\n" +
 	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05stats\x123\n" +
-	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecoveredB\x06\n" +
+	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecovered\x12'\n" +
+	"\x05shown\x18\x15 \x01(\v2\x0f.tulle.v1.ShownH\x00R\x05shownB\x06\n" +
 	"\x04what\"\xf3\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
@@ -1083,12 +1169,17 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x04last\x18\x03 \x03(\v2\x10.tulle.v1.OutageR\x04last\"6\n" +
 	"\x06Outage\x12\x14\n" +
 	"\x05ended\x18\x01 \x01(\x03R\x05ended\x12\x16\n" +
-	"\x06lasted\x18\x02 \x01(\x03R\x06lasted\"r\n" +
+	"\x06lasted\x18\x02 \x01(\x03R\x06lasted\"K\n" +
+	"\x05Shown\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x12\n" +
+	"\x04wall\x18\x02 \x01(\x03R\x04wall\x12\x18\n" +
+	"\afailing\x18\x03 \x01(\tR\afailing\"r\n" +
 	"\aToProxy\x12*\n" +
 	"\x06joined\x18\x01 \x01(\v2\x10.tulle.v1.JoinedH\x00R\x06joined\x123\n" +
 	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawnB\x06\n" +
-	"\x04what\"\b\n" +
-	"\x06Joined\"%\n" +
+	"\x04what\"\x1a\n" +
+	"\x06Joined\x12\x10\n" +
+	"\x03now\x18\x01 \x01(\x03R\x03now\"%\n" +
 	"\tWithdrawn\x12\x18\n" +
 	"\awaiting\x18\x01 \x01(\rR\awaiting2=\n" +
 	"\aSession\x122\n" +
@@ -1106,7 +1197,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),      // 0: tulle.v1.Service
 	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
@@ -1120,10 +1211,11 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Recovered)(nil),    // 9: tulle.v1.Recovered
 	(*Recovery)(nil),     // 10: tulle.v1.Recovery
 	(*Outage)(nil),       // 11: tulle.v1.Outage
-	(*ToProxy)(nil),      // 12: tulle.v1.ToProxy
-	(*Joined)(nil),       // 13: tulle.v1.Joined
-	(*Withdrawn)(nil),    // 14: tulle.v1.Withdrawn
-	nil,                  // 15: tulle.v1.Hello.LabelsEntry
+	(*Shown)(nil),        // 12: tulle.v1.Shown
+	(*ToProxy)(nil),      // 13: tulle.v1.ToProxy
+	(*Joined)(nil),       // 14: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 15: tulle.v1.Withdrawn
+	nil,                  // 16: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -1133,20 +1225,21 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	7,  // 4: tulle.v1.FromProxy.goodbye:type_name -> tulle.v1.Goodbye
 	8,  // 5: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
 	9,  // 6: tulle.v1.FromProxy.recovered:type_name -> tulle.v1.Recovered
-	15, // 7: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	4,  // 8: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	6,  // 9: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	10, // 10: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
-	11, // 11: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
-	13, // 12: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	14, // 13: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	2,  // 14: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	12, // 15: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	12, // 7: tulle.v1.FromProxy.shown:type_name -> tulle.v1.Shown
+	16, // 8: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 9: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 10: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 11: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
+	11, // 12: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
+	14, // 13: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	15, // 14: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	2,  // 15: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	13, // 16: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1161,8 +1254,9 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Goodbye)(nil),
 		(*FromProxy_Stats)(nil),
 		(*FromProxy_Recovered)(nil),
+		(*FromProxy_Shown)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[12].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[13].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 	}
@@ -1172,7 +1266,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -209,6 +209,7 @@ func (deaf) Begin(spiffe.ID, server.Hello) (server.Session, error) { return deaf
 func (deaf) Ready(bool)                                            {}
 func (deaf) Learned(uint16, model.Protocol)                        {}
 func (deaf) Stats([]byte)                                          {}
+func (deaf) Shown(server.Proof)                                    {}
 func (deaf) Recovered([]recovery.Report)                           {}
 func (deaf) Goodbye(context.Context) int                           { return 0 }
 func (deaf) End(bool)                                              {}

@@ -28,7 +28,8 @@ type AttestRequest struct {
 	Csr            []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS#10, DER
 	Namespace      string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	ServiceAccount string                 `protobuf:"bytes,3,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
-	Token          string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"` // "" over the unix socket
+	Token          string                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`     // "" over the unix socket
+	Service        string                 `protobuf:"bytes,5,opt,name=service,proto3" json:"service,omitempty"` // that the workload wants to serve; "": the service account's name
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -91,6 +92,13 @@ func (x *AttestRequest) GetToken() string {
 	return ""
 }
 
+func (x *AttestRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
 type RenewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
@@ -141,6 +149,7 @@ type Grant struct {
 	Roots         [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`     // DER
 	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // host:port of the control plane's gRPC port
 	Server        string                 `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`   // SPIFFE ID of the control plane
+	Now           int64                  `protobuf:"varint,5,opt,name=now,proto3" json:"now,omitempty"`        // milliseconds of Unix time, on the control plane's machine
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,23 +212,32 @@ func (x *Grant) GetServer() string {
 	return ""
 }
 
+func (x *Grant) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
 var File_identity_attest_attestpb_attest_proto protoreflect.FileDescriptor
 
 const file_identity_attest_attestpb_attest_proto_rawDesc = "" +
 	"\n" +
-	"%identity/attest/attestpb/attest.proto\x12\btulle.v1\"~\n" +
+	"%identity/attest/attestpb/attest.proto\x12\btulle.v1\"\x98\x01\n" +
 	"\rAttestRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12'\n" +
 	"\x0fservice_account\x18\x03 \x01(\tR\x0eserviceAccount\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\" \n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\x12\x18\n" +
+	"\aservice\x18\x05 \x01(\tR\aservice\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"e\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"w\n" +
 	"\x05Grant\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
 	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06server\x18\x04 \x01(\tR\x06server2p\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\x12\x10\n" +
+	"\x03now\x18\x05 \x01(\x03R\x03now2p\n" +
 	"\bIdentity\x122\n" +
 	"\x06Attest\x12\x17.tulle.v1.AttestRequest\x1a\x0f.tulle.v1.Grant\x120\n" +
 	"\x05Renew\x12\x16.tulle.v1.RenewRequest\x1a\x0f.tulle.v1.GrantB6Z4github.com/tulle-mesh/tulle/identity/attest/attestpbb\x06proto3"

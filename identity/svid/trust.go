@@ -1,0 +1,120 @@
+package svid
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// Trust is whom a holder of an identity believes: the roots of trust domains, and what was taken out of use. It is
+// immutable; nil believes nobody.
+type Trust struct {
+	Model   *model.Trust // as it was told
+	own     string
+	domains map[string]domain
+	before  map[string]time.Time // certificates of an identity that begin before are revoked
+	serials map[string]bool
+}
+
+type domain struct {
+	roots *x509.CertPool
+	pem   []byte
+	alias bool
+}
+
+// ErrRevoked is in the error for a certificate that was taken out of use.
+var ErrRevoked = errors.New("revoked")
+
+// NewTrust reads m for a holder of the trust domain own. It refuses what does not say whom to believe of that domain.
+func NewTrust(own string, m *model.Trust) (*Trust, error) {
+	t := &Trust{Model: m, own: own, domains: map[string]domain{}, before: map[string]time.Time{}, serials: map[string]bool{}}
+	for i := range m.Bundles {
+		b := &m.Bundles[i]
+		pool, text, err := poolOf(b.Roots)
+		if err != nil {
+			return nil, fmt.Errorf("trust: bundle of %s: %w", b.TrustDomain, err)
+		}
+		t.domains[b.TrustDomain] = domain{pool, text, b.Alias}
+	}
+	if _, ok := t.domains[own]; !ok {
+		return nil, fmt.Errorf("trust: there are no roots of our own trust domain %s", own)
+	}
+	for _, r := range m.Revoked {
+		if len(r.Serial) > 0 {
+			t.serials[string(r.Serial)] = true
+			continue
+		}
+		if at := time.Unix(r.Before, 0); at.After(t.before[r.Identity]) {
+			t.before[r.Identity] = at
+		}
+	}
+	return t, nil
+}
+
+// Roots answers the roots of a trust domain; nil: it is not believed. The pool is not to be changed.
+func (t *Trust) Roots(trustDomain string) *x509.CertPool { return t.domains[trustDomain].roots }
+
+// RootsPEM answers them as PEM.
+func (t *Trust) RootsPEM(trustDomain string) []byte { return t.domains[trustDomain].pem }
+
+// Federated reports whether identities of a trust domain are another mesh's: believed, and let in only by who names them.
+func (t *Trust) Federated(trustDomain string) bool {
+	d, ok := t.domains[trustDomain]
+	return ok && trustDomain != t.own && !d.alias
+}
+
+// Refuses answers an error with ErrRevoked if one of chain (leaf first) was taken out of use; id is the leaf's identity.
+func (t *Trust) Refuses(id spiffe.ID, chain []*x509.Certificate) error {
+	if t == nil || len(t.before)+len(t.serials) == 0 || len(chain) == 0 {
+		return nil
+	}
+	if at, ok := t.before[id.String()]; ok && chain[0].NotBefore.Before(at) {
+		return fmt.Errorf("the certificate of %s is %w", id, ErrRevoked)
+	}
+	for _, c := range chain {
+		if t.serials[string(c.SerialNumber.Bytes())] {
+			return fmt.Errorf("the certificate with serial number %x, of %s or its issuer, is %w", c.SerialNumber, id, ErrRevoked)
+		}
+	}
+	return nil
+}
+
+// Verify is the package's Verify with what t believes of the peer's trust domain.
+func (t *Trust) Verify(chain []*x509.Certificate, now time.Time, usage x509.ExtKeyUsage) (spiffe.ID, error) {
+	if len(chain) == 0 {
+		return spiffe.ID{}, errNoCertificate
+	}
+	id, err := spiffe.FromCertificate(chain[0])
+	if err != nil {
+		return spiffe.ID{}, err
+	}
+	roots := t.Roots(id.TrustDomain)
+	if roots == nil {
+		return spiffe.ID{}, fmt.Errorf("%s is not of a trust domain that is believed", id)
+	}
+	if _, err := Verify(chain, roots, now, usage); err != nil {
+		return spiffe.ID{}, err
+	}
+	return id, t.Refuses(id, chain)
+}
+
+// believed answers what s believes: its Trust, or its Roots for its own trust domain.
+func (s *SVID) believed() *Trust {
+	if s.Trust != nil {
+		return s.Trust
+	}
+	return &Trust{own: s.ID.TrustDomain, domains: map[string]domain{s.ID.TrustDomain: {roots: s.Roots, pem: s.RootsPEM}}}
+}
+
+// Believing answers s with another trust.
+func (s *SVID) Believing(t *Trust) *SVID {
+	next := *s
+	if t != nil {
+		next.Trust, next.Roots, next.RootsPEM = t, t.Roots(s.ID.TrustDomain), t.RootsPEM(s.ID.TrustDomain)
+	}
+	return &next
+}
