@@ -434,7 +434,7 @@ func (w *Watch) probed(e *watched, well bool) {
 
 // reopen answers after how long an endpoint that has been out for down is worth a request, by what was learned.
 func (w *Watch) reopen(down time.Duration, rnd uint64) (time.Duration, bool) {
-	return w.c.Recovery().Reopen(down, 0, 0, rnd)
+	return w.c.Recovery().Reopen(down, 0, w.outliers.Settings.MaxEjection, rnd)
 }
 
 // turn ends an interval.
