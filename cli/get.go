@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -151,6 +153,9 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			return append([]any{d.Name, d.Spec.Status, fmt.Sprintf("%d bytes", len(d.Spec.Body))}, usedCells(&d.Status)...)
 		}
 	}
+	if kind == "AuthorizationPolicy" {
+		return []any{"NAME", "ACTION", "ON", "RULES", "ACCEPTED", "PROGRAMMED"}, authorizationCells
+	}
 	if kind == "TrafficPolicy" {
 		return []any{"NAME", "ON", "PARTS", "ACCEPTED", "CONFLICTED", "PROGRAMMED"}, policyCells
 	}
@@ -193,6 +198,34 @@ func stateOf(list []v1alpha1.Condition, name string) string {
 		}
 	}
 	return ""
+}
+
+func authorizationCells(o v1alpha1.Object) []any {
+	p := o.(*v1alpha1.AuthorizationPolicy)
+	action := p.Spec.Action
+	if p.Spec.DryRun {
+		action += " (dry run)"
+	}
+	return []any{p.Name, action, guarded(p.Namespace, &p.Spec.SecurityTargets), len(p.Spec.Rules), stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
+}
+
+// guarded says what a policy about security is about.
+func guarded(namespace string, t *v1alpha1.SecurityTargets) string {
+	var on []string
+	for _, ref := range t.TargetRefs {
+		on = append(on, ref.String())
+	}
+	switch {
+	case len(on) > 0:
+	case namespace == v1alpha1.RootNamespace:
+		on = []string{"the mesh"}
+	default:
+		on = []string{"namespace " + namespace}
+	}
+	for _, k := range slices.Sorted(maps.Keys(t.Selector)) {
+		on = append(on, k+"="+t.Selector[k])
+	}
+	return strings.Join(on, ",")
 }
 
 func policyCells(o v1alpha1.Object) []any {

@@ -134,6 +134,9 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		PolicyStatus: func(p *v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus {
 			return status.TrafficPolicy(compiler(), out, p, time.Now())
 		},
+		SecurityStatus: func(o v1alpha1.Object) v1alpha1.SecurityPolicyStatus {
+			return status.Security(compiler(), out, o, serviceNames(reg), time.Now())
+		},
 		UsedStatus: func(o v1alpha1.Object) v1alpha1.UsedStatus { return status.Used(compiler(), out, o, time.Now()) },
 		Reach:      rt.Reach, Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,
 		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {

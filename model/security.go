@@ -74,7 +74,7 @@ type PolicyRule struct {
 type PolicySource struct {
 	Principals, NotPrincipals           []StringMatch // SPIFFE IDs
 	Namespaces, NotNamespaces           []StringMatch
-	Accounts, NotAccounts               []StringMatch // service accounts
+	Accounts, NotAccounts               []StringMatch // "namespace/service account"
 	TrustDomains, NotTrustDomains       []StringMatch
 	IPs, NotIPs                         []string      // CIDR, of the other end of the connection
 	RemoteIPs, NotRemoteIPs             []string      // CIDR, of the first client, as far as it is believed

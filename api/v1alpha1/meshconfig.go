@@ -12,7 +12,7 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts, but for Defaults, which are in force at once.
+// MeshConfigSpec is read when the control plane starts, but for Defaults and Authorization, which are in force at once.
 type MeshConfigSpec struct {
 	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
 	TrustDomain string `json:"trustDomain,omitempty"`
@@ -22,6 +22,14 @@ type MeshConfigSpec struct {
 	// Defaults are what every service has that no TrafficPolicy says otherwise about: balancing, connections, breakers,
 	// ejection, timeouts, retries, retryBudget, hedging, capacity and concurrency.
 	Defaults *TrafficParts `json:"defaults,omitempty"`
+	// Authorization is what becomes of what no AuthorizationPolicy is about.
+	Authorization *MeshAuthorization `json:"authorization,omitempty"`
+}
+
+// MeshAuthorization is the mesh's own decision.
+type MeshAuthorization struct {
+	// Default is Allow or Deny. Default Allow: a mesh that begins must not stop what works.
+	Default string `json:"default,omitempty"`
 }
 
 // Defaults of MeshConfig.

@@ -30,6 +30,8 @@ func Default(o Object) {
 		defaultTCPRoute(o)
 	case *FaultInjection:
 		defaultFaultInjection(o)
+	case *AuthorizationPolicy:
+		defaultAuthorizationPolicy(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -59,6 +61,8 @@ func Validate(o Object) []FieldError {
 		c.faultInjection(o)
 	case *DirectResponse:
 		c.directResponse(o)
+	case *AuthorizationPolicy:
+		c.authorizationPolicy(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}
@@ -127,6 +131,9 @@ func (c *check) meshConfig(m *MeshConfig) {
 		c.fail("spec.virtualIPv6", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv6, DefaultVirtualIPv6)
 	}
 	c.meshDefaults(m.Spec.Defaults)
+	if a := m.Spec.Authorization; a != nil && a.Default != ActionAllow && a.Default != ActionDeny {
+		c.fail("spec.authorization.default", "%q is not a decision: write Allow or Deny", a.Default)
+	}
 }
 
 func defaultMeshConfig(m *MeshConfig) {
@@ -137,6 +144,9 @@ func defaultMeshConfig(m *MeshConfig) {
 		if *d.field == "" {
 			*d.field = d.value
 		}
+	}
+	if a := m.Spec.Authorization; a != nil && a.Default == "" {
+		a.Default = ActionAllow
 	}
 	if m.Spec.Defaults != nil {
 		defaultParts(m.Spec.Defaults)

@@ -55,6 +55,7 @@ type Index struct {
 	all      []Route
 	beside   Beside   // see Referred
 	policies policies // see With
+	security security // see Secured
 }
 
 // NewIndex sorts routes, oldest first. What they refer to comes with Referred, policies with With.

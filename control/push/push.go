@@ -270,11 +270,19 @@ func (p *Push) Revision() uint64 {
 // Enforced answers how many proxies use a route table, that of a caller's namespace or, with "", of everyone else, and how many
 // of them have acknowledged its newest form.
 func (p *Push) Enforced(table model.PortName, caller string) (acknowledged, subscribed int) {
-	name := table.For(caller)
-	behind := p.behind(resource.TypeRouteTable, []string{name})
+	return p.acknowledged(resource.TypeRouteTable, table.For(caller))
+}
+
+// Secured answers how many proxies of a service's workloads enforce its policies, and how many of them the newest ones.
+func (p *Push) Secured(service model.ServiceName) (acknowledged, subscribed int) {
+	return p.acknowledged(resource.TypeSecurity, service.String())
+}
+
+func (p *Push) acknowledged(typ, name string) (acknowledged, subscribed int) {
+	behind := p.behind(typ, []string{name})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := len(p.asked[key{resource.TypeRouteTable, name}])
+	n := len(p.asked[key{typ, name}])
 	return max(0, n-behind), n
 }
 

@@ -20,17 +20,20 @@ const (
 // loadPolicies reads the policies and the mesh's defaults. They may be newer than revision, at which the routes were read;
 // what comes between is then heard again, which does no harm.
 func (r *Routes) loadPolicies(ctx context.Context, revision int64) (int64, error) {
-	r.policies, r.mesh = map[store.Key]compile.Policy{}, nil
-	for _, k := range []string{policyKind, meshKind} {
+	r.policies, r.security, r.mesh = map[store.Key]compile.Policy{}, map[store.Key]compile.SecurityPolicy{}, nil
+	for _, k := range append([]string{policyKind, meshKind}, securityKinds()...) {
 		objects, at, err := r.cfg.Store.List(ctx, k, "")
 		if err != nil {
 			return 0, fmt.Errorf("reading every %s: %w", k, err)
 		}
 		for _, o := range objects {
-			if k == meshKind {
+			switch k {
+			case meshKind:
 				r.putMesh(o)
-			} else {
+			case policyKind:
 				r.putPolicy(o)
+			default:
+				r.putSecurity(o)
 			}
 		}
 		revision = min(revision, at)
@@ -57,12 +60,12 @@ func (r *Routes) putMesh(o store.Object) {
 	}
 	m := &v1alpha1.MeshConfig{}
 	if err := json.Unmarshal(o.Value, m); err != nil {
-		r.cfg.Log.Error("stored MeshConfig cannot be read; its defaults are left out", "error", err)
+		r.cfg.Log.Error("stored MeshConfig cannot be read; it is left out", "error", err)
 		r.mesh = nil
 		return
 	}
 	v1alpha1.Default(m)
-	r.mesh = m.Spec.Defaults
+	r.mesh = &m.Spec
 }
 
 // policyEvent takes a change of a policy, or of the mesh's defaults, and answers the services that it bears on; ours is false
@@ -85,6 +88,9 @@ func (r *Routes) policyEvent(e store.Event) (services []model.ServiceName, ours 
 			r.putMesh(e.Object)
 		}
 		return slices.Clone(r.cfg.Services()), true
+	}
+	if slices.Contains(securityKinds(), e.Kind) {
+		return r.securityEvent(e), true
 	}
 	return nil, false
 }

@@ -54,7 +54,8 @@ type Routes struct {
 	routes   map[store.Key]compile.Route
 	beside   map[store.Key]v1alpha1.Object
 	policies map[store.Key]compile.Policy
-	mesh     *v1alpha1.TrafficParts // MeshConfig's defaults
+	security map[store.Key]compile.SecurityPolicy
+	mesh     *v1alpha1.MeshConfigSpec
 }
 
 // Start reads what is stored and follows it until Close.
@@ -158,7 +159,12 @@ func (r *Routes) forget(k store.Key) {
 }
 
 func (r *Routes) swap() {
-	r.index.Store(r.indexed().With(slices.Collect(maps.Values(r.policies)), r.mesh))
+	var defaults *v1alpha1.TrafficParts
+	if r.mesh != nil {
+		defaults = r.mesh.Defaults
+	}
+	ix := r.indexed().With(slices.Collect(maps.Values(r.policies)), defaults)
+	r.index.Store(ix.Secured(slices.Collect(maps.Values(r.security)), r.mesh))
 }
 
 // indexed makes an index of the routes and what they refer to.

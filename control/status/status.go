@@ -89,6 +89,31 @@ func Used(c compile.Compiler, e Enforcement, o v1alpha1.Object, now time.Time) (
 	return out
 }
 
+// Guard knows how many proxies of a service's workloads enforce its policies, and how many of them the newest ones.
+type Guard interface {
+	Secured(service model.ServiceName) (acknowledged, subscribed int)
+}
+
+// Security answers the status of a policy about security; every is all services.
+func Security(c compile.Compiler, g Guard, o v1alpha1.Object, every []model.ServiceName, now time.Time) (out v1alpha1.SecurityPolicyStatus) {
+	services, accepted := c.SecurityStatus(o, every)
+	acknowledged, subscribed := 0, 0
+	for _, s := range services {
+		out.Services = append(out.Services, s.String())
+		a, n := g.Secured(s)
+		acknowledged, subscribed = acknowledged+a, subscribed+n
+	}
+	done := compile.Condition{Type: "Programmed", Reason: "Invalid", Message: "the policy is not accepted, so no proxy was told of it"}
+	if accepted.True {
+		done = programmedBy(acknowledged, subscribed)
+		done.Message = fmt.Sprintf("enforced by %d of %d proxies of these Services' workloads", acknowledged, subscribed)
+	}
+	for _, cond := range []compile.Condition{accepted, done} {
+		out.Conditions = append(out.Conditions, condition(cond, v1alpha1.Meta(o).Generation, now))
+	}
+	return out
+}
+
 // enforced sums up over the ports that a policy bears on.
 func enforced(e Enforcement, t compile.TargetStatus) compile.Condition {
 	if len(t.Tables) == 0 {

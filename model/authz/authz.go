@@ -13,11 +13,12 @@ import (
 // nothing but a pattern for the empty text.
 type Attributes struct {
 	// Of the peer, from its verified certificate; all empty: plaintext.
-	Principal, TrustDomain, Namespace, Account string
-	IP, RemoteIP                               netip.Addr
-	Port                                       uint16 // of the service
-	ServerName                                 string // SNI of the program's own TLS
-	Now                                        int64  // Unix seconds
+	Principal, TrustDomain, Namespace string
+	Account                           string // "namespace/service account"
+	IP, RemoteIP                      netip.Addr
+	Port                              uint16 // of the service
+	ServerName                        string // SNI of the program's own TLS
+	Now                               int64  // Unix seconds
 
 	HTTP      bool   // the rest is known
 	Method    string //

@@ -191,6 +191,7 @@ func newPaths(is, not []model.PolicyPath) (p paths, err error) {
 		for _, m := range list {
 			one := path{}
 			if m.Template {
+				one.Value = m.Match.Value
 				one.template, err = parseTemplate(m.Match.Value)
 			} else {
 				one.text, err = newText(m.Match)

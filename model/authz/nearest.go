@@ -184,10 +184,7 @@ func (t text) say() string {
 }
 
 func (p path) say() string {
-	if p.template == nil {
-		return p.text.say()
-	}
-	return clip("/" + strings.Join(p.template, "/"))
+	return p.text.say()
 }
 
 // join answers "a or b but not c".

@@ -97,6 +97,10 @@ func story(t *testing.T, file string) {
 			got = conflicts(c)
 		case "notes.txt":
 			got = notes(c)
+		case "security.txt":
+			got = securities(t, c)
+		case "asks.txt":
+			got = asks(t, c, f.Data)
 		case "errors.txt":
 			got = refused
 		default:
@@ -165,7 +169,9 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 	var routes []compile.Route
 	var policies []compile.Policy
 	var beside compile.Beside
-	var mesh *v1alpha1.TrafficParts
+	var guards []compile.SecurityPolicy
+	var defaults *v1alpha1.TrafficParts
+	var mesh *v1alpha1.MeshConfigSpec
 	for i, d := range docs {
 		switch o := d.Object.(type) {
 		case *v1alpha1.ReferenceGrant:
@@ -177,7 +183,9 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 		case *v1alpha1.TrafficPolicy:
 			policies = append(policies, compile.Policy{Object: o, Created: int64(i + 1)})
 		case *v1alpha1.MeshConfig:
-			mesh = o.Spec.Defaults
+			defaults, mesh = o.Spec.Defaults, &o.Spec
+		case *v1alpha1.AuthorizationPolicy:
+			guards = append(guards, compile.SecurityPolicy{Object: o, Created: int64(i + 1)})
 		default:
 			if !v1alpha1.IsRoute(o) {
 				return nil, d.Name() + " has no place in a story\n"
@@ -185,7 +193,7 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			routes = append(routes, compile.Route{Object: o, Created: int64(i + 1)})
 		}
 	}
-	return compile.NewIndex(routes).Referred(beside).With(policies, mesh), ""
+	return compile.NewIndex(routes).Referred(beside).With(policies, defaults).Secured(guards, mesh), ""
 }
 
 // overTheWire compiles a port's table for the callers of a namespace, sends it, and reads it back: what the proxy gets.
