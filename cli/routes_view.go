@@ -42,7 +42,12 @@ func viewTable(w io.Writer, t *httpapi.RouteTable) {
 	}
 	for i := range t.Relay {
 		r := &t.Relay[i]
-		viewBlock(w, strings.TrimSpace("connections "+strings.Join(r.SNI, ",")), backendLines(r.Backends), r.Fault, "connection", fmt.Sprintf("%s[%d]", r.Name, r.Rule))
+		to, name := backendLines(r.Backends), fmt.Sprintf("%s[%d]", r.Name, r.Rule)
+		if f := r.Fallback; f != nil {
+			to = append(to, "where no endpoint can: "+f.Cluster.String())
+		}
+		viewBlock(w, strings.TrimSpace("connections "+strings.Join(r.SNI, ",")), to, r.Fault, "connection", name)
+		viewPolicies(w, "      ", t.RoutePolicies[name])
 	}
 	fmt.Fprintln(w)
 }

@@ -36,6 +36,10 @@ type RelayRoute struct {
 	SNI      []string
 	Backends []Backend // without filters; empty: the connection is reset
 	Fault    *Fault    // Delay, AbortShare with Reset, Rate
+	// Idle and MaxDuration end a connection on which nothing moves, or that is as old; 0: no bound.
+	Idle, MaxDuration time.Duration
+	// Fallback takes the connection where no endpoint of the backend can. nil: it is reset.
+	Fallback *Backend
 }
 
 // VirtualHost is the routes of some domains. Exact domains win over "*.suffix", those over "prefix.*", and "*" is

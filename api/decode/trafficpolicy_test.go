@@ -95,6 +95,7 @@ func TestPolicyErrors(t *testing.T) {
 			{`{group: "", kind: HTTPRoute, name: a}`, `:6: TrafficPolicy/reviews: spec.targetRefs[0].group: is "": a HTTPRoute is of the group`},
 			{`{group: gateway.networking.k8s.io, kind: HTTPRoute, name: a}`, `:7: TrafficPolicy/reviews: spec.balancing: means nothing on targetRefs[0], HTTPRoute/a: it is about a Service`},
 			{`{group: gateway.networking.k8s.io, kind: TCPRoute, name: a}`, `spec.balancing: means nothing on`},
+			{`{group: gateway.networking.k8s.io, kind: TLSRoute, name: a}`, `spec.timeouts.request: means nothing on targetRefs[0], TLSRoute/a: what it takes are connections: write idle or stream`},
 			{`{group: "", kind: Service, name: a, sectionName: "0"}`, `:6: TrafficPolicy/reviews: spec.targetRefs[0].sectionName: "0" is not the name or the number of a port`},
 			{"{group: \"\", kind: Service, name: a}\n  - {group: \"\", kind: Service, name: a}", `:7: TrafficPolicy/reviews: spec.targetRefs[1]: Service/a is named twice`},
 		},

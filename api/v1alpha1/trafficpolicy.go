@@ -35,13 +35,15 @@ type TrafficParts struct {
 	Connections *Connections `json:"connections,omitempty"`
 	// Breakers: what may be under way, in each calling proxy: to a Service, or by an HTTPRoute or GRPCRoute.
 	Breakers *Breakers `json:"breakers,omitempty"`
-	// Fallback takes a request where a breaker refuses it or no endpoint can take it (Service, HTTPRoute, GRPCRoute).
+	// Fallback takes a request where a breaker refuses it or no endpoint can take it, and a connection where no endpoint can (Service,
+	// every route).
 	Fallback *FallbackRef `json:"fallback,omitempty"`
 	// Ejection of endpoints that fail requests (Service).
 	Ejection *Ejection `json:"ejection,omitempty"`
 	// HealthChecks that calling proxies make (Service). At most one.
 	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
-	// Timeouts of a request (Service, HTTPRoute, GRPCRoute).
+	// Timeouts of a request (Service, HTTPRoute, GRPCRoute), of which idle and stream end connections that are no requests' too (also
+	// TCPRoute, TLSRoute; what the mesh has as default does not).
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 	// Retries (Service, HTTPRoute, GRPCRoute).
 	Retries *Retries `json:"retries,omitempty"`
@@ -67,7 +69,7 @@ type TrafficParts struct {
 type PolicyTarget struct {
 	// Group is "" for a Service, gateway.networking.k8s.io for a route.
 	Group string `json:"group"`
-	// Kind is Service, HTTPRoute or GRPCRoute. (What TCPRoute and TLSRoute take are connections: attach the policy to the Service.)
+	// Kind is Service, HTTPRoute, GRPCRoute, or, for idle, stream and fallback, TCPRoute or TLSRoute.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// SectionName is the name or number of a Service's port, or the name of a route's rule. "": all of it.
@@ -160,6 +162,16 @@ func (c *check) within(i int, t PolicyTarget, p *TrafficParts) {
 		}
 		return
 	}
+	if o := p.Timeouts; o != nil && (t.Kind == "TCPRoute" || t.Kind == "TLSRoute") {
+		for _, f := range []struct {
+			name  string
+			value Duration
+		}{{"request", o.Request}, {"attempt", o.Attempt}} {
+			if f.value != "" {
+				c.fail("spec.timeouts."+f.name, "means nothing on targetRefs[%d], %s: what it takes are connections: write idle or stream", i, t)
+			}
+		}
+	}
 	if b := p.Breakers; b != nil && b.Connections != nil {
 		c.fail("spec.breakers.connections", "means nothing on targetRefs[%d], %s: connections are the Service's: attach it there, or write requests", i, t)
 	}
@@ -204,7 +216,8 @@ func (c *check) target(at string, t PolicyTarget) {
 // misplaced says why a part means nothing on a target; "" if it does.
 func misplaced(part string, t PolicyTarget) string {
 	switch part {
-	case "hash", "fallback", "timeouts", "retries", "hedging", "session", "rateLimits":
+	case "timeouts", "fallback": // of connections, too: see within
+	case "hash", "retries", "hedging", "session", "rateLimits":
 		if t.Kind == "TCPRoute" || t.Kind == "TLSRoute" {
 			return "it is about requests, and what that route takes are connections"
 		}

@@ -375,10 +375,7 @@ func contradictions(on string, list []attachedPolicy, example *Request) (out []C
 		for _, old := range list[:j] {
 			parts := shared(&old.Object.Spec.TrafficParts, &young.Object.Spec.TrafficParts)
 			if example != nil && example.Method == "" { // a connection: what is about requests means nothing there
-				parts = slices.DeleteFunc(parts, func(part string) bool {
-					part, _, _ = strings.Cut(part, ".")
-					return slices.Contains(requestParts(), part)
-				})
+				parts = slices.DeleteFunc(parts, func(part string) bool { return slices.Contains(requestParts(), part) })
 			}
 			if len(parts) == 0 {
 				continue

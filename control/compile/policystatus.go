@@ -180,9 +180,9 @@ func (c Compiler) nobody(p *v1alpha1.TrafficPolicy) string {
 	return "; there is no such Service (a caller need not be one): " + strings.Join(unknown, ", ")
 }
 
-// requestParts are the parts that say something about requests only, all of them.
+// requestParts are the parts, and the values of timeouts, that say something about requests only.
 func requestParts() []string {
-	return []string{"timeouts", "retries", "retryBudget", "hedging", "session", "priority", "concurrency"}
+	return []string{"timeouts.request", "timeouts.attempt", "retries", "retryBudget", "hedging", "session", "priority", "concurrency"}
 }
 
 // aboutRequests answers the parts that say something about requests only, and whether there are others, which bear on
@@ -193,14 +193,14 @@ func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {
 		name string
 		said bool
 	}{
-		{"timeouts", p.Timeouts != nil}, {"retries", p.Retries != nil}, {"retryBudget", p.RetryBudget != nil}, {"hedging", p.Hedging != nil},
+		{"timeouts.request and timeouts.attempt", p.Timeouts != nil && p.Timeouts.Request+p.Timeouts.Attempt != ""}, {"retries", p.Retries != nil}, {"retryBudget", p.RetryBudget != nil}, {"hedging", p.Hedging != nil},
 		{"session", p.Session != nil}, {"priority", p.Priority != nil}, {"concurrency", p.Concurrency != nil}, {"rateLimits of requests", limits},
 	} {
 		if f.said {
 			out = append(out, f.name)
 		}
 	}
-	others = p.Balancing != nil || len(p.Hash) > 0 || p.Connections != nil || p.Breakers != nil || p.Fallback != nil || p.Ejection != nil ||
+	others = p.Timeouts != nil && p.Timeouts.Idle+p.Timeouts.Stream != "" || p.Balancing != nil || len(p.Hash) > 0 || p.Connections != nil || p.Breakers != nil || p.Fallback != nil || p.Ejection != nil ||
 		len(p.HealthChecks) > 0 || p.Capacity != nil || slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections > 0 })
 	return out, others
 }
@@ -226,6 +226,7 @@ func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) 
 		{"connections.http2", p.Connections != nil && p.Connections.HTTP2 != nil},
 		{"timeouts.attempt without retries", p.Timeouts != nil && p.Timeouts.Attempt.Value() > 0 && r == nil},
 		{"retryBudget", p.RetryBudget != nil},
+		{"what is said of a " + at.Kind, at.Kind == "TCPRoute" || at.Kind == "TLSRoute"},
 		{"sticky", p.Sticky != nil},
 		{"session.absolute and session.idle", p.Session != nil && p.Session.Absolute.Value()+p.Session.Idle.Value() > 0},
 		{"retries.wait that is learned", retried && r.Wait.Base == ""},

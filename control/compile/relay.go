@@ -62,3 +62,40 @@ func (c Compiler) relayRoutes(routes []Route) []model.RelayRoute {
 	})
 	return out
 }
+
+// treatRelay puts what policies say about connections into a route of them.
+func (c Compiler) treatRelay(table model.PortName, r *model.RelayRoute) {
+	named := model.Route{Name: r.Name, Rule: r.Rule}
+	t := c.routeOnly(&named)
+	bare := c // what the mesh has as its defaults is about requests: it ends no connections
+	bare.Index = c.Index.withoutMesh()
+	t.service(bare, table)
+	if p := t.Timeouts; p != nil {
+		r.Idle, r.MaxDuration = p.Idle.Value(), p.Stream.Value()
+	}
+	if p := t.Fallback; p != nil {
+		r.Fallback = c.fallback(table, p)
+	}
+}
+
+// ownRelay answers the route of a port's connections where no route is attached and policies say something about them; none
+// where they say nothing, or the port may carry requests.
+func (c Compiler) ownRelay(name model.PortName) []model.RelayRoute {
+	s, ok := c.Services.Service(name.Service)
+	if !ok {
+		return nil
+	}
+	if p, ok := s.FindPort(name.Port); !ok || p.Protocol != model.ProtocolTCP && p.Protocol != model.ProtocolTLS {
+		return nil
+	}
+	r := model.RelayRoute{Name: "Service/" + name.Service.Namespace + "/" + name.Service.Name, Backends: []model.Backend{{Cluster: name, Weight: 1}}}
+	if c.treatRelay(name, &r); r.Idle == 0 && r.MaxDuration == 0 && r.Fallback == nil {
+		return nil
+	}
+	return []model.RelayRoute{r}
+}
+
+func (c Compiler) fallback(table model.PortName, p *v1alpha1.FallbackRef) *model.Backend {
+	name := model.PortName{Service: model.ServiceName{Namespace: table.Service.Namespace, Name: p.Name}, Port: uint16(p.Port)}
+	return &model.Backend{Cluster: name, Weight: 1, Invalid: !c.exists(name)}
+}

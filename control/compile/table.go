@@ -54,6 +54,12 @@ func (c Compiler) RouteTableFor(name model.PortName, caller string) (*model.Rout
 		slices.SortStableFunc(t.Routes, func(a, b model.Route) int { return precedence(&a.Match, &b.Match) })
 	default:
 		t.Relay = c.relayRoutes(routes)
+		for i := range t.Relay {
+			c.treatRelay(name, &t.Relay[i])
+		}
+	}
+	if len(t.Relay) == 0 {
+		t.Relay = c.ownRelay(name)
 	}
 	c.treatTable(t)
 	return t, true

@@ -44,6 +44,13 @@ func (ix *Index) With(list []Policy, mesh *v1alpha1.TrafficParts) *Index {
 	return &out
 }
 
+// withoutMesh answers an index in which the mesh has no defaults.
+func (ix *Index) withoutMesh() *Index {
+	out := *ix
+	out.policies.mesh = nil
+	return &out
+}
+
 // Policies answers all policies, oldest first.
 func (ix *Index) Policies() []Policy { return ix.policies.all }
 

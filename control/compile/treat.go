@@ -98,8 +98,7 @@ func (c Compiler) treatRoute(table model.PortName, r *model.Route) {
 		r.Session = session(p)
 	}
 	if p := t.Fallback; p != nil {
-		name := model.PortName{Service: model.ServiceName{Namespace: table.Service.Namespace, Name: p.Name}, Port: uint16(p.Port)}
-		r.Fallback = &model.Backend{Cluster: name, Weight: 1, Invalid: !c.exists(name)}
+		r.Fallback = c.fallback(table, p)
 	}
 }
 

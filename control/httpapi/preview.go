@@ -182,13 +182,19 @@ func (a *API) policies(name model.PortName, out *RouteTable) {
 	}
 	c := a.cfg.Compiler()
 	out.Policies = c.ServiceTreatment(name).Values()
-	for i := range out.Routes {
-		if v := c.RouteValues(&out.Routes[i]); len(v) > 0 {
+	add := func(r *model.Route) {
+		if v := c.RouteValues(r); len(v) > 0 {
 			if out.RoutePolicies == nil {
 				out.RoutePolicies = map[string][]compile.Value{}
 			}
-			out.RoutePolicies[fmt.Sprintf("%s[%d]", out.Routes[i].Name, out.Routes[i].Rule)] = v
+			out.RoutePolicies[fmt.Sprintf("%s[%d]", r.Name, r.Rule)] = v
 		}
+	}
+	for i := range out.Routes {
+		add(&out.Routes[i])
+	}
+	for _, r := range out.Relay {
+		add(&model.Route{Name: r.Name, Rule: r.Rule})
 	}
 }
 

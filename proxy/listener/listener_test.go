@@ -54,12 +54,18 @@ type port struct {
 	protocol model.Protocol
 	cluster  *cluster.Cluster
 	relays   []model.RelayRoute
+	others   map[model.PortName]*cluster.Cluster // besides its own
 }
 
-func (p *port) Name() model.PortName                         { return p.name }
-func (p *port) Protocol() model.Protocol                     { return p.protocol }
-func (p *port) Cluster(name model.PortName) *cluster.Cluster { return p.cluster }
-func (p *port) Relays() []model.RelayRoute                   { return p.relays }
+func (p *port) Name() model.PortName       { return p.name }
+func (p *port) Protocol() model.Protocol   { return p.protocol }
+func (p *port) Relays() []model.RelayRoute { return p.relays }
+func (p *port) Cluster(name model.PortName) *cluster.Cluster {
+	if c := p.others[name]; c != nil {
+		return c
+	}
+	return p.cluster
+}
 
 var peer = spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: "web"}
 

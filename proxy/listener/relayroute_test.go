@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
 )
 
 // helloFor answers a ClientHello that names a server.
@@ -102,4 +103,26 @@ func TestByPort(t *testing.T) {
 	if w.records[0].Route+w.records[1].Route != "TCPRoute/default/db" {
 		t.Errorf("records %+v", w.records)
 	}
+}
+
+// TestRelayFallback: a connection that no endpoint of the route's backend can take goes to its fallback, and is ended when nothing
+// moves for as long as the route says.
+func TestRelayFallback(t *testing.T) {
+	w := newWorld(t)
+	w.port.protocol = model.ProtocolTCP
+	nobody := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "nobody"}, Port: 1}
+	w.port.others = map[model.PortName]*cluster.Cluster{nobody: cluster.New(&model.Cluster{Name: nobody, ConnectTimeout: time.Second})}
+	w.port.relays = []model.RelayRoute{{Name: "TCPRoute/default/db", Backends: []model.Backend{{Cluster: nobody, Weight: 1}},
+		Fallback: &model.Backend{Cluster: w.port.name, Weight: 1}, Idle: 300 * time.Millisecond}}
+	client := w.outbound(w.vip)
+	server := w.arrives()
+	write(t, server, "welcome")
+	read(t, client, "welcome")
+	if n, err := client.Read(make([]byte, 1)); err == nil {
+		t.Errorf("it went on after the idle timeout: %d", n)
+	}
+	server.Close()
+	w.until("a record of it", func() bool {
+		return slices.ContainsFunc(w.records, func(r record.Record) bool { return r.Reason == "idle_timeout" && r.Route == "TCPRoute/default/db" })
+	})
 }

@@ -36,7 +36,8 @@ type session struct {
 	held bool      // likewise: the port counts the connection
 	dial loop.Dial // farProgram
 
-	fault   *model.Fault // of the relay route
+	by      *model.RelayRoute // that decided; nil: none
+	instead *model.Backend    // its fallback, until it is tried
 	machine sniff.Machine
 	begun   bool // the machine has been told Accepted
 	forward bool // the decision was to relay
@@ -289,7 +290,7 @@ func (s *session) route() failure.Reason {
 	if r == nil {
 		return failure.NoRoute
 	}
-	s.rec.Route, s.rec.Rule, s.fault = r.Name, r.Rule, r.Fault
+	s.rec.Route, s.rec.Rule, s.by, s.instead = r.Name, r.Rule, r, r.Fallback
 	b := relay.Choose(r, s.w.rnd.Uint32())
 	if b == nil || b.Invalid {
 		return failure.NoBackend
@@ -300,6 +301,10 @@ func (s *session) route() failure.Reason {
 
 // connected is the end of the search.
 func (s *session) connected(c loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	if f != nil && s.instead != nil && !s.instead.Invalid {
+		s.w.cfg.Loop.Post(s.fallBack)
+		return
+	}
 	if f != nil {
 		s.later(f.Reason)
 		return
@@ -307,6 +312,16 @@ func (s *session) connected(c loop.Conn, ep *cluster.Endpoint, f *failure.Failur
 	s.up, s.endpoint, s.target, s.rec.MTLS = c, ep, pool.MeshTarget(ep.Model()), true
 	c.SetHandler((*farSide)(s))
 	s.w.cfg.Loop.Post(s.stands)
+}
+
+// fallBack tries the fallback of the route, once, in a turn of its own.
+func (s *session) fallBack() {
+	b := s.instead
+	if s.over || b == nil {
+		return // given up in the meantime
+	}
+	s.instead, s.to, s.subset = nil, b.Cluster, b.Subset
+	s.connect()
 }
 
 // later tells the machine in a turn of its own that there is no connection.
@@ -347,7 +362,7 @@ func (s *session) open(silent bool) {
 // giveBack does without the connection to the server's side.
 func (s *session) giveBack(cancel bool) {
 	up := s.up
-	s.up = nil
+	s.up, s.instead = nil, nil
 	switch {
 	case up == nil && s.search != nil:
 		s.search.Cancel()
@@ -403,7 +418,10 @@ func (s *session) relay() {
 			s.open(false)
 		}
 	}
-	o := relay.Options{Endpoint: s.endpoint, Fault: s.fault}
+	o := relay.Options{Endpoint: s.endpoint}
+	if s.by != nil {
+		o.Fault, o.Idle, o.MaxDuration = s.by.Fault, s.by.Idle, s.by.MaxDuration
+	}
 	if held {
 		o.Ended = func(*record.Record) { s.w.cfg.Disconnect(s.own.Port) }
 	}

@@ -121,6 +121,9 @@ func named(t *router.Table, to map[model.PortName]bool) {
 		}
 	}
 	for _, r := range t.Model.Relay {
+		if f := r.Fallback; f != nil && !f.Invalid {
+			to[f.Cluster] = true
+		}
 		for _, b := range r.Backends {
 			if !b.Invalid {
 				to[b.Cluster] = true
