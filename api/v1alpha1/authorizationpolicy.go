@@ -35,15 +35,19 @@ type SecurityTargets struct {
 // AuthorizationRule holds when one of From, one of To, each of When and Expression hold; what is not given holds always.
 type AuthorizationRule struct {
 	// Name is said in logs and explanations. Default rules[i].
-	Name string                   `json:"name,omitempty"`
-	From []AuthorizationSource    `json:"from,omitempty"`
-	To   []AuthorizationTarget    `json:"to,omitempty"`
+	Name string `json:"name,omitempty"`
+	// From is who asks; none: anybody.
+	From []AuthorizationSource `json:"from,omitempty"`
+	// To is what is asked for; none: anything.
+	To []AuthorizationTarget `json:"to,omitempty"`
+	// When is what else must hold.
 	When []AuthorizationCondition `json:"when,omitempty"`
 	// Expression is a CEL expression over the attributes of the request; it must be a bool.
 	Expression string `json:"expression,omitempty"`
 	// NotBefore and NotAfter bound the rule in time (RFC 3339).
 	NotBefore string `json:"notBefore,omitempty"`
-	NotAfter  string `json:"notAfter,omitempty"`
+	// NotAfter: none of these may fit.
+	NotAfter string `json:"notAfter,omitempty"`
 }
 
 // AuthorizationSource is who asks. Each list that is given must have an entry that fits, and no entry of a list that begins
@@ -51,57 +55,78 @@ type AuthorizationRule struct {
 // any text but none.
 type AuthorizationSource struct {
 	// Principals are SPIFFE IDs: spiffe://tulle.local/ns/default/sa/cart.
-	Principals    []string `json:"principals,omitempty"`
+	Principals []string `json:"principals,omitempty"`
+	// NotPrincipals: none of these may fit.
 	NotPrincipals []string `json:"notPrincipals,omitempty"`
-	Namespaces    []string `json:"namespaces,omitempty"`
+	// Namespaces of the caller.
+	Namespaces []string `json:"namespaces,omitempty"`
+	// NotNamespaces: none of these may fit.
 	NotNamespaces []string `json:"notNamespaces,omitempty"`
 	// ServiceAccounts: "cart" is of the policy's own namespace, "shop/cart" of another one.
-	ServiceAccounts    []string `json:"serviceAccounts,omitempty"`
+	ServiceAccounts []string `json:"serviceAccounts,omitempty"`
+	// NotServiceAccounts: none of these may fit.
 	NotServiceAccounts []string `json:"notServiceAccounts,omitempty"`
-	TrustDomains       []string `json:"trustDomains,omitempty"`
-	NotTrustDomains    []string `json:"notTrustDomains,omitempty"`
+	// TrustDomains of the caller: tulle.local.
+	TrustDomains []string `json:"trustDomains,omitempty"`
+	// NotTrustDomains: none of these may fit.
+	NotTrustDomains []string `json:"notTrustDomains,omitempty"`
 	// IPBlocks are addresses, or prefixes of them, of the other end of the connection.
-	IPBlocks    []string `json:"ipBlocks,omitempty"`
+	IPBlocks []string `json:"ipBlocks,omitempty"`
+	// NotIPBlocks: none of these may fit.
 	NotIPBlocks []string `json:"notIPBlocks,omitempty"`
 	// RemoteIPBlocks are those of the first client, as far as it is believed.
-	RemoteIPBlocks    []string `json:"remoteIPBlocks,omitempty"`
+	RemoteIPBlocks []string `json:"remoteIPBlocks,omitempty"`
+	// NotRemoteIPBlocks: none of these may fit.
 	NotRemoteIPBlocks []string `json:"notRemoteIPBlocks,omitempty"`
 	// RequestPrincipals are "issuer/subject" of a verified token.
-	RequestPrincipals    []string `json:"requestPrincipals,omitempty"`
+	RequestPrincipals []string `json:"requestPrincipals,omitempty"`
+	// NotRequestPrincipals: none of these may fit.
 	NotRequestPrincipals []string `json:"notRequestPrincipals,omitempty"`
 }
 
 // AuthorizationTarget is what is asked for, read as AuthorizationSource is.
 type AuthorizationTarget struct {
-	Hosts    []string `json:"hosts,omitempty"`
+	// Hosts that are asked for, in any case, without a port.
+	Hosts []string `json:"hosts,omitempty"`
+	// NotHosts: none of these may fit.
 	NotHosts []string `json:"notHosts,omitempty"`
 	// Ports are names or numbers of the Service's ports.
-	Ports      []string `json:"ports,omitempty"`
-	NotPorts   []string `json:"notPorts,omitempty"`
-	Methods    []string `json:"methods,omitempty"`
+	Ports []string `json:"ports,omitempty"`
+	// NotPorts: none of these may fit.
+	NotPorts []string `json:"notPorts,omitempty"`
+	// Methods: GET.
+	Methods []string `json:"methods,omitempty"`
+	// NotMethods: none of these may fit.
 	NotMethods []string `json:"notMethods,omitempty"`
 	// Paths may also be templates: /a/{id}/b, /files/{rest...}.
-	Paths    []string `json:"paths,omitempty"`
+	Paths []string `json:"paths,omitempty"`
+	// NotPaths: none of these may fit.
 	NotPaths []string `json:"notPaths,omitempty"`
 	// Procedures of gRPC: package.Service/Method.
-	Procedures    []string `json:"procedures,omitempty"`
+	Procedures []string `json:"procedures,omitempty"`
+	// NotProcedures: none of these may fit.
 	NotProcedures []string `json:"notProcedures,omitempty"`
 	// ServerNames of the program's own TLS.
-	ServerNames    []string `json:"serverNames,omitempty"`
+	ServerNames []string `json:"serverNames,omitempty"`
+	// NotServerNames: none of these may fit.
 	NotServerNames []string `json:"notServerNames,omitempty"`
 }
 
 // AuthorizationCondition compares one value; exactly one of Header, Query, Cookie, Claim and Label is given.
 type AuthorizationCondition struct {
+	// Header of the request, in any case.
 	Header string `json:"header,omitempty"`
-	Query  string `json:"query,omitempty"`
+	// Query is a parameter of the query.
+	Query string `json:"query,omitempty"`
+	// Cookie of the request.
 	Cookie string `json:"cookie,omitempty"`
 	// Claim of a verified token; a.b is b of the object a.
 	Claim string `json:"claim,omitempty"`
 	// Label of the caller's workload.
 	Label string `json:"label,omitempty"`
 	// Values: one must fit. Without Values and NotValues there must be one at all.
-	Values    []string `json:"values,omitempty"`
+	Values []string `json:"values,omitempty"`
+	// NotValues: none of these may fit.
 	NotValues []string `json:"notValues,omitempty"`
 }
 
