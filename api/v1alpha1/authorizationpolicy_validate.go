@@ -195,12 +195,19 @@ func (c *check) template(at, p string) {
 
 func (c *check) authorizationCondition(at string, w *AuthorizationCondition) {
 	given := 0
-	for _, s := range []string{w.Header, w.Query, w.Cookie, w.Claim, w.Label} {
-		if s != "" {
-			given++
+	for i, s := range []string{w.Header, w.Query, w.Cookie, w.Claim, w.Label} {
+		if s == "" {
+			continue
 		}
-		if len(s) > 256 {
-			c.fail(at, "a name has %d bytes: at most 256 are taken", len(s))
+		given++
+		here := at + "." + [...]string{"header", "query", "cookie", "claim", "label"}[i]
+		switch {
+		case len(s) > 256:
+			c.fail(here, "has %d bytes: at most 256 are taken", len(s))
+		case (i == 0 || i == 2) && !token(s), i == 4 && !qualified(s):
+			c.fail(here, "%q is not the name of a %s", s, here[len(at)+1:])
+		default:
+			c.plain(here, s)
 		}
 	}
 	if given != 1 {
