@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/orca"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
@@ -42,7 +43,7 @@ type conduct struct {
 	Break float64       // the share that it breaks off when it has read them, in one of four ways
 	Work  time.Duration // what it takes for each
 	Next  string        // what it calls for each, as of an order; that answer is its own
-	Load  string        // its report (ORCA)
+	Load  float64       // the utilization that it reports (ORCA), if not 0
 	Sick  bool          // at /health
 	Rest  time.Duration // it closes connections that have rested for a fifth of this to all of it, at random; 0: never
 }
@@ -78,7 +79,7 @@ func partMain(args []string) error {
 		serve            func(net.Listener) error
 	}{
 		{"tcp", ":8080", p.server().Serve},
-		{"tcp", ":9000", grpc.NewServer(grpc.UnknownServiceHandler(p.stream)).Serve},
+		{"tcp", ":9000", grpc.NewServer(grpc.UnknownServiceHandler(p.stream), orca.CallMetricsServerOption(nil)).Serve},
 		{"tcp", ":8443", func(l net.Listener) error {
 			hs := p.server()
 			hs.TLSConfig = &tls.Config{Certificates: []tls.Certificate{p.cert}}
@@ -160,8 +161,8 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		breakOff(w)
 		return
 	}
-	if c.Load != "" {
-		w.Header().Set("Endpoint-Load-Metrics", "TEXT "+c.Load)
+	if c.Load > 0 {
+		w.Header().Set("Endpoint-Load-Metrics", fmt.Sprintf("TEXT application_utilization=%g, rps_fractional=100", c.Load))
 	}
 	switch {
 	case rand.Float64() < c.Fail || c.First && n == 1:
@@ -218,6 +219,10 @@ func (p *part) stream(_ any, s grpc.ServerStream) error {
 	md, _ := metadata.FromIncomingContext(s.Context())
 	if n := p.note(strings.Join(md.Get("x-id"), "")); rand.Float64() < c.Fail || c.First && n == 1 {
 		return status.Error(codes.Unavailable, p.name)
+	}
+	if r := orca.CallMetricsRecorderFromContext(s.Context()); c.Load > 0 && r != nil {
+		r.SetApplicationUtilization(c.Load)
+		r.SetQPS(100)
 	}
 	for {
 		m := &wrapperspb.StringValue{}

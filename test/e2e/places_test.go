@@ -39,7 +39,7 @@ func newStock(t *testing.T) *stock {
 }
 
 func (s *stock) open(name string, flags ...string) *player {
-	return s.part(name, nil, append(flags, "--service", "stock", "--port", "8080/http")...)
+	return s.part(name, nil, append(flags, "--service", "stock", "--port", "8080/http", "--port", "9000/grpc")...)
 }
 
 // all makes every instance the same but for what is said of some.
@@ -113,14 +113,23 @@ func TestShares(t *testing.T) {
 	s.ask(40, 2)
 	begin := time.Now() // from now on these four grow old
 	t.Run("by reported utilization", func(t *testing.T) {
-		report := func(u float64) conduct {
-			return conduct{Load: fmt.Sprintf("application_utilization=%g, rps_fractional=100", u)}
-		}
+		report := func(u float64) conduct { return conduct{Load: u} }
 		s.all(report(0.4), map[string]conduct{"eu-a": report(0.1), "eu-b": report(0.2)})
 		s.apply(stockPolicy("  balancing: {policy: LeastUtilized, utilization: {blackout: 0s, update: 100ms}}\n"))
 		s.becomes("shares of 8:4:2:2", 400, 2, func(got tally) bool { return near(got, 200, 100, 50, 50) })
 		s.all(report(0.1), map[string]conduct{"eu-a": report(0.4)})
 		s.becomes("shares of 1:4:4:4 when the first has become busy", 390, 2, func(got tally) bool { return near(got, 30, 120, 120, 120) })
+		// grpc-go's own reports, in the trailers of calls.
+		eventually(t, patience, "shares of calls of 1:4:4:4", func() error {
+			got, calls := s.shell.ask(order{URL: "grpc://stock:9000/shop.Stock/Get", N: 390, Workers: 2}), tally{}
+			for answer, n := range got {
+				calls[strings.Replace(answer, "OK", "200", 1)] = n
+			}
+			if !near(calls, 30, 120, 120, 120) {
+				return fmt.Errorf("%v", got)
+			}
+			return nil
+		})
 		s.all(conduct{}, nil)
 	})
 	t.Run("a new endpoint's share grows, and hashes stay", func(t *testing.T) {
