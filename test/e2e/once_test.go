@@ -121,21 +121,24 @@ func dying(t *testing.T, victim *player, dies string, f func(method string) tall
 	return out
 }
 
-// TestServerClosesIdle: servers that close resting connections at random times cost no request, not even those that cannot be
-// repeated.
+// TestServerClosesIdle: servers that close resting connections at random times, or old ones, cost no request, not even those that
+// cannot be repeated.
 func TestServerClosesIdle(t *testing.T) {
 	m := newMesh(t)
-	server := m.part("server", nil, "--service", "server", "--port", "8080/http")
+	server := m.part("server", nil, "--service", "server", "--port", "8080/http", "--port", "9000/grpc")
 	server.be(conduct{Rest: 250 * time.Millisecond})
 	shell := m.part("shell", nil, "--service", "shell")
 	for _, method := range []string{"GET", "POST"} {
-		o := order{URL: "http://server:8080/", Method: method, N: 400, Workers: 12, Pause: 60 * time.Millisecond, Header: map[string]string{"X-Id": method + "%"}}
+		o := order{URL: "http://server:8080/", Method: method, N: 300, Workers: 12, Pause: 60 * time.Millisecond, Header: map[string]string{"X-Id": method + "%"}}
 		if got := shell.ask(o); got["200 server"] != o.N {
 			t.Errorf("%s: %v", method, got)
 		}
 	}
+	if got := shell.ask(order{URL: "grpc://server:9000/shop.Cart/Add", N: 1500, Workers: 20, Pause: 15 * time.Millisecond}); got["OK server"] != 1500 {
+		t.Errorf("calls: %v", got)
+	}
 	var closed int
-	if server.tell("closed", nil, &closed); closed < 40 {
+	if server.tell("closed", nil, &closed); closed < 25 {
 		t.Errorf("it has closed %d connections: this test sees nothing", closed)
 	}
 	t.Logf("it has closed %d connections", closed)

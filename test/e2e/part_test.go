@@ -30,6 +30,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/orca"
 	"google.golang.org/grpc/status"
@@ -48,8 +49,8 @@ type conduct struct {
 	Rest  time.Duration // it closes connections that have rested for a fifth of this to all of it, at random; 0: never
 }
 
-// part is a program of the mesh that the test steers through a unix socket: it serves HTTP on port 8080, gRPC on 9000 and TLS on
-// 8443, and calls others. Every X-Id is noted in a file, which outlives it.
+// part is a program of the mesh that the test steers through a unix socket: it serves HTTP on port 8080, gRPC on 9000 (a few calls at
+// a time on connections that do not grow old) and TLS on 8443, and calls others. Every X-Id is noted in a file, which outlives it.
 type part struct {
 	name string
 	is   atomic.Pointer[conduct]
@@ -79,7 +80,8 @@ func partMain(args []string) error {
 		serve            func(net.Listener) error
 	}{
 		{"tcp", ":8080", p.server().Serve},
-		{"tcp", ":9000", grpc.NewServer(grpc.UnknownServiceHandler(p.stream), orca.CallMetricsServerOption(nil)).Serve},
+		{"tcp", ":9000", grpc.NewServer(grpc.UnknownServiceHandler(p.stream), orca.CallMetricsServerOption(nil),
+			grpc.MaxConcurrentStreams(5), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 200 * time.Millisecond, MaxConnectionAge: 500 * time.Millisecond})).Serve},
 		{"tcp", ":8443", func(l net.Listener) error {
 			hs := p.server()
 			hs.TLSConfig = &tls.Config{Certificates: []tls.Certificate{p.cert}}

@@ -105,7 +105,7 @@ func TestPlaces(t *testing.T) {
 	s.becomes("the own zone is back", 50, 1, only("eu-a"))
 }
 
-// TestShares: who gets which share of the requests, by what endpoints report, by hash, as a new one, and by sticky weights.
+// TestShares: who gets which share of the requests, by what endpoints report, by hash, as a new one, when another is slow, and by sticky weights.
 func TestShares(t *testing.T) {
 	s := newStock(t)
 	const slow, window = "  balancing: {policy: RoundRobin, slowStart: {window: 4s}}\n", 4 * time.Second
@@ -163,6 +163,19 @@ func TestShares(t *testing.T) {
 			}
 			return nil
 		})
+	})
+	t.Run("hedging", func(t *testing.T) {
+		s.all(conduct{}, map[string]conduct{"ap": {Work: time.Second}})
+		impatient := order{URL: "http://stock:8080/", N: 60, Timeout: 300 * time.Millisecond}
+		s.apply(stockPolicy("  balancing: {policy: RoundRobin}\n"))
+		if got := s.shell.ask(order{URL: impatient.URL, N: 8, Timeout: impatient.Timeout}); got.of("failed: ") == 0 {
+			t.Errorf("without hedging nothing is late: %v", got)
+		}
+		s.apply(stockPolicy("  balancing: {policy: RoundRobin}\n  hedging: {after: 20ms}\n  retryBudget: {percent: 100, least: 100}\n"))
+		if got := s.shell.ask(impatient); got.of("200 ") != 60 || got.of("200 ap") != 0 {
+			t.Errorf("with another request after 20 ms: %v", got)
+		}
+		s.all(conduct{}, nil)
 	})
 	t.Run("sticky canary", func(t *testing.T) {
 		var last map[string]string
