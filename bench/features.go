@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/bench/load"
@@ -87,6 +86,9 @@ func costOfFeatures(r *results) error {
 	r.features = map[string][]featureCost{}
 	for round := range r.options.rounds {
 		for _, f := range features {
+			if !wanted(r.options.features, f.name) {
+				continue
+			}
 			without, err := costWith(r.options, feature{})
 			if err != nil {
 				return err
@@ -99,7 +101,7 @@ func costOfFeatures(r *results) error {
 			fmt.Fprintf(os.Stderr, "round %d  feature %-34s %6.2f µs, without %6.2f µs\n", round+1, f.name, with, without)
 		}
 	}
-	return nil
+	return costOfSidecars(r)
 }
 
 // featureCost is the CPU µs per request of one round.
@@ -143,17 +145,7 @@ func (r *results) featureTable(b *bytes.Buffer) {
 	fmt.Fprintf(b, "%s\nOne plain proxy, HTTP/1.1, 32 connections, each feature switched on alone, and none right before it; measured on %s, %d rounds of %s. More is\nthe median of the rounds' differences, beside it the least and the greatest of them, which say how sure it is. The goal is at most %.1f µs more.\n\n| feature | without: CPU µs per request | with | more | least | greatest | |\n|---|---:|---:|---:|---:|---:|---|\n",
 		featureHeading, r.begun.Format("2006-01-02"), r.options.rounds, r.options.duration, featureGoal)
 	for _, f := range features {
-		var without, with, more []float64
-		for _, c := range r.features[f.name] {
-			without, with, more = append(without, c.without), append(with, c.with), append(more, c.with-c.without)
-		}
-		if more == nil {
-			continue
-		}
-		verdict := "reached"
-		if median(more) > featureGoal {
-			verdict = "**missed**"
-		}
-		fmt.Fprintf(b, "| %s | %.2f | %.2f | %+.2f | %+.2f | %+.2f | %s |\n", f.name, median(without), median(with), median(more), slices.Min(more), slices.Max(more), verdict)
+		r.featureRow(b, f.name)
 	}
+	r.sidecarTable(b)
 }

@@ -37,6 +37,7 @@ type options struct {
 	envoy       string // its binary, "" where there is none
 	noEnvoy     string // why
 	parts       []string
+	features    []string
 	soak        time.Duration
 }
 
@@ -46,6 +47,7 @@ func main() {
 	kinds := flag.String("kinds", "", "kinds of load, by a part of their names; all")
 	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
 	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
+	features := flag.String("features", "", "features, by a part of their names; all")
 	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features,chain,overload", "what to measure; also: soak")
 	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long the soak takes")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
@@ -68,6 +70,7 @@ func main() {
 		o.connections = append(o.connections, n)
 	}
 	o.kinds, o.topologies, o.subjects, o.parts = list(*kinds), list(*topologies), list(*subjects), list(*parts)
+	o.features = list(*features)
 	fail(run(o, *install))
 }
 
