@@ -100,7 +100,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	}
 	p.guard()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
-		Handshakes: p.shaking, Identity: p.proof})
+		Handshakes: p.shaking, Identity: p.proof, Retries: p.retries})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
@@ -191,6 +191,14 @@ func (p *Proxy) report(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// retries tells the observer what became of further attempts: observe.Config.Retries.
+func (p *Proxy) retries() (out []observe.Retries) {
+	for _, s := range p.live.Spendings() {
+		out = append(out, observe.Retries(s))
+	}
+	return out
 }
 
 func (p *Proxy) reportNow() { p.client.Report(p.edges()) }

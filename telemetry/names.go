@@ -21,6 +21,8 @@ const (
 	RefusedTotal        = "tulle_refused_total"
 	MirroredTotal       = "tulle_mirrored_requests_total"
 	BreakerOverflows    = "tulle_breaker_overflows_total"
+	RetriesTotal        = "tulle_retries_total"
+	RetryBudgetLeft     = "tulle_retry_budget_left"
 	ClusterEndpoints    = "tulle_cluster_endpoints"
 	HealthChecks        = "tulle_health_checks_total"
 	Ejections           = "tulle_ejections_total"
@@ -62,7 +64,8 @@ var Labels = [...]Label{
 	{"code", "HTTP status; `0` if none was sent"},
 	{"grpc_status", "gRPC status, a number; empty if the response had none"},
 	{"reason", "why it failed (docs/reference/failures.md); empty if it did not"},
-	{"cluster", "of a proxy without a workload: the cluster's name"},
+	{"cluster", "the cluster's name; of a workload's proxy `name.namespace:port`"},
+	{"outcome", "of a further attempt: `made`, or `refused` because the budget, or the bound of retries under way, did not allow it"},
 	{"priority", "of the route: `default` or `high`"},
 	{"bound", "of the cluster's circuit breakers: `connections`, `pending_requests`, `requests`, `retries`"},
 	{"at", "what takes requests: a sidecar's port; of a proxy without a workload the listener and the number of its filter chain"},
@@ -101,6 +104,8 @@ func Metrics() []Metric {
 		{RefusedTotal, "counter", "Connections refused before anything was known of an exchange.", []string{"reason"}},
 		{MirroredTotal, "counter", "Copies of requests, sent because a route has mirrors, that ended. They are in no other metric.", []string{"destination", "port", "code", "reason"}},
 		{BreakerOverflows, "counter", "How often a cluster already had as much under way as its circuit breakers allow. Of `connections`, requests then wait for one that becomes free.", []string{"cluster", "priority", "bound"}},
+		{RetriesTotal, "counter", "Further attempts at a cluster. Of more than 100 clusters those with the fewest are one, `other`.", []string{"cluster", "outcome"}},
+		{RetryBudgetLeft, "gauge", "Further attempts that a cluster's budget allows now; of clusters with such a budget that were to be tried again.", []string{"cluster"}},
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
 		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},

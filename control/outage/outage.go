@@ -37,6 +37,10 @@ type destination struct {
 	toldAt   time.Time
 	reported time.Time
 	last     []Outage
+	made     uint64
+	refused  uint64
+	left     int64     // the least that a caller has told lately
+	leftAt   time.Time // when; zero: nobody has
 	unsaved  bool      // it has changed since it was written
 	saved    time.Time // when that was
 }
@@ -60,13 +64,29 @@ func (m *Memory) Report(list []recovery.Report, now time.Time) {
 		if d == nil {
 			d = m.add(name)
 		}
-		d.reported, d.unsaved = now, true
+		d.spent(&list[i], now)
+		d.reported = now
+		if list[i].Learned.Empty() {
+			continue
+		}
+		d.unsaved = true
 		d.learned.Merge(&list[i].Learned)
 		for _, o := range list[i].Last {
 			d.happened(o.Ended.Add(-o.Lasted), o.Ended)
 		}
 	}
 }
+
+// spent notes what became of further attempts.
+func (d *destination) spent(r *recovery.Report, now time.Time) {
+	d.made, d.refused = d.made+r.Made, d.refused+r.Refused
+	if r.Left >= 0 && (r.Left <= d.left || now.Sub(d.leftAt) > lately) {
+		d.left, d.leftAt = r.Left, now
+	}
+}
+
+// lately is for how long what a caller has left counts.
+const lately = 10 * time.Second
 
 // add makes room for one more destination. The caller holds mu.
 func (m *Memory) add(name model.PortName) *destination {
@@ -156,6 +176,10 @@ type Destination struct {
 	Name    model.PortName
 	Learned recovery.Learned
 	Last    []Outage // the last one last
+
+	Made, Refused uint64    // further attempts since this control plane began, and those that budgets did not allow
+	Left          int64     // the least that a caller's budget has allowed within some ten seconds,
+	LeftAt        time.Time // and when; zero: no caller with a budget was to try again
 }
 
 // List answers everything, ordered by name.
@@ -163,7 +187,8 @@ func (m *Memory) List() (out []Destination) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for n, d := range m.of {
-		out = append(out, Destination{Name: n, Learned: d.learned, Last: slices.Clone(d.last)})
+		out = append(out, Destination{Name: n, Learned: d.learned, Last: slices.Clone(d.last),
+			Made: d.made, Refused: d.refused, Left: d.left, LeftAt: d.leftAt})
 	}
 	slices.SortFunc(out, func(a, b Destination) int {
 		if c := strings.Compare(a.Name.Service.String(), b.Name.Service.String()); c != 0 {

@@ -84,3 +84,22 @@ func TestBounds(t *testing.T) {
 		}
 	}
 }
+
+// TestSpent: attempts of all callers add up, also of who has learned nothing, and the least that one has left is told.
+func TestSpent(t *testing.T) {
+	var m outage.Memory
+	for i, left := range []int64{7, 3, 5, -1} {
+		m.Report([]recovery.Report{{Cluster: reviews.String(), Made: 10, Refused: 2, Left: left}}, begin.Add(time.Duration(i)*time.Second))
+	}
+	d := m.List()[0]
+	if d.Made != 40 || d.Refused != 8 || d.Left != 3 || !d.LeftAt.Equal(begin.Add(time.Second)) {
+		t.Errorf("%+v", d)
+	}
+	m.Report([]recovery.Report{{Cluster: reviews.String(), Left: 9}}, begin.Add(time.Minute))
+	if d := m.List()[0]; d.Left != 9 {
+		t.Errorf("%d are left after a minute", d.Left)
+	}
+	if m.Due(begin.Add(time.Minute)) != nil {
+		t.Error("proxies are told though nothing was learned")
+	}
+}

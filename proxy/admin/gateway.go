@@ -33,6 +33,9 @@ type Cluster struct {
 	Discovery string     `json:"discovery"`
 	Policy    string     `json:"policy"`
 	Breakers  []Breaker  `json:"circuit_breakers,omitempty"` // by priority; none: the cluster has no bounds
+	Made      uint64     `json:"rq_retry"`                   // further attempts
+	Refused   uint64     `json:"rq_retry_overflow"`          // that the budget, or the bound of retries, did not allow
+	Left      int64      `json:"retry_budget_left"`          // attempts that the budget allows now; -1: there is none
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
@@ -201,6 +204,7 @@ func (s *Server) clusters(w http.ResponseWriter, r *http.Request, all []Cluster)
 				fmt.Fprintf(w, "%s::%s_priority::%s::%d\n", c.Name, b.Priority, v.name, v.n)
 			}
 		}
+		fmt.Fprintf(w, "%s::rq_retry::%d\n%s::rq_retry_overflow::%d\n%s::retry_budget_left::%d\n", c.Name, c.Made, c.Name, c.Refused, c.Name, c.Left)
 		for j := range c.Endpoints {
 			e := &c.Endpoints[j]
 			for _, v := range [][2]string{{"health_flags", e.Health}, {"hostname", e.Hostname}, {"weight", strconv.Itoa(int(e.Weight))},

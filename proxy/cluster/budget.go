@@ -22,6 +22,7 @@ type Budget struct {
 	hops    atomic.Int64 // of what was told last
 	refused atomic.Uint64
 	again   atomic.Uint64
+	told    [2]atomic.Uint64 // of again and refused, by News
 }
 
 type slot struct {

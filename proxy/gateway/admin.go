@@ -6,6 +6,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
@@ -47,6 +48,8 @@ func (g *Gateway) Clusters() (out []admin.Cluster) {
 	for _, e := range g.clusters {
 		c := admin.Cluster{Name: e.model.Name.String(), Dynamic: !e.static, Discovery: discoveries[e.model.Discovery], Policy: policies[e.model.Balancing.Policy],
 			Breakers: breakersOf(e.cluster)}
+		spent := e.cluster.Spending(loop.Elapsed())
+		c.Made, c.Refused, c.Left = spent.Made, spent.Refused, spent.Left
 		for _, ep := range e.cluster.Endpoints() {
 			m := ep.Model()
 			c.Endpoints = append(c.Endpoints, admin.Endpoint{Address: m.Address.String(), Hostname: m.Workload, Health: flagsOf(ep),

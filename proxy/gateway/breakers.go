@@ -8,6 +8,8 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/observe"
 )
 
 // priorities names the priorities, in the order of the model's values.
@@ -34,6 +36,14 @@ func (g *Gateway) overflows(tell func(cluster, priority, bound string, n uint64)
 			}
 		}
 	}
+}
+
+// retries tells the observer what became of further attempts: observe.Config.Retries.
+func (g *Gateway) retries() (out []observe.Retries) {
+	for _, s := range cluster.Spendings(*g.held.Load(), loop.Elapsed()) {
+		out = append(out, observe.Retries(s))
+	}
+	return out
 }
 
 // breakersOf answers the circuit breakers of a cluster for the admin server.

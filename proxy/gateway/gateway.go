@@ -128,7 +128,7 @@ func Start(cfg Config) (g *Gateway, err error) {
 			g = nil
 		}
 	}()
-	g.observer = observe.New(observe.Config{Overflows: g.overflows, Limits: g.limits, Health: g.fitness, Handshakes: g.shaking, Dropped: g.dropped})
+	g.observer = observe.New(observe.Config{Overflows: g.overflows, Retries: g.retries, Limits: g.limits, Health: g.fitness, Handshakes: g.shaking, Dropped: g.dropped})
 	g.files = observe.NewFiles(observe.FilesConfig{})
 	g.secrets = secret.New(secret.Config{Logger: cfg.Log, Changed: g.settle})
 	if err := g.startTickets(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 )
 
 // Dump is what is in force, for people and for `tulle routes` and `tulle endpoints`. Its lists are sorted by
@@ -42,7 +43,15 @@ type ClusterDump struct {
 	State          string         `json:"state"` // "ready", "warming", "missing"
 	Protocol       string         `json:"protocol,omitempty"`
 	ConnectTimeout string         `json:"connect_timeout,omitempty"`
+	Retries        *RetriesDump   `json:"retries,omitempty"`
 	Endpoints      []EndpointDump `json:"endpoints"`
+}
+
+// RetriesDump is what became of further attempts at a cluster since the proxy began.
+type RetriesDump struct {
+	Made    uint64 `json:"made"`
+	Refused uint64 `json:"refused"`        // the budget did not allow them
+	Left    *int64 `json:"left,omitempty"` // that the budget allows now; none: the cluster has no such budget
 }
 
 // EndpointDump is one endpoint with what this proxy knows of it.
@@ -110,6 +119,11 @@ func (e *entry) dump() ClusterDump {
 		d.State = "ready"
 	}
 	d.Protocol, d.ConnectTimeout = e.cluster.Protocol().String(), e.cluster.ConnectTimeout().String()
+	s := e.cluster.Spending(loop.Elapsed())
+	d.Retries = &RetriesDump{Made: s.Made, Refused: s.Refused}
+	if s.Left >= 0 {
+		d.Retries.Left = &s.Left
+	}
 	for _, ep := range e.cluster.Endpoints() {
 		m := ep.Model()
 		x := EndpointDump{

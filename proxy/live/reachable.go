@@ -5,6 +5,8 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/recovery"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/loop"
 )
 
 // Place is where a workload's proxy is.
@@ -32,16 +34,23 @@ func (l *Live) Reachable() map[Place]bool {
 	return out
 }
 
-// Recovered answers what was learned since the last call about how long failures last, of at most most destinations. From
-// any goroutine.
+// Recovered answers what was learned since the last call about how long failures last, and what became of further attempts, of
+// at most most destinations. For one goroutine.
 func (l *Live) Recovered(most int) (out []recovery.Report) {
 	for _, c := range *l.held.Load() {
 		if len(out) >= most {
 			break
 		}
-		if learned, last, ok := c.Recovery().Take(); ok {
-			out = append(out, recovery.Report{Cluster: c.Name().String(), Learned: learned, Last: last})
+		learned, last, ok := c.Recovery().Take()
+		if made, refused := c.Budget().News(); ok || made+refused > 0 {
+			out = append(out, recovery.Report{Cluster: c.Name().String(), Learned: learned, Last: last,
+				Made: made, Refused: refused, Left: c.Spending(loop.Elapsed()).Left})
 		}
 	}
 	return out
+}
+
+// Spendings answers what became of further attempts at clusters. It is lock-free and for any goroutine.
+func (l *Live) Spendings() []cluster.Spending {
+	return cluster.Spendings(*l.held.Load(), loop.Elapsed())
 }

@@ -339,6 +339,9 @@ func (e *Epoll) release(index int32) {
 	e.vacant = append(e.vacant, index)
 }
 
+// Elapsed answers the time of all loops as it is now, for who is on none.
+func Elapsed() time.Duration { return time.Since(began) }
+
 // began is when every loop's clock starts, so that what loops share (token buckets, for example) has one time.
 var began = time.Now()
 

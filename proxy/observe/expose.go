@@ -48,6 +48,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.mirrors(m, o)
 		case telemetry.BreakerOverflows:
 			x.overflows(m, o.cfg.Overflows)
+		case telemetry.RetriesTotal, telemetry.RetryBudgetLeft:
+			x.retries(m, o.cfg.Retries)
 		case telemetry.ClusterEndpoints, telemetry.HealthChecks, telemetry.Ejections:
 			x.health(m, o.cfg.Health)
 		case telemetry.RateLimited, telemetry.Shed, telemetry.AtWork, telemetry.ConcurrencyLimit:
@@ -218,6 +220,22 @@ func (x *exposition) overflows(m telemetry.Metric, all func(func(cluster, priori
 			x.series(m.Name, float64(n), "cluster", cluster, "priority", priority, "bound", bound)
 		}
 	})
+}
+
+func (x *exposition) retries(m telemetry.Metric, all func() []Retries) {
+	if all == nil {
+		return
+	}
+	x.head(m)
+	for _, r := range all() {
+		switch {
+		case m.Name == telemetry.RetriesTotal:
+			x.series(m.Name, float64(r.Made), "cluster", r.Cluster, "outcome", "made")
+			x.series(m.Name, float64(r.Refused), "cluster", r.Cluster, "outcome", "refused")
+		case r.Left >= 0:
+			x.series(m.Name, float64(r.Left), "cluster", r.Cluster)
+		}
+	}
 }
 
 func (x *exposition) health(m telemetry.Metric, all func(string, func(cluster, value string, n uint64))) {

@@ -27,12 +27,21 @@ type Config struct {
 	Health func(metric string, tell func(cluster, value string, n uint64))
 	// Limits tells a metric of what is limited; values are of its labels. nil: nothing is. From any goroutine.
 	Limits func(metric string, tell func(n float64, values ...string))
+	// Retries tells what became of further attempts; it is bounded, and in order. nil: there are none. From any goroutine.
+	Retries func() []Retries
 	// Handshakes tells of TLS handshakes; nil: there are none. From any goroutine.
 	Handshakes func() Handshakes
 	// Identity tells of the workload's certificate; nil: there is none. From any goroutine.
 	Identity func() Identity
 	// Dropped answers how many lines of access logs outside this Observer were dropped; nil: none. From any goroutine.
 	Dropped func() uint64
+}
+
+// Retries is what became of further attempts at one cluster.
+type Retries struct {
+	Cluster       string
+	Made, Refused uint64
+	Left          int64 // that its budget allows now; -1: it has none
 }
 
 // Identity is how a workload's certificate stands.

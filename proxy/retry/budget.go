@@ -44,9 +44,12 @@ func Filled(b model.Budget) model.Budget {
 // Allows reports whether one more attempt keeps what all attempts come to at the end of the chain within b's share of
 // the requests, or within the few that are allowed whatever that share is. So who has nobody behind him that tries again
 // may use all of it, and who has, what they have left: the product over a chain stays what b says.
-func Allows(b model.Budget, s Sums) bool {
+func Allows(b model.Budget, s Sums) bool { return Left(b, s) > 0 }
+
+// Left answers how many more attempts b allows.
+func Left(b model.Budget, s Sums) int64 {
 	most := One*s.Requests + max(int64(b.Percent)*One/100*s.Earning, One*int64(b.Least))
-	return s.Cost()+s.Each() <= most
+	return max(most-s.Cost(), 0) / s.Each()
 }
 
 // Amplification answers how many attempts, in thousandths and rounded up, one request has come to; at least One. Where there

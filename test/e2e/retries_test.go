@@ -51,7 +51,7 @@ func TestRetriesAreLearned(t *testing.T) {
 	})
 	text := m.ok(m.cli("retries", "flaky"))
 	t.Log("\n" + text)
-	if strings.Contains(text, "exponential") || !strings.Contains(text, "flaky.default:8080") || !strings.Contains(text, " ago") {
+	if strings.Contains(text, "exponential") || !strings.Contains(text, "learned: ") || !strings.Contains(text, "flaky.default:8080") || !strings.Contains(text, " ago") {
 		t.Errorf("after it was learned:\n%s", text)
 	}
 	if r := m.cli("retries", "nobody"); r.code != 1 || !strings.Contains(r.stderr, "nobody") {
@@ -79,6 +79,12 @@ spec:
 		return nil
 	})
 	t.Log("\n" + m.ok(m.cli("retries", "flaky")))
+	eventually(t, 10*time.Second, "the attempts of callers", func() error {
+		if r := decode[[]httpapi.Retries](t, m.ok(m.cli("retries", "flaky", "-o", "json")))[0]; r.Made == 0 || r.Left == nil || len(r.Routes) == 0 || r.Routes[0].Pinned || len(r.Routes[0].Waits) == 0 {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
 	if c := l.finish(); c.Failed*1000 > c.OK {
 		t.Errorf("%d of %d failed with learned waits", c.Failed, c.OK+c.Failed)
 	}

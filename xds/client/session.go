@@ -136,7 +136,7 @@ func (c *Client) lessons(out []*tullepb.FromProxy) []*tullepb.FromProxy {
 		n := min(len(c.outages), maxRecoveredIn)
 		for i := range c.outages[:n] {
 			r := &c.outages[i]
-			one := &tullepb.Recovery{Cluster: r.Cluster, Learned: r.Learned.Append(nil)}
+			one := &tullepb.Recovery{Cluster: r.Cluster, Learned: r.Learned.Append(nil), Made: r.Made, Refused: r.Refused, Left: r.Left + 1}
 			for _, o := range r.Last {
 				one.Last = append(one.Last, &tullepb.Outage{Ended: o.Ended.UnixMilli(), Lasted: o.Lasted.Milliseconds()})
 			}

@@ -14,6 +14,7 @@ import (
 const (
 	maxRecovered = 64 // destinations in one message
 	maxOutages   = 4  // of each
+	maxAttempts  = 1 << 32
 )
 
 // readRecovered reads what a proxy has learned. A sketch of another version is passed over.
@@ -25,7 +26,8 @@ func readRecovered(m *tullepb.Recovered) (out []recovery.Report, err error) {
 		if _, err := model.ParsePortName(one.GetCluster()); err != nil {
 			return nil, fmt.Errorf("recovery of %.80q: %w", one.GetCluster(), err)
 		}
-		r := recovery.Report{Cluster: one.GetCluster()}
+		r := recovery.Report{Cluster: one.GetCluster(), Made: min(one.GetMade(), maxAttempts), Refused: min(one.GetRefused(), maxAttempts),
+			Left: min(max(one.GetLeft(), 0), maxAttempts) - 1}
 		if r.Learned, err = recovery.DecodeLearned(one.GetLearned()); err != nil {
 			if errors.Is(err, recovery.ErrVersion) {
 				continue

@@ -765,8 +765,11 @@ func (x *Recovered) GetOf() []*Recovery {
 type Recovery struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Learned       []byte                 `protobuf:"bytes,2,opt,name=learned,proto3" json:"learned,omitempty"` // wire form of recovery.Learned
-	Last          []*Outage              `protobuf:"bytes,3,rep,name=last,proto3" json:"last,omitempty"`       // at most 4
+	Learned       []byte                 `protobuf:"bytes,2,opt,name=learned,proto3" json:"learned,omitempty"`  // wire form of recovery.Learned
+	Last          []*Outage              `protobuf:"bytes,3,rep,name=last,proto3" json:"last,omitempty"`        // at most 4
+	Made          uint64                 `protobuf:"varint,4,opt,name=made,proto3" json:"made,omitempty"`       // further attempts since the last report
+	Refused       uint64                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"` // that the budget did not allow
+	Left          int64                  `protobuf:"varint,6,opt,name=left,proto3" json:"left,omitempty"`       // that the budget allows now, plus 1; 0: it has none, or nothing is said
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -820,6 +823,27 @@ func (x *Recovery) GetLast() []*Outage {
 		return x.Last
 	}
 	return nil
+}
+
+func (x *Recovery) GetMade() uint64 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+func (x *Recovery) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Recovery) GetLeft() int64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
 }
 
 type Outage struct {
@@ -1162,11 +1186,14 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05Stats\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\fR\x04json\"/\n" +
 	"\tRecovered\x12\"\n" +
-	"\x02of\x18\x01 \x03(\v2\x12.tulle.v1.RecoveryR\x02of\"d\n" +
+	"\x02of\x18\x01 \x03(\v2\x12.tulle.v1.RecoveryR\x02of\"\xa6\x01\n" +
 	"\bRecovery\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x18\n" +
 	"\alearned\x18\x02 \x01(\fR\alearned\x12$\n" +
-	"\x04last\x18\x03 \x03(\v2\x10.tulle.v1.OutageR\x04last\"6\n" +
+	"\x04last\x18\x03 \x03(\v2\x10.tulle.v1.OutageR\x04last\x12\x12\n" +
+	"\x04made\x18\x04 \x01(\x04R\x04made\x12\x18\n" +
+	"\arefused\x18\x05 \x01(\x04R\arefused\x12\x12\n" +
+	"\x04left\x18\x06 \x01(\x03R\x04left\"6\n" +
 	"\x06Outage\x12\x14\n" +
 	"\x05ended\x18\x01 \x01(\x03R\x05ended\x12\x16\n" +
 	"\x06lasted\x18\x02 \x01(\x03R\x06lasted\"K\n" +
