@@ -119,6 +119,9 @@ func (c *check) authorizationRule(at string, r *AuthorizationRule) {
 	for i := range r.When {
 		c.authorizationCondition(fmt.Sprintf("%s.when[%d]", at, i), &r.When[i])
 	}
+	if strings.ContainsFunc(r.Expression, func(r rune) bool { return r < ' ' && r != '\t' && r != '\n' || r == 0x7f }) {
+		c.fail(at+".expression", "has a control character: remove it")
+	}
 	if len(r.Expression) > maxExpression {
 		c.fail(at+".expression", "has %d bytes: at most %d are taken", len(r.Expression), maxExpression)
 	}
