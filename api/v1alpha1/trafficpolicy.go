@@ -40,7 +40,8 @@ type TrafficParts struct {
 	Fallback *FallbackRef `json:"fallback,omitempty"`
 	// Ejection of endpoints that fail requests (Service).
 	Ejection *Ejection `json:"ejection,omitempty"`
-	// HealthChecks that calling proxies make (Service). At most one.
+	// HealthChecks that calling proxies make (Service). At most one, as other clients of xDS run no more: a program that depends on
+	// several things looks at all of them behind one path; another port of it has another policy (sectionName).
 	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
 	// Timeouts of a request (Service, HTTPRoute, GRPCRoute), of which idle and stream end connections that are no requests' too (also
 	// TCPRoute, TLSRoute; what the mesh has as default does not).

@@ -104,7 +104,7 @@ type spoiler struct {
 }
 
 // free are texts in which every printable text of any length means something, or is bounded where the whole is.
-var free = regexp.MustCompile(`\.body$|\.queryParams\.value$|\.(hash|sticky)\.query$|\.tcp\.(send|receive)$`)
+var free = regexp.MustCompile(`\.expression$|\.body$|\.queryParams\.value$|\.(hash|sticky)\.query$|\.tcp\.(send|receive)$`)
 
 func (s *spoiler) scalar(root *yaml.Node, key string) string {
 	if n := at(root.Content[0], key); n != nil {
