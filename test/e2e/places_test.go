@@ -111,6 +111,7 @@ func TestShares(t *testing.T) {
 	const slow, window = "  balancing: {policy: RoundRobin, slowStart: {window: 4s}}\n", 4 * time.Second
 	s.apply(stockPolicy(slow))
 	s.ask(40, 2)
+	other := s.part("other", nil, append(place("ap", "ap-a"), "--service", "other")...)
 	begin := time.Now() // from now on these four grow old
 	t.Run("by reported utilization", func(t *testing.T) {
 		report := func(u float64) conduct { return conduct{Load: u} }
@@ -134,14 +135,17 @@ func TestShares(t *testing.T) {
 	})
 	t.Run("a new endpoint's share grows, and hashes stay", func(t *testing.T) {
 		s.apply(stockPolicy("  balancing: {policy: RingHash}\n  hash: [{header: x-user}]\n"))
-		before := s.users(t, "http://stock:8080/", nil)
+		before := s.users(t, s.shell, nil)
+		if elsewhere := s.users(t, other, nil); !maps.Equal(before, elsewhere) {
+			t.Errorf("another caller's users are elsewhere: %v and %v", before, elsewhere)
+		}
 		if len(places(before)) != 4 {
 			t.Errorf("200 users are at %v", places(before))
 		}
 		fifth := s.open("fifth", "--version", "v1")
 		var after map[string]string
 		eventually(t, patience, "the new one has users", func() error {
-			if after = s.users(t, "http://stock:8080/", nil); places(after)["fifth"] == 0 {
+			if after = s.users(t, s.shell, nil); places(after)["fifth"] == 0 {
 				return fmt.Errorf("%v", places(after))
 			}
 			return nil
@@ -158,7 +162,7 @@ func TestShares(t *testing.T) {
 		}
 		fifth.stop(patience)
 		eventually(t, patience, "everybody is where he was", func() error {
-			if after = s.users(t, "http://stock:8080/", nil); !maps.Equal(before, after) {
+			if after = s.users(t, s.shell, nil); !maps.Equal(before, after) {
 				return fmt.Errorf("%v, before %v", places(after), places(before))
 			}
 			return nil
@@ -179,15 +183,19 @@ func TestShares(t *testing.T) {
 	})
 	t.Run("sticky canary", func(t *testing.T) {
 		var last map[string]string
+		version := func(at string) string {
+			if at == "eu-b" {
+				return "v2"
+			}
+			return "v1"
+		}
 		for _, share := range []int{10, 40, 80} {
 			s.apply(gatewayRoute("HTTPRoute", "default", "stock", "stock", fmt.Sprintf("  rules: [{backendRefs: [{name: stock-v1, port: 8080, weight: %d}, {name: stock-v2, port: 8080, weight: %d}]}]\n", 100-share, share)) +
 				"---\napiVersion: tulle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: sticky}\nspec:\n  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: stock}]\n  sticky: [{header: x-user}]\n")
-			now := s.users(t, "http://stock:8080/", func(at string) string {
-				if at == "eu-b" {
-					return "v2"
-				}
-				return "v1"
-			})
+			now := s.users(t, s.shell, version)
+			if elsewhere := s.users(t, other, version); !maps.Equal(now, elsewhere) {
+				t.Errorf("%d %% to v2: another caller's users are with others: %v and %v", share, now, elsewhere)
+			}
 			if n := places(now)["v2"]; n < 2*share-35 || n > 2*share+35 { // of 200; five standard deviations are 35 at most
 				t.Errorf("%d %% to v2: %d of 200 users", share, n)
 			}
@@ -233,12 +241,12 @@ func near(got tally, want ...int) bool {
 	return true
 }
 
-// users asks for 200 users three times, and answers who served each; as, if not nil, says what that is.
-func (s *stock) users(t *testing.T, url string, as func(string) string) map[string]string {
+// users has a caller ask for 200 users three times, and answers who served each; as, if not nil, says what that is.
+func (s *stock) users(t *testing.T, caller *player, as func(string) string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for range 3 {
-		for answer := range s.shell.ask(order{URL: url, N: 200, Workers: 2, Header: map[string]string{"X-User": "%"}}) {
+		for answer := range caller.ask(order{URL: "http://stock:8080/", N: 200, Workers: 2, Header: map[string]string{"X-User": "%"}}) {
 			at, user, ok := strings.Cut(strings.TrimPrefix(answer, "200 "), " ")
 			if !ok {
 				t.Fatal(errors.New(answer))
