@@ -52,8 +52,18 @@ func TestChain(t *testing.T) {
 func TestClasses(t *testing.T) {
 	m := newMesh(t)
 	m.part("front", nil, "--service", "front", "--port", "8080/http").be(conduct{Next: "http://back:8080/"})
-	m.part("back", nil, "--service", "back", "--port", "8080/http").be(conduct{Work: 10 * time.Millisecond})
+	back := m.part("back", nil, "--service", "back", "--port", "8080/http")
 	shell := m.part("shell", nil, "--service", "shell")
+
+	// First, nobody works for a caller that has gone, two hops away.
+	back.be(conduct{Work: time.Minute})
+	if got := shell.ask(order{URL: "http://front:8080/", Method: "POST", N: 3, Workers: 3, Timeout: 200 * time.Millisecond}); got.of("failed: ") != 3 {
+		t.Errorf("of a server that takes a minute: %v", got)
+	}
+	begin := time.Now()
+	back.abandoned(3, 8*time.Second) // who has ended its direction may still wait: three seconds are taken for it
+	t.Logf("after %s", time.Since(begin))
+	back.be(conduct{Work: 10 * time.Millisecond})
 	m.apply(`apiVersion: tulle.dev/v1alpha1
 kind: TrafficPolicy
 metadata: {name: front}

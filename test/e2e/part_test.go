@@ -55,6 +55,7 @@ type part struct {
 	name string
 	is   atomic.Pointer[conduct]
 	got  atomic.Int64
+	gone atomic.Int64 // requests that ended before it had worked for them
 	shut atomic.Int64 // idle connections that it has closed
 	cert tls.Certificate
 
@@ -146,6 +147,17 @@ func (p *part) note(id string) int {
 	return p.seen[id]
 }
 
+// work takes its time, unless nobody waits for it any more.
+func (p *part) work(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		p.gone.Add(1)
+		return false
+	}
+}
+
 func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := p.is.Load()
 	if r.URL.Path == "/health" {
@@ -158,7 +170,9 @@ func (p *part) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return
 	}
-	<-time.After(c.Work)
+	if !p.work(r.Context(), c.Work) {
+		return
+	}
 	if rand.Float64() < c.Break {
 		breakOff(w)
 		return
@@ -233,7 +247,9 @@ func (p *part) stream(_ any, s grpc.ServerStream) error {
 		} else if err != nil {
 			return err
 		}
-		<-time.After(c.Work)
+		if !p.work(s.Context(), c.Work) {
+			return s.Context().Err()
+		}
 		text := strings.TrimSpace(p.name + " " + m.GetValue())
 		if at, ok := s.Context().Deadline(); m.GetValue() == "left" {
 			text = fmt.Sprint(ok, " ", time.Until(at).Milliseconds())
@@ -272,6 +288,8 @@ func (p *part) steer(w http.ResponseWriter, r *http.Request) {
 		}
 	case "/got":
 		out = p.got.Load()
+	case "/gone":
+		out = p.gone.Load()
 	case "/closed":
 		out = p.shut.Load()
 	case "/certificate":
@@ -344,6 +362,18 @@ func (pl *player) ask(o order) tally {
 	var out tally
 	pl.tell("ask", o, &out)
 	return out
+}
+
+// abandoned waits until so many requests have ended before the part had worked for them.
+func (pl *player) abandoned(n int, limit time.Duration) {
+	pl.m.t.Helper()
+	eventually(pl.m.t, limit, fmt.Sprintf("%s works no more for those who have gone", pl.name), func() error {
+		var gone int
+		if pl.tell("gone", nil, &gone); gone < n {
+			return fmt.Errorf("%d of %d", gone, n)
+		}
+		return nil
+	})
 }
 
 func (pl *player) got() (n int) {
