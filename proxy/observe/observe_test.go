@@ -114,7 +114,9 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 				tell(7, []string{"80", "x", "true"}[:len(m.Labels)]...)
 			}
 		}
-	}, Retries: func() []observe.Retries { return []observe.Retries{{Cluster: "a", Made: 3, Refused: 1, Left: 2}, {Cluster: "b", Made: 1, Left: -1}} }, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
+	}, Retries: func() []observe.Retries {
+		return []observe.Retries{{Cluster: "a", Made: 3, Refused: 1, Left: 2}, {Cluster: "b", Made: 1, Left: -1}}
+	}, Overflows: func(tell func(cluster, priority, bound string, n uint64)) {
 		tell("a", "high", "requests", 1)
 	}, Health: func(_ string, tell func(cluster, value string, n uint64)) { tell("c", "v", 1) },
 		Handshakes: func() observe.Handshakes {
