@@ -77,7 +77,7 @@ func statLines(s httpapi.Stat) []statLine {
 		}
 	}
 	list := []statLine{}
-	for _, e := range telemetry.MergeEdges(seen, nil) {
+	for _, e := range telemetry.MergeEdges(seen, func(k *telemetry.EdgeKey) { k.Backend = "" }) {
 		ms := func(q float64) float64 { return float64(e.Quantile(q).Microseconds()) / 1000 }
 		count := e.Requests
 		if count == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/ratelimit"
 	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/rollout/drive"
 	"github.com/tulle-mesh/tulle/control/routes"
 	"github.com/tulle-mesh/tulle/control/snapshot"
 	"github.com/tulle-mesh/tulle/control/stats"
@@ -61,6 +63,8 @@ func (p *Plane) compose(ctx context.Context) error {
 	seen := &stats.Stats{}
 	tokens := token.New(p.store, p.ca.RootsDER()[0])
 	p.spread(keep, out)
+	p.every(drive.Every, "rollouts are not moved, it is tried again", (&drive.Driver{Store: p.store, Seen: seen, Here: here(reg),
+		Compiler: func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }}).Tick)
 	if err := p.serveProxies(ctx, reg, out, seen, lasts, tokens); err != nil {
 		return err
 	}
@@ -71,6 +75,41 @@ func (p *Plane) compose(ctx context.Context) error {
 func (p *Plane) trust() *model.Trust {
 	return &model.Trust{Stage: 1, Bundles: []model.TrustBundle{{TrustDomain: p.ca.TrustDomain(), Roots: p.ca.RootsDER()}}}
 }
+
+// every calls do again and again until Close.
+func (p *Plane) every(pause time.Duration, failed string, do func(context.Context, time.Time) error) {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(pause)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				if err := do(ctx, now); err != nil && ctx.Err() == nil {
+					p.log.Warn(failed, "error", err)
+				}
+			}
+		}
+	}()
+	p.onClose(func() {
+		stop()
+		<-ended
+	})
+}
+
+// here reports whether a workload, named as its proxy reports, is one that the registry knows.
+func here(reg *registry.Registry) func(string) bool {
+	return func(name string) bool {
+		return slices.ContainsFunc(reg.Workloads(), func(w *registry.Workload) bool { return reportsAs(*w) == name })
+	}
+}
+
+// reportsAs is the name of a proxy's counts. Each proxy of a workload counts from zero, and two may count at the same time.
+func reportsAs(w registry.Workload) string { return fmt.Sprintf("%s#%d", w.Key(), w.Starts) }
 
 // serviceNames answers every service.
 func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
@@ -89,8 +128,7 @@ func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *p
 	p.onClose(own.Close)
 	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.cfg.IdentityTTL, Log: p.log})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
-		// Each proxy of a workload counts from zero, and two may count at the same time.
-		if err := seen.Report(fmt.Sprintf("%s#%d", w.Key(), w.Starts), text, time.Now()); err != nil {
+		if err := seen.Report(reportsAs(w), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
 		}
 	}}

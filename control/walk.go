@@ -15,7 +15,8 @@
 //	12  and the author is told                    status
 //
 // Beside them: ca (who signs), attest (who is who), token (who may join from another machine), stats (what proxies saw on
-// every edge), outage (how long failures last, as they learned), ratelimit (limits for the whole mesh). The package itself only puts them together; the parts know nothing of each other but small interfaces,
+// every edge), outage (how long failures last, as they learned), ratelimit (limits for the whole mesh), rollout (how
+// weights move by themselves; rollout/drive moves them). The package itself only puts them together; the parts know nothing of each other but small interfaces,
 // and compose.go is where they meet. One process per data folder: the folder is locked. A Plane is started once and
 // closed once; everything it started has ended when Close answers. Start reading at Start, then compose.go.
 package control

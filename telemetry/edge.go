@@ -14,6 +14,7 @@ type EdgeKey struct {
 	Destination string `json:"destination"`
 	Port        uint16 `json:"port"`
 	Route       string `json:"route,omitempty"`
+	Backend     string `json:"backend,omitempty"` // outbound: the Service that the route chose
 	Protocol    string `json:"protocol"`
 	MTLS        bool   `json:"mtls"`
 }
@@ -93,7 +94,7 @@ func MergeEdges(edges []Edge, by func(*EdgeKey)) []Edge {
 	return out
 }
 
-// Compare orders keys by source, destination, port, route, direction, protocol and mTLS.
+// Compare orders keys by source, destination, port, route, backend, direction, protocol and mTLS.
 func (k EdgeKey) Compare(o EdgeKey) int {
 	m := func(b bool) int {
 		if b {
@@ -102,5 +103,5 @@ func (k EdgeKey) Compare(o EdgeKey) int {
 		return 0
 	}
 	return cmp.Or(cmp.Compare(k.Source, o.Source), cmp.Compare(k.Destination, o.Destination), cmp.Compare(k.Port, o.Port),
-		cmp.Compare(k.Route, o.Route), cmp.Compare(k.Direction, o.Direction), cmp.Compare(k.Protocol, o.Protocol), cmp.Compare(m(k.MTLS), m(o.MTLS)))
+		cmp.Compare(k.Route, o.Route), cmp.Compare(k.Backend, o.Backend), cmp.Compare(k.Direction, o.Direction), cmp.Compare(k.Protocol, o.Protocol), cmp.Compare(m(k.MTLS), m(o.MTLS)))
 }

@@ -59,6 +59,7 @@ var Labels = [...]Label{
 	{"destination", "the service called, `name.namespace`; `outside` for passthrough"},
 	{"port", "port of the destination"},
 	{"route", "the route that matched, `HTTPRoute/namespace/name`; empty inbound and where none matched"},
+	{"backend", "outbound: the Service that the route chose, `name.namespace`; empty if none was chosen"},
 	{"protocol", "what was spoken: `http`, `grpc`, `tcp`, `tls`, `unknown`"},
 	{"mtls", "`true` if both proxies proved their identities to each other"},
 	{"code", "HTTP status; `0` if none was sent"},
@@ -89,7 +90,7 @@ type Metric struct {
 }
 
 func edgeLabels(more ...string) []string {
-	return append([]string{"direction", "source", "destination", "port", "route", "protocol", "mtls"}, more...)
+	return append([]string{"direction", "source", "destination", "port", "route", "backend", "protocol", "mtls"}, more...)
 }
 
 // Metrics answers every metric that a proxy has.

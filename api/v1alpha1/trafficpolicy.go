@@ -64,6 +64,8 @@ type TrafficParts struct {
 	Capacity *Capacity `json:"capacity,omitempty"`
 	// Concurrency: what one workload works on at once, found by measuring (Service).
 	Concurrency *Concurrency `json:"concurrency,omitempty"`
+	// Rollout shifts weight to a new backend of one rule as long as it is good (HTTPRoute, GRPCRoute, with sectionName).
+	Rollout *Rollout `json:"rollout,omitempty"`
 }
 
 // PolicyTarget names what a policy attaches to.
@@ -125,6 +127,7 @@ func defaultParts(p *TrafficParts) {
 	defaultPriority(p.Priority)
 	defaultRateLimits(p.RateLimits)
 	defaultConcurrency(p.Concurrency)
+	defaultRollout(p.Rollout)
 }
 
 func (c *check) trafficPolicy(p *TrafficPolicy) {
@@ -141,6 +144,7 @@ func (c *check) trafficPolicy(p *TrafficPolicy) {
 		seen[t] = i
 	}
 	c.parts("spec", &p.Spec.TrafficParts)
+	c.oneRule(&p.Spec)
 	given := p.Spec.Names()
 	if len(given) == 0 {
 		c.fail("spec", "says nothing: write at least one part, such as timeouts or retries")
@@ -222,7 +226,7 @@ func misplaced(part string, t PolicyTarget) string {
 		if t.Kind == "TCPRoute" || t.Kind == "TLSRoute" {
 			return "it is about requests, and what that route takes are connections"
 		}
-	case "sticky":
+	case "sticky", "rollout":
 		if t.Kind != "HTTPRoute" && t.Kind != "GRPCRoute" {
 			return "it is about the backends of an HTTPRoute or GRPCRoute: attach it there"
 		}
@@ -250,6 +254,7 @@ func (p *TrafficParts) Names() (out []string) {
 		{"retryBudget", p.RetryBudget != nil}, {"hedging", p.Hedging != nil}, {"sticky", p.Sticky != nil},
 		{"session", p.Session != nil}, {"priority", p.Priority != nil}, {"rateLimits", p.RateLimits != nil},
 		{"capacity", p.Capacity != nil}, {"concurrency", p.Concurrency != nil},
+		{"rollout", p.Rollout != nil},
 	} {
 		if f.has {
 			out = append(out, f.name)
@@ -280,6 +285,7 @@ func (c *check) parts(at string, p *TrafficParts) {
 	c.rateLimits(at+".rateLimits", p.RateLimits)
 	c.capacity(at+".capacity", p.Capacity)
 	c.concurrency(at+".concurrency", p.Concurrency)
+	c.rollout(at+".rollout", p.Rollout)
 }
 
 // span checks a duration, which may be left out, and answers it.

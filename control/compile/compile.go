@@ -11,6 +11,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/rollout"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -56,6 +57,7 @@ type Index struct {
 	beside   Beside   // see Referred
 	policies policies // see With
 	security security // see Secured
+	rolling  map[PolicyKey]rollout.State
 }
 
 // NewIndex sorts routes, oldest first. What they refer to comes with Referred, policies with With.

@@ -53,7 +53,7 @@ func (ix *Index) Edited(edits []Edit) *Index {
 			}
 		}
 	}
-	return NewIndex(routes).Referred(beside).With(policies, mesh)
+	return NewIndex(routes).Referred(beside).With(policies, mesh).Rolling(ix.rolling)
 }
 
 // replace puts what make answers in the place of what is the same, with the same age, or takes that out.

@@ -25,6 +25,9 @@ func (c Compiler) PolicyStatus(p *v1alpha1.TrafficPolicy) (out []TargetStatus) {
 		v := c.target(p.Namespace, ref, &s)
 		idle := ""
 		if v.reason == "" {
+			v = c.unrolled(p, ref)
+		}
+		if v.reason == "" {
 			v, idle = c.idle(&p.Spec.TrafficParts, ref, &s)
 		}
 		if v.reason == "" {
@@ -54,6 +57,9 @@ func (c Compiler) PolicyStatus(p *v1alpha1.TrafficPolicy) (out []TargetStatus) {
 			portable = Condition{Type: "Portable", Reason: "PartlyRun", Message: "only proxies of Tulle run " + strings.Join(own, ", ")}
 		}
 		s.Conditions = []Condition{accepted, conflicted, portable}
+		if p.Spec.Rollout != nil && accepted.True {
+			s.Conditions = append(s.Conditions, c.rolloutCondition(p, ref))
+		}
 		out = append(out, s)
 	}
 	return out
@@ -272,4 +278,10 @@ func (t *Treatment) Values() (out []Value) {
 }
 
 // RouteValues answers what is said about a route itself, and about no other of the table.
-func (c Compiler) RouteValues(r *model.Route) []Value { return c.routeOnly(r).Values() }
+func (c Compiler) RouteValues(r *model.Route) []Value {
+	out := c.routeOnly(r).Values()
+	if now, ok := c.rolloutValue(r); ok {
+		out = append(out, now)
+	}
+	return out
+}

@@ -11,7 +11,7 @@ import (
 // rule answers what the rules of HTTPRoute and GRPCRoute have in common: filters and backends. A filter that cannot be found
 // is not skipped: the rule answers 500 instead (Gateway API: ExtensionRef).
 func (c Compiler) rule(r Route, i int, in v1alpha1.RouteRule) model.Route {
-	out := model.Route{Name: r.Name(), Rule: i, Filters: headerFilters(in.Filters), Backends: c.backends(r, in.Backends)}
+	out := model.Route{Name: r.Name(), Rule: i, Filters: headerFilters(in.Filters), Backends: c.backends(r, c.rolled(r, in))}
 	for _, f := range in.Filters {
 		switch {
 		case f.RequestRedirect != nil:

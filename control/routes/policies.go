@@ -8,20 +8,23 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/rollout"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/model"
 )
 
 const (
-	policyKind = "TrafficPolicy"
-	meshKind   = "MeshConfig"
+	policyKind  = "TrafficPolicy"
+	meshKind    = "MeshConfig"
+	rolloutKind = rollout.Kind
 )
 
 // loadPolicies reads the policies and the mesh's defaults. They may be newer than revision, at which the routes were read;
 // what comes between is then heard again, which does no harm.
 func (r *Routes) loadPolicies(ctx context.Context, revision int64) (int64, error) {
 	r.policies, r.security, r.mesh = map[store.Key]compile.Policy{}, map[store.Key]compile.SecurityPolicy{}, nil
-	for _, k := range append([]string{policyKind, meshKind}, securityKinds()...) {
+	r.rolling = map[compile.PolicyKey]rollout.State{}
+	for _, k := range append([]string{policyKind, meshKind, rolloutKind}, securityKinds()...) {
 		objects, at, err := r.cfg.Store.List(ctx, k, "")
 		if err != nil {
 			return 0, fmt.Errorf("reading every %s: %w", k, err)
@@ -30,6 +33,8 @@ func (r *Routes) loadPolicies(ctx context.Context, revision int64) (int64, error
 			switch k {
 			case meshKind:
 				r.putMesh(o)
+			case rolloutKind:
+				r.putRollout(o)
 			case policyKind:
 				r.putPolicy(o)
 			default:
@@ -52,6 +57,18 @@ func (r *Routes) putPolicy(o store.Object) {
 	p.Namespace, p.Name = o.Namespace, o.Name
 	v1alpha1.Default(p)
 	r.policies[o.Key] = compile.Policy{Object: p, Created: o.Created}
+}
+
+// putRollout takes over how far a rollout is. What cannot be read is as if it had not begun.
+func (r *Routes) putRollout(o store.Object) {
+	key := compile.PolicyKey{Namespace: o.Namespace, Name: o.Name}
+	var s rollout.State
+	if err := json.Unmarshal(o.Value, &s); err != nil {
+		r.cfg.Log.Error("stored state of a rollout cannot be read; it begins anew", "policy", o.Key.String(), "error", err)
+		delete(r.rolling, key)
+		return
+	}
+	r.rolling[key] = s
 }
 
 func (r *Routes) putMesh(o store.Object) {
@@ -81,6 +98,13 @@ func (r *Routes) policyEvent(e store.Event) (services []model.ServiceName, ours 
 			r.putPolicy(e.Object)
 		}
 		return union(services, r.touchedBy(e.Key)), true
+	case rolloutKind:
+		if e.Deleted {
+			delete(r.rolling, compile.PolicyKey{Namespace: e.Namespace, Name: e.Name})
+		} else {
+			r.putRollout(e.Object)
+		}
+		return r.touchedBy(store.Key{Kind: policyKind, Namespace: e.Namespace, Name: e.Name}), true
 	case meshKind:
 		if e.Deleted {
 			r.mesh = nil

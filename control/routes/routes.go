@@ -16,6 +16,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/rollout"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -56,6 +57,7 @@ type Routes struct {
 	policies map[store.Key]compile.Policy
 	security map[store.Key]compile.SecurityPolicy
 	mesh     *v1alpha1.MeshConfigSpec
+	rolling  map[compile.PolicyKey]rollout.State
 }
 
 // Start reads what is stored and follows it until Close.
@@ -163,7 +165,7 @@ func (r *Routes) swap() {
 	if r.mesh != nil {
 		defaults = r.mesh.Defaults
 	}
-	ix := r.indexed().With(slices.Collect(maps.Values(r.policies)), defaults)
+	ix := r.indexed().With(slices.Collect(maps.Values(r.policies)), defaults).Rolling(r.rolling)
 	r.index.Store(ix.Secured(slices.Collect(maps.Values(r.security)), r.mesh))
 }
 

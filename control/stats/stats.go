@@ -168,3 +168,45 @@ func (src *source) since(window time.Duration, now time.Time) []telemetry.Edge {
 	}
 	return out
 }
+
+// Observed answers what was counted since begin of the edges that pick takes, merged, and which workloads' proxies have counted such
+// edges but have not reported for silent. What a proxy counted before its first report after begin is left out: whether that was
+// before begin, or before a restart of the control plane, nobody knows. No more than Keep is known.
+func (s *Stats) Observed(begin, now time.Time, silent time.Duration, pick func(*telemetry.EdgeKey) bool) (edges []telemetry.Edge, quiet []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, src := range s.sources {
+		last := src.reports[len(src.reports)-1]
+		if !slices.ContainsFunc(last.edges, func(e telemetry.Edge) bool { return pick(&e.EdgeKey) }) {
+			continue
+		}
+		if now.Sub(last.at) > silent {
+			quiet = append(quiet, name)
+		}
+		edges = append(edges, src.after(begin, pick)...)
+	}
+	slices.Sort(quiet)
+	return telemetry.MergeEdges(edges, nil), quiet
+}
+
+// after answers a source's counts since its first report at begin or later.
+func (src *source) after(begin time.Time, pick func(*telemetry.EdgeKey) bool) (out []telemetry.Edge) {
+	i := slices.IndexFunc(src.reports, func(r report) bool { return !r.at.Before(begin) })
+	if i < 0 {
+		return nil
+	}
+	before := map[telemetry.EdgeKey]*telemetry.Edge{}
+	for j := range src.reports[i].edges {
+		before[src.reports[i].edges[j].EdgeKey] = &src.reports[i].edges[j]
+	}
+	for _, e := range src.reports[len(src.reports)-1].edges {
+		if !pick(&e.EdgeKey) {
+			continue
+		}
+		if old := before[e.EdgeKey]; old != nil {
+			e.Sub(old)
+		}
+		out = append(out, e)
+	}
+	return out
+}

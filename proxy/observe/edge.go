@@ -19,12 +19,13 @@ type edgeKey struct {
 	source      model.ServiceName
 	destination model.ServiceName
 	route       string
+	backend     model.ServiceName // outbound
 }
 
 // slot answers a cheap hash.
 func (k *edgeKey) slot() uint {
 	h := uint(k.port)*31 + uint(len(k.route)) + uint(k.direction)*7
-	for _, s := range [...]string{k.source.Name, k.destination.Name, k.route} {
+	for _, s := range [...]string{k.source.Name, k.destination.Name, k.route, k.backend.Name} {
 		if n := len(s); n > 0 {
 			h = h*31 + uint(n) + uint(s[0])*5 + uint(s[n-1])*3
 		}
@@ -39,6 +40,9 @@ func keyOf(r *record.Record) edgeKey {
 	}
 	if r.Passthrough {
 		k.destination = model.ServiceName{}
+	}
+	if r.Direction == record.Outbound {
+		k.backend = r.Backend.Service
 	}
 	return k
 }
@@ -68,9 +72,13 @@ func (k edgeKey) public() telemetry.EdgeKey {
 	if k.direction == record.Inbound {
 		d = "inbound"
 	}
+	backend := ""
+	if !k.backend.IsZero() {
+		backend = label(k.backend)
+	}
 	return telemetry.EdgeKey{
 		Direction: d, Source: label(k.source), Destination: label(k.destination), Port: k.port,
-		Route: k.route, Protocol: k.protocol.String(), MTLS: k.mtls,
+		Route: k.route, Backend: backend, Protocol: k.protocol.String(), MTLS: k.mtls,
 	}
 }
 

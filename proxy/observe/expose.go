@@ -138,7 +138,7 @@ func (x *exposition) single(m telemetry.Metric, v float64) {
 func edgeLabels(e *sums, more ...string) []string {
 	return append([]string{
 		"direction", e.Direction, "source", e.Source, "destination", e.Destination, "port", strconv.Itoa(int(e.Port)),
-		"route", e.Route, "protocol", e.Protocol, "mtls", strconv.FormatBool(e.MTLS),
+		"route", e.Route, "backend", e.Backend, "protocol", e.Protocol, "mtls", strconv.FormatBool(e.MTLS),
 	}, more...)
 }
 

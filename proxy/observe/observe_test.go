@@ -63,7 +63,7 @@ func scrape(t *testing.T, o *observe.Observer) map[string]float64 {
 	return got
 }
 
-const edge = `direction="outbound",source="web.default",destination="cart.default",port="80",route="HTTPRoute/default/x",protocol="http",mtls="true"`
+const edge = `direction="outbound",source="web.default",destination="cart.default",port="80",route="HTTPRoute/default/x",backend="",protocol="http",mtls="true"`
 
 func TestRequests(t *testing.T) {
 	o := observe.New(observe.Config{})
@@ -215,7 +215,7 @@ func TestTCP(t *testing.T) {
 		t.Errorf("at the end: %+v", e)
 	}
 	m := scrape(t, o)
-	l := `direction="outbound",source="shop.default",destination="db.default",port="5432",route="",protocol="tcp",mtls="true"`
+	l := `direction="outbound",source="shop.default",destination="db.default",port="5432",route="",backend="",protocol="tcp",mtls="true"`
 	if m["tulle_tcp_connections_opened_total{"+l+"}"] != 2 || m["tulle_tcp_connections_closed_total{"+l+`,reason=""}`] != 2 || m["tulle_tcp_received_bytes_total{"+l+"}"] != 2000 {
 		t.Errorf("metrics: %v", m)
 	}

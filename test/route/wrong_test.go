@@ -310,7 +310,7 @@ func jsonFields(typ reflect.Type, out map[string]reflect.Type) {
 // refused are fields that no valid object has: TestEveryFieldHasAStory finds the story of their refusal. Defaults of the mesh are
 // those parts that are about no service, and their fields are spoiled as TrafficPolicy's.
 var refused = regexp.MustCompile(`\.useDefaultGateways$|Route\.spec\.hostnames$|\.externalAuth$|\.backendRefs\.filters\.(requestRedirect|requestMirror|urlRewrite|cors|extensionRef)$|` +
-	`^MeshConfig\.spec\.defaults\.(hash|fallback|healthChecks|sticky|session|priority|rateLimits)$`)
+	`^MeshConfig\.spec\.defaults\.(hash|fallback|healthChecks|sticky|session|priority|rateLimits|rollout)$`)
 
 // missing tells the fields that were not spoiled.
 func (s *spoiler) missing(path string, typ reflect.Type) {
