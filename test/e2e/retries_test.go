@@ -88,4 +88,15 @@ spec:
 	if c := l.finish(); c.Failed*1000 > c.OK {
 		t.Errorf("%d of %d failed with learned waits", c.Failed, c.OK+c.Failed)
 	}
+
+	// Another control plane knows it from the store: nobody fails any more, so nobody tells it.
+	m.control.killAll()
+	m.up()
+	eventually(t, 10*time.Second, "what was learned before", func() error {
+		list := decode[[]httpapi.Retries](t, m.ok(m.cli("retries", "flaky", "-o", "json")))
+		if len(list) != 1 || list[0].Whole.Outages < 0.9 || len(list[0].Last) == 0 {
+			return fmt.Errorf("%+v", list)
+		}
+		return nil
+	})
 }
