@@ -23,6 +23,11 @@ type RouteTable struct {
 	Classes []ClassRule
 	// Inbound is what the proxies of the port's own workloads do, whoever routed the request to them.
 	Inbound *Inbound
+	// Outbound is what the proxy of each workload that calls holds its own requests and connections to the port to; of Inbound it has
+	// Limits and ConnectionRate.
+	Outbound *Inbound
+	// Outside is what the proxies of the port's own workloads hold what these send outside the mesh to; likewise, of bytes.
+	Outside *Inbound
 }
 
 // ResourceName answers the name that the table travels under: "reviews.default:9080", or "reviews.default:9080@shop".

@@ -20,6 +20,22 @@ func (p *Proxy) guard() {
 			return admission.Terms{Table: port.Table()}
 		}})
 	}
+	p.guardOutside()
+}
+
+// guardOutside makes what says how much goes outside the mesh: what the workload's first own port says.
+func (p *Proxy) guardOutside() {
+	p.tolls.proxy = p
+	if len(p.ports) == 0 {
+		return
+	}
+	port := p.live.Own(p.ports[0].Service)
+	p.tolls.outside = admission.New(admission.Config{Log: p.cfg.Log, Terms: func() (t admission.Terms) {
+		if table := port.Table(); table != nil {
+			t.Inbound = table.Model.Outside
+		}
+		return t
+	}})
 }
 
 // take admits a connection to a port of the workload.

@@ -61,6 +61,7 @@ type Proxy struct {
 	ports    []listener.OwnPort // of the workload, as declared
 	learning listener.Learning
 	gates    map[uint16]*admission.Gate // by port of the workload; immutable
+	tolls    tolls                      // likewise
 	asking   askers
 	machine  machine
 

@@ -64,7 +64,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
-		Connect: p.take, Disconnect: p.giveBack,
+		Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(),
 	})
 	w.retire.Expired = w.retireGone
@@ -79,7 +79,8 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 	if ctx.Direction == record.Outbound {
 		o.Source, o.SourceID = w.proxy.self, w.proxy.cfg.Identity.Current().ID.String()
 		o.Service = ctx.Port.Name()
-		o.Destination = ctx.Port.(*live.Port) // the directory answers nothing else
+		to := ctx.Port.(*live.Port) // the directory answers nothing else
+		o.Destination, o.Toll = to, w.proxy.tolls.toll(to)
 	} else {
 		o.Source, o.SourceID, o.MTLS, o.Mesh, o.Publish = ctx.Peer.Service, ctx.Peer.ID, ctx.MTLS, ctx.MTLS, ctx.Publish
 		o.Service = ctx.Own.Service

@@ -47,8 +47,8 @@ func TestPolicyDefaults(t *testing.T) {
 		`"healthChecks":[{"http":{"path":"/","method":"GET","statuses":[{"from":200,"to":299}]},"interval":"5s","timeout":"1s","noTraffic":"5s","jitter":"500ms","unhealthy":3,"healthy":2}],` +
 		`"timeouts":{"request":"10s"},"retries":{"attempts":2,"when":["untouched","reset","gateway"],"wait":{"least":"1ms","maximum":"2s"},"retryAfter":"10s"},` +
 		`"retryBudget":{"percent":20,"least":10},"hedging":{"after":"50ms","most":2},"session":{"type":"Cookie","name":"tulle-session","path":"/"},` +
-		`"rateLimits":[{"name":"a","requests":5,"window":"1s","burst":5,"status":429},` +
-		`{"name":"b","requests":1,"window":"1s","burst":1,"status":429,"global":{"domain":"tulle","timeout":"20ms"}}],` +
+		`"rateLimits":[{"name":"a","side":"Server","requests":5,"window":"1s","burst":5,"status":429},` +
+		`{"name":"b","side":"Server","requests":1,"window":"1s","burst":1,"status":429,"global":{"domain":"tulle","timeout":"20ms"}}],` +
 		`"concurrency":{"least":4,"most":10000,"queue":"0s"}}`
 	if got := dump(t, docs[0].Object); !strings.Contains(got, `"spec":`+want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -155,6 +155,11 @@ func TestPolicyErrors(t *testing.T) {
 			{"{}\n  rateLimits: [{name: a, bytes: 1, status: 430}]", `spec.rateLimits[0].status: means nothing`},
 			{"{}\n  fallback: {name: reviews, port: 80}", `spec.fallback.name: is targetRefs[0], Service/reviews, itself`},
 			{"{}\n  capacity: {}", `spec.capacity: bounds nothing`},
+			{"{}\n  rateLimits: [{name: a, requests: 1, side: Client}]", `:8: TrafficPolicy/reviews: spec.rateLimits[0].side: "Client" is no side: write Server, Caller or Outside`},
+			{"{}\n  rateLimits: [{name: a, requests: 1, side: Caller, by: [{caller: true}]}]", `spec.rateLimits[0].by[0]: means nothing with side Caller`},
+			{"{}\n  rateLimits: [{name: a, requests: 1, side: Caller, global: {}}]", `spec.rateLimits[0].global: means nothing with side Caller`},
+			{"{}\n  rateLimits: [{name: a, requests: 1, side: Outside}]", `spec.rateLimits[0]: side Outside knows connections and bytes`},
+			{"{}\n  rateLimits: [{name: a, connections: 1, side: Outside}, {name: b, connections: 1, side: Outside}]", `spec.rateLimits[1].connections: is the second limit of connections of side Outside`},
 			{"{}\n  concurrency: {fairness: {}}", `:8: TrafficPolicy/reviews: spec.concurrency.fairness: means nothing without a queue`},
 			{"{}\n  concurrency: {queue: 1s, fairness: {by: [{header: a}, {caller: true}], weights: [{tenant: b, weight: 2}]}}", `spec.concurrency.fairness.weights: are of callers, or of the values of a header`},
 			{"{}\n  concurrency: {queue: 1s, fairness: {weights: [{tenant: a.b.c, weight: 2}]}}", `spec.concurrency.fairness.weights[0].tenant: "a.b.c" is not a service`},

@@ -184,6 +184,9 @@ func (c *check) within(i int, t PolicyTarget, p *TrafficParts) {
 		c.fail("spec.breakers.retries", "means nothing on targetRefs[%d], %s: retries are counted for the Service: attach it there", i, t)
 	}
 	for j := range p.RateLimits {
+		if side := p.RateLimits[j].Side; side != "" && side != "Server" {
+			c.fail(fmt.Sprintf("spec.rateLimits[%d].side", j), "%s means nothing on targetRefs[%d], %s: attach it to the Service", side, i, t)
+		}
 		if p.RateLimits[j].Connections != 0 {
 			c.fail(fmt.Sprintf("spec.rateLimits[%d].connections", j), "means nothing on targetRefs[%d], %s: connections are the Service's: attach it there, or write requests", i, t)
 		}

@@ -23,6 +23,10 @@ type PriorityRule struct {
 type RateLimit struct {
 	// Name in metrics, response fields and explanations; unique in the policy.
 	Name string `json:"name"`
+	// Side is where the limit is kept, of a Service. Server: by each workload of it, for what is sent to it. Caller: by the proxy
+	// of each workload that calls, for what that one sends to it. Outside: by each workload of it, for the connections and bytes
+	// that it exchanges with what is outside the mesh. Default Server.
+	Side string `json:"side,omitempty"`
 	// Match is written as in an HTTPRoute; left out: every request.
 	Match *HTTPRouteMatch `json:"match,omitempty"`
 	// Requests, bytes (of bodies, both ways) or new connections per window.
@@ -118,6 +122,7 @@ func defaultRateLimits(list []RateLimit) {
 			defaultMatch(l.Match)
 		}
 		number(&l.Status, 429)
+		text(&l.Side, "Server")
 		if l.Requests+l.Bytes+l.Connections != 0 {
 			text(&l.Window, "1s")
 			number(&l.Burst, max(l.Requests, l.Bytes, l.Connections))
@@ -168,12 +173,12 @@ func (c *check) rateLimits(at string, list []RateLimit) {
 	if list != nil && (len(list) == 0 || len(list) > 16) {
 		c.fail(at, "has %d entries: write 1 to 16, or leave it out", len(list))
 	}
-	names, connections := map[string]bool{}, 0
+	names, connections := map[string]bool{}, map[string]int{}
 	for i := range list {
 		l, at := &list[i], fmt.Sprintf("%s[%d]", at, i)
 		if l.Connections != 0 {
-			if connections++; connections == 2 {
-				c.fail(at+".connections", "is the second limit of connections: write one")
+			if connections[l.Side]++; connections[l.Side] == 2 {
+				c.fail(at+".connections", "is the second limit of connections of side %s: write one", l.Side)
 			}
 		}
 		if !token(l.Name) || len(l.Name) > 63 || names[l.Name] {
@@ -192,6 +197,30 @@ func (c *check) rateLimits(at string, list []RateLimit) {
 		}
 		c.between(at+".status", int64(l.Status), 400, 599)
 		c.global(at+".global", l)
+		c.side(at, l)
+	}
+}
+
+// side checks what means nothing where the limit is kept.
+func (c *check) side(at string, l *RateLimit) {
+	switch l.Side {
+	case "", "Server":
+		return
+	case "Caller", "Outside":
+	default:
+		c.fail(at+".side", "%q is no side: write Server, Caller or Outside", l.Side)
+		return
+	}
+	if l.Global != nil {
+		c.fail(at+".global", "means nothing with side %s, which each proxy keeps for itself: remove one of them", l.Side)
+	}
+	for j := range l.By {
+		if l.By[j].Caller || l.By[j].Address {
+			c.fail(fmt.Sprintf("%s.by[%d]", at, j), "means nothing with side %s: each caller has its own limit already", l.Side)
+		}
+	}
+	if l.Side == "Outside" && (l.Requests != 0 || l.Match != nil || len(l.By) > 0 || l.Headers) {
+		c.fail(at, "side Outside knows connections and bytes, and no requests: remove requests, match, by and headers")
 	}
 }
 

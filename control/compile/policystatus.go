@@ -194,7 +194,7 @@ func requestParts() []string {
 // aboutRequests answers the parts that say something about requests only, and whether there are others, which bear on
 // connections too.
 func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {
-	limits := slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections == 0 })
+	limits := slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections == 0 && l.Bytes == 0 })
 	for _, f := range []struct {
 		name string
 		said bool
@@ -207,7 +207,7 @@ func aboutRequests(p *v1alpha1.TrafficParts) (out []string, others bool) {
 		}
 	}
 	others = p.Timeouts != nil && p.Timeouts.Idle+p.Timeouts.Stream != "" || p.Balancing != nil || len(p.Hash) > 0 || p.Connections != nil || p.Breakers != nil || p.Fallback != nil || p.Ejection != nil ||
-		len(p.HealthChecks) > 0 || p.Capacity != nil || slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections > 0 })
+		len(p.HealthChecks) > 0 || p.Capacity != nil || slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Connections > 0 || l.Bytes > 0 })
 	return out, others
 }
 
@@ -239,6 +239,7 @@ func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) 
 		{"retries of what may have been acted on (others send nothing again)", retried && !r.AnyMethod && !untouched},
 		{"hedging", p.Hedging != nil},
 		{"priority", p.Priority != nil},
+		{"rateLimits of side Caller", slices.ContainsFunc(p.RateLimits, func(l v1alpha1.RateLimit) bool { return l.Side == "Caller" })},
 	} {
 		if f.own {
 			out = append(out, f.name)

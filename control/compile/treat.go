@@ -55,13 +55,25 @@ func (c Compiler) treatTable(t *model.RouteTable) {
 	if p := about.Concurrency; p != nil {
 		in.Adaptive = &model.Adaptive{Least: uint32(p.Least), Most: uint32(p.Most), Queue: p.Queue.Value(), Fair: fair(p.Fairness, t.Name.Service.Namespace)}
 	}
+	out, outside := &model.Inbound{}, &model.Inbound{}
 	for i := range about.RateLimits {
-		l := rateLimit(&about.RateLimits[i], t.Name.Service.Namespace)
-		if about.RateLimits[i].Connections > 0 {
-			in.ConnectionRate = &l
-		} else {
-			in.Limits = append(in.Limits, l)
+		one := &about.RateLimits[i]
+		to := map[string]*model.Inbound{"Caller": out, "Outside": outside}[one.Side]
+		if to == nil {
+			to = in
 		}
+		l := rateLimit(one, t.Name.Service.Namespace)
+		if one.Connections > 0 {
+			to.ConnectionRate = &l
+		} else {
+			to.Limits = append(to.Limits, l)
+		}
+	}
+	if out.Limits != nil || out.ConnectionRate != nil {
+		t.Outbound = out
+	}
+	if outside.Limits != nil || outside.ConnectionRate != nil {
+		t.Outside = outside
 	}
 	if in.Adaptive != nil || in.MaxConnections+in.MaxRequests > 0 || in.Limits != nil || in.ConnectionRate != nil {
 		t.Inbound = in

@@ -269,3 +269,26 @@ func limited(t testing.TB) *hop {
 }
 
 func TestNoAllocationLimited(t *testing.T) { noAllocation(t, 0, drive(t, limited(t))) }
+
+// TestCallersLimit: what is said of the side of the caller, his own proxy holds him to; what is not said costs nothing.
+func TestCallersLimit(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(fine))
+	t.Cleanup(srv.Close)
+	o := inbound(addrOf(t, srv))
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	dest := to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
+	dest.table.Model.Outbound = &model.Inbound{Limits: []model.RateLimit{{Name: "each", Requests: 2, Window: time.Hour}}}
+	toll := admission.New(admission.Config{Terms: func() admission.Terms { return admission.Terms{Inbound: dest.table.Model.Outbound} }})
+	p := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Service: cart, Destination: dest, Toll: toll}})
+	c := client(t)
+	for i, want := range []int{200, 200, 429} {
+		if res := get(t, c, p.url("/")); res.StatusCode != want {
+			t.Errorf("request %d: %d %v", i, res.StatusCode, res.Header)
+		}
+	}
+	p.until("three records", func() bool { return p.log.count() == 3 })
+	if r := p.log.last(); r.Reason != "rate_limited" || r.NAttempts != 0 {
+		t.Errorf("recorded as %q, %d attempts", r.Reason, r.NAttempts)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/steady"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
 	"github.com/tulle-mesh/tulle/proxy/kin"
@@ -131,6 +132,20 @@ func overMesh(t testing.TB) *hop {
 	return out
 }
 
+// tolled is overMesh with limits on the caller's side.
+func tolled(t testing.TB) *hop {
+	o := inbound(fixed(t))
+	o.Mesh = true
+	in := newHop(t, setup{origin: o, http2: true})
+	dest := to(t, model.Timeouts{}, netip.MustParseAddrPort(in.addr))
+	dest.table.Model.Outbound = &model.Inbound{Limits: []model.RateLimit{{Name: "requests", Requests: 1e6}, {Name: "bytes", Requests: 1e9, Bytes: true}}}
+	toll := admission.New(admission.Config{Terms: func() admission.Terms { return admission.Terms{Inbound: dest.table.Model.Outbound} }})
+	out := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: cart, Toll: toll}})
+	in.log.forget()
+	out.log.forget()
+	return out
+}
+
 // withAttempts is overMesh with all that can be said about attempts: limits of time that go on, a policy, hedging, bounds of
 // the route, a budget, and requests joined through the program.
 func withAttempts(t testing.TB, program netip.AddrPort) *hop {
@@ -186,6 +201,7 @@ func TestNoAllocation(t *testing.T) {
 	t.Run("edge", func(t *testing.T) { noAllocation(t, allowedPool, drive(t, edge(t))) })
 	t.Run("one hop", func(t *testing.T) { noAllocation(t, 0, drive(t, oneHop(t))) })
 	t.Run("two hops", func(t *testing.T) { noAllocation(t, 0, drive(t, overMesh(t))) })
+	t.Run("limited by the caller", func(t *testing.T) { noAllocation(t, 0, drive(t, tolled(t))) })
 	t.Run("attempts", func(t *testing.T) { noAllocation(t, 0, drive(t, withAttempts(t, fixed(t)))) })
 	t.Run("every request twice", func(t *testing.T) { noAllocation(t, 0, drive(t, withAttempts(t, everySecond(t)))) })
 }

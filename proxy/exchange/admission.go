@@ -13,6 +13,7 @@ import (
 // admitted is what an exchange has to do with its gate.
 type admitted struct {
 	ticket admission.Ticket
+	gate   *admission.Gate // that was asked; nil: none
 	class  model.Class
 	said   bool // class was, by a proxy before us or by a rule
 	// Bytes of bodies: paid for, and passed on while nobody has been given credit for them yet.
@@ -56,10 +57,21 @@ func (x *Exchange) tellClass() {
 	}
 }
 
+// toll answers what bounds the program's own requests to where this one goes; nil: nothing does.
+func (x *Exchange) toll() *admission.Gate {
+	if t := x.origin.Destination.Routes(); t != nil && t.Model.Outbound != nil {
+		return x.origin.Toll
+	}
+	return nil
+}
+
 // admit reports whether the request goes on. Otherwise it was refused, or waits: then it goes on, or is refused, later.
 func (x *Exchange) admit() bool {
 	g := x.origin.Gate
-	if g == nil {
+	if g == nil && x.origin.Toll != nil {
+		g = x.toll()
+	}
+	if x.gate = g; g == nil {
 		return true
 	}
 	q := admission.Question{Head: &x.head, Route: x.route, Caller: x.origin.Source, Address: x.origin.Remote.Addr(),

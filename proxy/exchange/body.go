@@ -163,7 +163,7 @@ func (x *Exchange) credit() {
 	}
 	if n := x.dropped + int64(sent) - x.credited; n > 0 {
 		x.credited += n
-		if x.origin.Gate == nil || x.pace(int(n), &x.owedClient) {
+		if x.gate == nil || x.pace(int(n), &x.owedClient) {
 			x.client.Consumed(int(n))
 		}
 	}

@@ -63,7 +63,7 @@ func (x *Exchange) answer(reason failure.Reason) {
 	}
 	r := &x.w.reply
 	r.make(reason, x.rec.RequestID, grpc)
-	if x.origin.Gate != nil {
+	if x.gate != nil {
 		x.tellLimits(&r.head, reason, grpc)
 	}
 	x.tellSpent(&r.head)
@@ -148,7 +148,7 @@ func (x *Exchange) finish() {
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.letGo()
-	if x.origin.Gate != nil {
+	if x.gate != nil {
 		x.depart()
 	}
 	x.rec.End = x.w.cfg.Loop.Now()

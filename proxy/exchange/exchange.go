@@ -47,6 +47,9 @@ type Origin struct {
 	ConnectTimeout time.Duration
 	// Gate says how much the program, or the chain, takes; nil: everything.
 	Gate *admission.Gate
+	// Toll says how much the program, which calls, may send to Destination; it is asked where the table says anything about that
+	// (model.RouteTable.Outbound). nil: everything.
+	Toll *admission.Gate
 	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.
 	From netip.Addr
 

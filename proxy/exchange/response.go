@@ -53,7 +53,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
 	x.noteGRPC(h)
 	x.responded(h.Status)
-	if x.origin.Gate != nil {
+	if x.gate != nil {
 		x.served(h)
 	}
 	x.takeReport(h)
@@ -134,7 +134,7 @@ func (x *Exchange) hold(p []byte, end bool) {
 // passed gives the upstream credit for what the client has taken.
 func (x *Exchange) passed(n int) {
 	if n > 0 && x.stream != nil && !x.over {
-		if x.origin.Gate == nil || x.pace(n, &x.owedServer) {
+		if x.gate == nil || x.pace(n, &x.owedServer) {
 			x.stream.Consumed(n)
 		}
 	}

@@ -102,7 +102,7 @@ func (w *Worker) put(x *Exchange) {
 	w.buffers.Put(x.body)
 	w.buffers.Put(x.held)
 	x.body, x.held = nil, nil
-	x.origin, x.client = nil, nil
+	x.origin, x.client, x.gate = nil, nil, nil
 	x.request, x.response, x.result = request{}, response{}, result{}
 	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}

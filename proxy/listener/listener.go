@@ -101,11 +101,24 @@ type Config struct {
 	Connect    func(port uint16, now time.Duration) failure.Reason
 	Disconnect func(port uint16)
 
+	// Tolls bounds what leaves the program and how many bytes are relayed. May be nil.
+	Tolls Tolls
+
 	Passthrough Passthrough
 	// MaxPending is how many connections may be undecided at once; default 4096.
 	MaxPending int
 	// BlankIdle is how long another proxy's blank connection may stay blank; default 5 min.
 	BlankIdle time.Duration
+}
+
+// Tolls bounds connections and the bytes of those that are relayed. A Port that is nil stands for what is outside the mesh. Its
+// methods are called on loops, and must be quick.
+type Tolls interface {
+	// Leave is asked before a connection of the program is served.
+	Leave(to Port, now time.Duration) failure.Reason
+	// Outgoing and Incoming answer what a relayed connection pays from, nil: it does not.
+	Outgoing(l loop.Loop, to Port) relay.Meter
+	Incoming(l loop.Loop, port uint16, caller model.ServiceName, from netip.Addr) relay.Meter
 }
 
 // Worker serves the connections of one loop; its accept functions (Outbound, Publish, Forward) may give one to the
@@ -142,6 +155,11 @@ func New(cfg Config) *Worker {
 	w.server = relay.Server{Relays: cfg.Relays, Learn: cfg.Learn, Ended: w.cfg.Disconnect, Dial: func(port uint16, o *relay.Open) (loop.Dial, bool) {
 		return cfg.Program(port, o.Source.Addr())
 	}}
+	if cfg.Tolls != nil {
+		w.server.Meter = func(port uint16, rec *record.Record, o *relay.Open) relay.Meter {
+			return cfg.Tolls.Incoming(cfg.Loop, port, rec.Source, o.Source.Addr())
+		}
+	}
 	return w
 }
 

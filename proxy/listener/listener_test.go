@@ -716,3 +716,55 @@ func testClose(t *testing.T, fresh func(*testing.T) *world) {
 		t.Errorf("%d pending", n)
 	}
 }
+
+// allowance lets so many connections through, and pays for everything at once.
+type allowance struct {
+	mesh, outside  int
+	spent, metered int
+	incoming       model.ServiceName
+}
+
+func (a *allowance) Leave(to listener.Port, _ time.Duration) failure.Reason {
+	n := &a.outside
+	if to != nil {
+		n = &a.mesh
+	}
+	if *n--; *n < 0 {
+		return failure.RateLimited
+	}
+	return failure.None
+}
+func (a *allowance) Outgoing(loop.Loop, listener.Port) relay.Meter { a.metered++; return a }
+func (a *allowance) Incoming(_ loop.Loop, _ uint16, caller model.ServiceName, _ netip.Addr) relay.Meter {
+	a.incoming = caller
+	return a
+}
+func (a *allowance) Spend(n int) time.Duration { a.spent += n; return 0 }
+
+// TestTolls: what leaves the program is asked about before it is served, and what is relayed is paid for, on both sides.
+func TestTolls(t *testing.T) {
+	a := &allowance{mesh: 1, outside: 1}
+	outside := addrPort("192.0.2.1:80")
+	w := buildWorld(t, func(w *world, cfg *listener.Config) {
+		cfg.Tolls = a
+		cfg.Passthrough.Dial = func(d *loop.Dial) {
+			if d.Address == outside {
+				d.Address = addrPort(w.program.Addr().String())
+			}
+		}
+	})
+	for i, to := range []netip.AddrPort{outside, w.vip} {
+		at := w.accept(func(in loop.Incoming) { w.worker.Outbound(turned{in, to}) })
+		c := w.dial(at)
+		write(t, c, "question")
+		s := w.arrives()
+		read(t, s, "question")
+		c.Close()
+		s.Close()
+		w.until("records", func() bool { return len(w.records) == []int{1, 3}[i] })
+		w.dialReset(at)
+	}
+	w.until("the end", func() bool {
+		return a.metered == 2 && a.spent == 3*len("question") && a.incoming == model.ServiceName{Namespace: "default", Name: "web"}
+	})
+}

@@ -62,6 +62,9 @@ func (w *Worker) passthrough(in loop.Incoming, wanted netip.AddrPort) {
 	if why == failure.None && wanted == in.Local() {
 		why = failure.OwnPort // not turned: somebody called our port itself
 	}
+	if why == failure.None && w.cfg.Tolls != nil {
+		why = w.cfg.Tolls.Leave(nil, w.cfg.Loop.Now())
+	}
 	if why != failure.None {
 		w.cfg.Observer.Refused(why)
 		in.Refuse()

@@ -92,8 +92,13 @@ func (s *session) found(p Port) {
 	s.port = p
 	name := p.Name()
 	s.rec.Destination, s.rec.Port = name.Service, name.Port
-	known := p.Protocol()
-	s.begin(known)
+	if t := s.w.cfg.Tolls; t != nil {
+		if why := t.Leave(p, s.w.cfg.Loop.Now()); why != failure.None {
+			s.w.cfg.Loop.Post(func() { s.refuse(why) })
+			return
+		}
+	}
+	s.begin(p.Protocol())
 }
 
 // begin starts to decide. What the client has said already is there within this turn of the loop; a posted
@@ -418,7 +423,7 @@ func (s *session) relay() {
 			s.open(false)
 		}
 	}
-	o := relay.Options{Endpoint: s.endpoint}
+	o := relay.Options{Endpoint: s.endpoint, Meter: s.meter()}
 	if s.by != nil {
 		o.Fault, o.Idle, o.MaxDuration = s.by.Fault, s.by.Idle, s.by.MaxDuration
 	}
@@ -432,6 +437,21 @@ func (s *session) relay() {
 		o.Ended = func(*record.Record) { breaker.Give(cluster.Connections) }
 	}
 	s.w.cfg.Relays.Start(s.conn, s.up, &s.rec, o)
+}
+
+// meter answers what the relay's bytes are paid for from; nil: nothing bounds them.
+func (s *session) meter() relay.Meter {
+	switch t := s.w.cfg.Tolls; {
+	case t == nil:
+		return nil
+	case s.rec.Direction == record.Inbound:
+		return t.Incoming(s.w.cfg.Loop, s.own.Port, model.ServiceName{}, s.conn.Remote().Addr())
+	case s.far == farMesh:
+		return t.Outgoing(s.w.cfg.Loop, s.port)
+	case s.rec.Passthrough:
+		return t.Outgoing(s.w.cfg.Loop, nil)
+	}
+	return nil
 }
 
 // bound counts the relay as a connection to its cluster, whose breaker, nil for none, must be told its end; false: there may not

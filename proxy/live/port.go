@@ -19,6 +19,7 @@ type Port struct {
 	view    atomic.Pointer[view]
 	used    atomic.Bool // since the last sweep
 	retired atomic.Bool // nothing of it is subscribed
+	kept    atomic.Pointer[any]
 
 	// Under live.mu.
 	caller   string        // whose table is subscribed: model.RouteTable.Caller
@@ -34,6 +35,16 @@ type Port struct {
 type view struct {
 	table    *router.Table
 	clusters map[model.PortName]*cluster.Cluster // those that exist
+}
+
+// Keep answers what is kept with the port for as long as it is there: what build has made when it was first asked for.
+func (p *Port) Keep(build func() any) any {
+	if v := p.kept.Load(); v != nil {
+		return *v
+	}
+	v := build()
+	p.kept.CompareAndSwap(nil, &v)
+	return *p.kept.Load()
 }
 
 // Name answers the port's name.

@@ -67,11 +67,11 @@ func (r *relay) faultExpired() {
 	case r.waits:
 		r.waits = false
 		for _, s := range [...]*side{&r.down, &r.up} {
-			if !s.closed {
+			if !s.closed && !s.owes {
 				s.conn.Resume()
 			}
 		}
-	case !r.up.closed && r.down.conn.Buffered() <= loop.HighWater: // else Writable goes on
+	case !r.up.closed && !r.up.owes && r.down.conn.Buffered() <= loop.HighWater: // else Writable goes on
 		r.up.conn.Resume()
 	}
 }

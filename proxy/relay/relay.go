@@ -72,6 +72,8 @@ type Options struct {
 	// Idle and MaxDuration end both directions in order (FIN) when no byte has gone either way for so long, or when the
 	// relay has lasted so long. 0: Config.Idle alone, which resets; no bound.
 	Idle, MaxDuration time.Duration
+	// Meter bounds the bytes; nil: nothing does.
+	Meter Meter
 	// Fault is injected: Delay, AbortShare with Reset, and Rate, each by its share (fault.go). nil: none.
 	Fault *model.Fault
 }
@@ -118,7 +120,7 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 		r.down.peer, r.up.peer = &r.up, &r.down
 		r.timer.Expired = r.expire
 		r.life.Expired = func() { r.finish(failure.MaxDuration) }
-		r.fault.Expired = r.faultExpired
+		r.fault.Expired, r.meter.Expired = r.faultExpired, r.paid
 	} else {
 		rs.free = r.next
 		r.next = nil
@@ -170,6 +172,8 @@ type relay struct {
 	canceled bool          // nothing was relayed after all; no record
 	reason   failure.Reason
 	fault    loop.Timer
+	meter    loop.Timer    // until what has passed is paid for,
+	paidAt   time.Duration // which is then
 	slow     throttle
 	waits    bool // for an injected delay: nothing is read
 	abort    bool // it is reset after that
@@ -182,6 +186,7 @@ type side struct {
 	peer   *side
 	conn   loop.Conn
 	bytes  int64 // that came from conn
+	owes   bool  // what has come is not paid for
 	asked  bool  // the kernel was asked to carry the rest
 	eof    bool
 	closed bool
@@ -216,6 +221,10 @@ func (s *side) Data(p []byte) int {
 	s.peer.conn.Write(p)
 	if s.peer.conn.Buffered() > loop.HighWater {
 		s.conn.Pause() // until the peer's Writable
+	}
+	if r.opt.Meter != nil && len(p) > 0 {
+		s.pay(len(p))
+		return n
 	}
 	if s.bytes >= spliceAfter && !s.asked && r.slow.rate == 0 {
 		s.asked = true
@@ -287,7 +296,7 @@ const settleEvery = 500 * time.Millisecond
 
 // Writable implements loop.Handler.
 func (s *side) Writable() {
-	if !s.peer.closed && !s.relay.waits {
+	if !s.peer.closed && !s.peer.owes && !s.relay.waits {
 		s.peer.conn.Resume()
 	}
 }
@@ -371,6 +380,7 @@ func (r *relay) end() {
 	rs.cfg.Loop.Disarm(&r.timer)
 	rs.cfg.Loop.Disarm(&r.life)
 	rs.cfg.Loop.Disarm(&r.fault)
+	rs.cfg.Loop.Disarm(&r.meter)
 	delete(rs.live, r)
 	if r.opt.Endpoint != nil {
 		r.opt.Endpoint.End()
@@ -385,9 +395,9 @@ func (r *relay) end() {
 	}
 	r.flow, r.told = observe.Flow{}, 0
 	r.opt, r.passed, r.canceled, r.reason = Options{}, false, false, failure.None
-	r.slow, r.waits, r.abort = throttle{}, false, false
+	r.slow, r.waits, r.abort, r.paidAt = throttle{}, false, false, 0
 	for _, s := range [...]*side{&r.down, &r.up} {
-		s.conn, s.bytes, s.asked, s.eof, s.closed = nil, 0, false, false, false
+		s.conn, s.bytes, s.asked, s.owes, s.eof, s.closed = nil, 0, false, false, false, false
 	}
 	r.next, rs.free = rs.free, r
 	if ended != nil {

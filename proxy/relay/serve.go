@@ -20,6 +20,8 @@ type Server struct {
 	Dial func(port uint16, o *Open) (loop.Dial, bool)
 	// Learn is told what a connection to the port turned out to be (sniff.Learner.Saw). May be nil.
 	Learn func(port uint16, p model.Protocol)
+	// Meter bounds the bytes of a connection to a port; rec says who calls. May be nil, and answer nil.
+	Meter func(port uint16, rec *record.Record, o *Open) Meter
 	// Ended is told of every connection that Serve has taken when it is over. May be nil.
 	Ended func(port uint16)
 }
@@ -44,6 +46,7 @@ type opening struct {
 	timer  loop.Timer
 	silent bool
 	over   bool
+	meter  Meter
 }
 
 // Opened implements loop.Handler.
@@ -68,6 +71,9 @@ func (o *opening) dial(f *Open) {
 	l := o.down.Loop()
 	l.Disarm(&o.timer)
 	o.silent, o.rec.Wanted = f.Silent, f.Wanted
+	if o.server.Meter != nil {
+		o.meter = o.server.Meter(f.Port, &o.rec, f)
+	}
 	d, ok := o.server.Dial(f.Port, f)
 	switch {
 	case !ok:
@@ -145,7 +151,7 @@ func (p *program) Opened() {
 		return
 	}
 	o.over = true
-	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent, Ended: o.ended})
+	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent, Ended: o.ended, Meter: o.meter})
 }
 
 // Data implements loop.Handler.

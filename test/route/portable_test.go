@@ -121,7 +121,7 @@ func ownFacts(t *testing.T, p *v1alpha1.TrafficPolicy) (out []string) {
 	before, after := lost(t, withPolicy(t, nil)), lost(t, withPolicy(t, p))
 	for path, v := range after {
 		switch {
-		case before[path] == v, strings.HasPrefix(path, "Inbound"), strings.Contains(path, ".Limits["):
+		case before[path] == v, strings.HasPrefix(path, "Inbound"), strings.HasPrefix(path, "Outside"), strings.Contains(path, ".Limits["):
 		case path == "Upstream.Version": // which protocol is spoken has to be said beside other options
 		case strings.HasSuffix(path, "].Session.Absolute") && strings.HasPrefix(v, " → "): // the lifetime of the cookie
 		case strings.Contains(path, "].Retry") && *p.Spec.Retries.Attempts == 0: // none: others have none without a policy

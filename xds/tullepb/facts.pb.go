@@ -332,6 +332,8 @@ type RouteTable struct {
 	Inbound       *Inbound               `protobuf:"bytes,7,opt,name=inbound,proto3" json:"inbound,omitempty"`
 	Name          *PortName              `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
 	Caller        string                 `protobuf:"bytes,9,opt,name=caller,proto3" json:"caller,omitempty"`
+	Outbound      *Inbound               `protobuf:"bytes,10,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	Outside       *Inbound               `protobuf:"bytes,11,opt,name=outside,proto3" json:"outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +429,20 @@ func (x *RouteTable) GetCaller() string {
 		return x.Caller
 	}
 	return ""
+}
+
+func (x *RouteTable) GetOutbound() *Inbound {
+	if x != nil {
+		return x.Outbound
+	}
+	return nil
+}
+
+func (x *RouteTable) GetOutside() *Inbound {
+	if x != nil {
+		return x.Outside
+	}
+	return nil
 }
 
 type VirtualHost struct {
@@ -5672,7 +5688,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"1\n" +
 	"\x05Label\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xec\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xc8\x03\n" +
 	"\n" +
 	"RouteTable\x12'\n" +
 	"\x06routes\x18\x01 \x03(\v2\x0f.tulle.v1.RouteR\x06routes\x12+\n" +
@@ -5685,7 +5701,10 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\aclasses\x18\x06 \x03(\v2\x13.tulle.v1.ClassRuleR\aclasses\x12+\n" +
 	"\ainbound\x18\a \x01(\v2\x11.tulle.v1.InboundR\ainbound\x12&\n" +
 	"\x04name\x18\b \x01(\v2\x12.tulle.v1.PortNameR\x04name\x12\x16\n" +
-	"\x06caller\x18\t \x01(\tR\x06caller\"\x90\x01\n" +
+	"\x06caller\x18\t \x01(\tR\x06caller\x12-\n" +
+	"\boutbound\x18\n" +
+	" \x01(\v2\x11.tulle.v1.InboundR\boutbound\x12+\n" +
+	"\aoutside\x18\v \x01(\v2\x11.tulle.v1.InboundR\aoutside\"\x90\x01\n" +
 	"\vVirtualHost\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12'\n" +
@@ -6275,96 +6294,98 @@ var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	28, // 9: tulle.v1.RouteTable.classes:type_name -> tulle.v1.ClassRule
 	29, // 10: tulle.v1.RouteTable.inbound:type_name -> tulle.v1.Inbound
 	1,  // 11: tulle.v1.RouteTable.name:type_name -> tulle.v1.PortName
-	7,  // 12: tulle.v1.VirtualHost.routes:type_name -> tulle.v1.Route
-	10, // 13: tulle.v1.VirtualHost.filters:type_name -> tulle.v1.Filter
-	13, // 14: tulle.v1.RelayRoute.backends:type_name -> tulle.v1.Backend
-	21, // 15: tulle.v1.RelayRoute.fault:type_name -> tulle.v1.Fault
-	13, // 16: tulle.v1.RelayRoute.fallback:type_name -> tulle.v1.Backend
-	8,  // 17: tulle.v1.Route.match:type_name -> tulle.v1.Match
-	10, // 18: tulle.v1.Route.filters:type_name -> tulle.v1.Filter
-	13, // 19: tulle.v1.Route.backends:type_name -> tulle.v1.Backend
-	14, // 20: tulle.v1.Route.timeouts:type_name -> tulle.v1.Timeouts
-	15, // 21: tulle.v1.Route.direct:type_name -> tulle.v1.Direct
-	17, // 22: tulle.v1.Route.redirect:type_name -> tulle.v1.Redirect
-	16, // 23: tulle.v1.Route.rewrite:type_name -> tulle.v1.Rewrite
-	18, // 24: tulle.v1.Route.mirrors:type_name -> tulle.v1.Mirror
-	19, // 25: tulle.v1.Route.cors:type_name -> tulle.v1.CORS
-	21, // 26: tulle.v1.Route.fault:type_name -> tulle.v1.Fault
-	22, // 27: tulle.v1.Route.session:type_name -> tulle.v1.Persistence
-	23, // 28: tulle.v1.Route.sticky:type_name -> tulle.v1.HashKey
-	23, // 29: tulle.v1.Route.hash:type_name -> tulle.v1.HashKey
-	24, // 30: tulle.v1.Route.retry:type_name -> tulle.v1.Retry
-	26, // 31: tulle.v1.Route.hedge:type_name -> tulle.v1.Hedge
-	36, // 32: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
-	13, // 33: tulle.v1.Route.fallback:type_name -> tulle.v1.Backend
-	33, // 34: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
-	9,  // 35: tulle.v1.Match.headers:type_name -> tulle.v1.FieldMatch
-	9,  // 36: tulle.v1.Match.query:type_name -> tulle.v1.FieldMatch
-	11, // 37: tulle.v1.Filter.headers:type_name -> tulle.v1.HeaderChange
-	12, // 38: tulle.v1.HeaderChange.set:type_name -> tulle.v1.Header
-	12, // 39: tulle.v1.HeaderChange.add:type_name -> tulle.v1.Header
-	1,  // 40: tulle.v1.Backend.cluster:type_name -> tulle.v1.PortName
-	10, // 41: tulle.v1.Backend.filters:type_name -> tulle.v1.Filter
-	3,  // 42: tulle.v1.Backend.subset:type_name -> tulle.v1.Label
-	1,  // 43: tulle.v1.Mirror.cluster:type_name -> tulle.v1.PortName
-	20, // 44: tulle.v1.CORS.origins:type_name -> tulle.v1.OriginMatch
-	9,  // 45: tulle.v1.Fault.headers:type_name -> tulle.v1.FieldMatch
-	25, // 46: tulle.v1.Retry.after_fields:type_name -> tulle.v1.AfterField
-	8,  // 47: tulle.v1.ClassRule.match:type_name -> tulle.v1.Match
-	30, // 48: tulle.v1.Inbound.adaptive:type_name -> tulle.v1.Adaptive
-	33, // 49: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
-	33, // 50: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
-	31, // 51: tulle.v1.Adaptive.fair:type_name -> tulle.v1.Fair
-	34, // 52: tulle.v1.Fair.by:type_name -> tulle.v1.RateKey
-	32, // 53: tulle.v1.Fair.weights:type_name -> tulle.v1.TenantWeight
-	8,  // 54: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
-	34, // 55: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
-	35, // 56: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
-	1,  // 57: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
-	1,  // 58: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
-	38, // 59: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
-	39, // 60: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
-	40, // 61: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
-	41, // 62: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
-	49, // 63: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
-	52, // 64: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
-	36, // 65: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
-	27, // 66: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
-	60, // 67: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
-	62, // 68: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
-	64, // 69: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 70: tulle.v1.Host.labels:type_name -> tulle.v1.Label
-	42, // 71: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
-	43, // 72: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
-	44, // 73: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
-	47, // 74: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
-	45, // 75: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
-	46, // 76: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
-	3,  // 77: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
-	48, // 78: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
-	50, // 79: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
-	51, // 80: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
-	53, // 81: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
-	54, // 82: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
-	57, // 83: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
-	55, // 84: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
-	56, // 85: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
-	56, // 86: tulle.v1.Secret.key:type_name -> tulle.v1.Material
-	56, // 87: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
-	56, // 88: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
-	54, // 89: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
-	58, // 90: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
-	54, // 91: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
-	59, // 92: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
-	61, // 93: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
-	12, // 94: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
-	64, // 95: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 96: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
-	97, // [97:97] is the sub-list for method output_type
-	97, // [97:97] is the sub-list for method input_type
-	97, // [97:97] is the sub-list for extension type_name
-	97, // [97:97] is the sub-list for extension extendee
-	0,  // [0:97] is the sub-list for field type_name
+	29, // 12: tulle.v1.RouteTable.outbound:type_name -> tulle.v1.Inbound
+	29, // 13: tulle.v1.RouteTable.outside:type_name -> tulle.v1.Inbound
+	7,  // 14: tulle.v1.VirtualHost.routes:type_name -> tulle.v1.Route
+	10, // 15: tulle.v1.VirtualHost.filters:type_name -> tulle.v1.Filter
+	13, // 16: tulle.v1.RelayRoute.backends:type_name -> tulle.v1.Backend
+	21, // 17: tulle.v1.RelayRoute.fault:type_name -> tulle.v1.Fault
+	13, // 18: tulle.v1.RelayRoute.fallback:type_name -> tulle.v1.Backend
+	8,  // 19: tulle.v1.Route.match:type_name -> tulle.v1.Match
+	10, // 20: tulle.v1.Route.filters:type_name -> tulle.v1.Filter
+	13, // 21: tulle.v1.Route.backends:type_name -> tulle.v1.Backend
+	14, // 22: tulle.v1.Route.timeouts:type_name -> tulle.v1.Timeouts
+	15, // 23: tulle.v1.Route.direct:type_name -> tulle.v1.Direct
+	17, // 24: tulle.v1.Route.redirect:type_name -> tulle.v1.Redirect
+	16, // 25: tulle.v1.Route.rewrite:type_name -> tulle.v1.Rewrite
+	18, // 26: tulle.v1.Route.mirrors:type_name -> tulle.v1.Mirror
+	19, // 27: tulle.v1.Route.cors:type_name -> tulle.v1.CORS
+	21, // 28: tulle.v1.Route.fault:type_name -> tulle.v1.Fault
+	22, // 29: tulle.v1.Route.session:type_name -> tulle.v1.Persistence
+	23, // 30: tulle.v1.Route.sticky:type_name -> tulle.v1.HashKey
+	23, // 31: tulle.v1.Route.hash:type_name -> tulle.v1.HashKey
+	24, // 32: tulle.v1.Route.retry:type_name -> tulle.v1.Retry
+	26, // 33: tulle.v1.Route.hedge:type_name -> tulle.v1.Hedge
+	36, // 34: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
+	13, // 35: tulle.v1.Route.fallback:type_name -> tulle.v1.Backend
+	33, // 36: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
+	9,  // 37: tulle.v1.Match.headers:type_name -> tulle.v1.FieldMatch
+	9,  // 38: tulle.v1.Match.query:type_name -> tulle.v1.FieldMatch
+	11, // 39: tulle.v1.Filter.headers:type_name -> tulle.v1.HeaderChange
+	12, // 40: tulle.v1.HeaderChange.set:type_name -> tulle.v1.Header
+	12, // 41: tulle.v1.HeaderChange.add:type_name -> tulle.v1.Header
+	1,  // 42: tulle.v1.Backend.cluster:type_name -> tulle.v1.PortName
+	10, // 43: tulle.v1.Backend.filters:type_name -> tulle.v1.Filter
+	3,  // 44: tulle.v1.Backend.subset:type_name -> tulle.v1.Label
+	1,  // 45: tulle.v1.Mirror.cluster:type_name -> tulle.v1.PortName
+	20, // 46: tulle.v1.CORS.origins:type_name -> tulle.v1.OriginMatch
+	9,  // 47: tulle.v1.Fault.headers:type_name -> tulle.v1.FieldMatch
+	25, // 48: tulle.v1.Retry.after_fields:type_name -> tulle.v1.AfterField
+	8,  // 49: tulle.v1.ClassRule.match:type_name -> tulle.v1.Match
+	30, // 50: tulle.v1.Inbound.adaptive:type_name -> tulle.v1.Adaptive
+	33, // 51: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
+	33, // 52: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
+	31, // 53: tulle.v1.Adaptive.fair:type_name -> tulle.v1.Fair
+	34, // 54: tulle.v1.Fair.by:type_name -> tulle.v1.RateKey
+	32, // 55: tulle.v1.Fair.weights:type_name -> tulle.v1.TenantWeight
+	8,  // 56: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
+	34, // 57: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
+	35, // 58: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
+	1,  // 59: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
+	1,  // 60: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
+	38, // 61: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
+	39, // 62: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
+	40, // 63: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
+	41, // 64: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
+	49, // 65: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
+	52, // 66: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
+	36, // 67: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
+	27, // 68: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
+	60, // 69: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
+	62, // 70: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
+	64, // 71: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 72: tulle.v1.Host.labels:type_name -> tulle.v1.Label
+	42, // 73: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
+	43, // 74: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
+	44, // 75: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
+	47, // 76: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
+	45, // 77: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
+	46, // 78: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
+	3,  // 79: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
+	48, // 80: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
+	50, // 81: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
+	51, // 82: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
+	53, // 83: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
+	54, // 84: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
+	57, // 85: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
+	55, // 86: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
+	56, // 87: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
+	56, // 88: tulle.v1.Secret.key:type_name -> tulle.v1.Material
+	56, // 89: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
+	56, // 90: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
+	54, // 91: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
+	58, // 92: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
+	54, // 93: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
+	59, // 94: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
+	61, // 95: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
+	12, // 96: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
+	64, // 97: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
+	3,  // 98: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
+	99, // [99:99] is the sub-list for method output_type
+	99, // [99:99] is the sub-list for method input_type
+	99, // [99:99] is the sub-list for extension type_name
+	99, // [99:99] is the sub-list for extension extendee
+	0,  // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_facts_proto_init() }
