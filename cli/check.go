@@ -169,6 +169,12 @@ func checkMesh(s *httpapi.Status) []check {
 	if mine := version(); mine != s.Control.Version {
 		list = append(list, check{What: "version", Message: fmt.Sprintf("this binary is %s, the control plane is %s: restart it with this one", mine, s.Control.Version)})
 	}
+	for _, a := range s.Alarms {
+		list = append(list, check{What: a.What, Message: a.Message})
+	}
+	if len(s.Alarms) == 0 {
+		list = append(list, check{What: "certificates", OK: true, Message: "all are renewed in time ('tulle cert' shows them)"})
+	}
 	proxies := map[string]httpapi.Proxy{}
 	for _, p := range s.Proxies {
 		proxies[p.Workload] = p

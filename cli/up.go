@@ -11,10 +11,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/ca"
 )
 
-// shortestIdentity leaves room for clocks that are apart by five minutes, and for its renewal.
-const shortestIdentity = 4 * time.Minute
+// longestIdentity bounds the life of a workload's certificate.
+const longestIdentity = 7 * 24 * time.Hour
 
 // startTimeout bounds the start of a control plane.
 const startTimeout = 30 * time.Second
@@ -37,8 +38,12 @@ that or by a kill. Workloads go on without it.`,
 			if err := l.UnmarshalText([]byte(level)); err != nil {
 				return fmt.Errorf("--log-level %q: write debug, info, warn or error", level)
 			}
-			if cfg.IdentityTTL < shortestIdentity || cfg.IdentityTTL > 24*time.Hour {
-				return fmt.Errorf("--identity-lifetime %s: give 4m to 24h", cfg.IdentityTTL)
+			lives := ca.Config{Root: cfg.RootTTL, Intermediate: cfg.IntermediateTTL, Leaf: cfg.IdentityTTL}
+			if err := lives.Validate(); err != nil {
+				return fmt.Errorf("--identity-lifetime, --intermediate-lifetime, --root-lifetime: %w", err)
+			}
+			if cfg.IdentityTTL > longestIdentity {
+				return fmt.Errorf("--identity-lifetime %s: give %s at most: until then a stolen one is good wherever a revocation is not known", cfg.IdentityTTL, longestIdentity)
 			}
 			cfg.Version, cfg.Takes = version(), takes
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
@@ -53,7 +58,9 @@ that or by a kill. Workloads go on without it.`,
 	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "`file` with the authority of its certificates")
 	f.StringVar(&cfg.EtcdCert, "etcd-cert", "", "`file` with the certificate to show to it")
 	f.StringVar(&cfg.EtcdKey, "etcd-key", "", "`file` with the key of that certificate")
-	f.DurationVar(&cfg.IdentityTTL, "identity-lifetime", 24*time.Hour, "how long the identities of workloads are valid, 4m to 24h; they are renewed long before")
+	f.DurationVar(&cfg.IdentityTTL, "identity-lifetime", ca.LeafTTL, "how long the certificates of workloads are valid, 5s to 168h; they are renewed at 50 to 60 % of it")
+	f.DurationVar(&cfg.IntermediateTTL, "intermediate-lifetime", ca.IntermediateTTL, "likewise what signs them, at least 3 times as long; it is replaced after two thirds")
+	f.DurationVar(&cfg.RootTTL, "root-lifetime", ca.RootTTL, "likewise the root, at least twice as long as an intermediate; a rotation begins after two thirds")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/stats"
 	"github.com/tulle-mesh/tulle/control/status"
 	"github.com/tulle-mesh/tulle/control/token"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/telemetry"
@@ -48,7 +49,7 @@ func (p *Plane) compose(ctx context.Context) error {
 	started := make(chan struct{}) // closed when rt is set: nobody asks for a snapshot before
 	snap := func() snapshot.Snapshot {
 		<-started
-		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trust}
+		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trustModel}
 	}
 	out := push.New(push.Config{Snapshot: snap, Log: p.log})
 	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return serviceNames(reg) }, Changed: func(services []model.ServiceName, revision int64) {
@@ -61,19 +62,17 @@ func (p *Plane) compose(ctx context.Context) error {
 	p.onClose(rt.Close)
 	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
 	seen := &stats.Stats{}
-	tokens := token.New(p.store, p.ca.RootsDER()[0])
+	tokens := token.New(p.store, func() []byte { return p.ca.RootsDER()[0] })
 	p.spread(keep, out)
 	p.every(drive.Every, "rollouts are not moved, it is tried again", (&drive.Driver{Store: p.store, Seen: seen, Here: here(reg),
 		Compiler: func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }}).Tick)
-	if err := p.serveProxies(ctx, reg, out, seen, lasts, tokens); err != nil {
+	if err := p.believe(ctx, reg, out); err != nil {
+		return err
+	}
+	if err := p.serveProxies(reg, out, seen, lasts, tokens); err != nil {
 		return err
 	}
 	return p.serveAPI(reg, rt, out, seen, lasts, tokens)
-}
-
-// trust answers whom the mesh believes.
-func (p *Plane) trust() *model.Trust {
-	return &model.Trust{Stage: 1, Bundles: []model.TrustBundle{{TrustDomain: p.ca.TrustDomain(), Roots: p.ca.RootsDER()}}}
 }
 
 // every calls do again and again until Close.
@@ -120,19 +119,15 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 }
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
-func (p *Plane) serveProxies(ctx context.Context, reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
-	own, err := attest.Own(ctx, p.ca, p.log)
-	if err != nil {
-		return err
-	}
-	p.onClose(own.Close)
-	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.cfg.IdentityTTL, Log: p.log})
-	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
+func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
+	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
+		Refuses: func(id spiffe.ID) error { return p.trust.Refuses(id, nil) }})
+	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
 		if err := seen.Report(reportsAs(w), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
 		}
 	}}
-	remote := grpc.NewServer(server.Options(own)...)
+	remote := grpc.NewServer(p.open.Options()...)
 	ids.Register(remote)
 	server.New(server.Config{Source: out, Sessions: sessions, Log: p.log}).Register(remote)
 	begun := time.Now()
@@ -182,7 +177,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
-		Outages: lasts.List,
+		Outages: lasts.List, Trust: p.trust,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/store/etcd"
+	"github.com/tulle-mesh/tulle/control/trust"
+	"github.com/tulle-mesh/tulle/xds/server"
 )
 
 // Ports that a control plane listens on unless told otherwise.
@@ -41,8 +43,9 @@ type Config struct {
 	// Takes tries a request on a route as the data plane does, so that no conflict is reported with a request that is routed
 	// otherwise than the search believes; nil: the search is believed.
 	Takes compile.Takes
-	// IdentityTTL is how long the identities of workloads are valid; 0: 24 h. They are renewed long before.
-	IdentityTTL time.Duration
+	// How long identities of workloads, and what signs them, are valid; 0: ca.LeafTTL, ca.IntermediateTTL, ca.RootTTL. They
+	// are replaced long before.
+	IdentityTTL, IntermediateTTL, RootTTL time.Duration
 
 	Version string       // of this program, for listings
 	Logger  *slog.Logger // nil: nothing is logged
@@ -56,6 +59,8 @@ type Plane struct {
 	store     store.Store
 	ca        *ca.CA
 	mesh      mesh
+	trust     *trust.Keeper
+	open      *server.Connections // of proxies
 	started   time.Time
 	http      net.Listener
 	grpc      net.Listener
@@ -111,7 +116,8 @@ func (p *Plane) start(ctx context.Context) (err error) {
 	if domain == "" {
 		domain = p.mesh.trustDomain
 	}
-	if p.ca, err = ca.Open(filepath.Join(p.cfg.DataDir, "ca"), domain, time.Now()); err != nil {
+	if p.ca, err = ca.Open(ca.Config{Dir: filepath.Join(p.cfg.DataDir, "ca"), TrustDomain: domain,
+		Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now()); err != nil {
 		return err
 	}
 	return p.compose(ctx)

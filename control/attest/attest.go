@@ -4,10 +4,12 @@
 package attest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,6 +31,8 @@ const TTL = 24 * time.Hour
 type Authority interface {
 	TrustDomain() string
 	RootsDER() [][]byte
+	// Pinnable answers the roots of now and of before, with what leads from those to these: what a join token may pin.
+	Pinnable() [][]byte
 	Sign(csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error)
 }
 
@@ -44,7 +48,9 @@ type Config struct {
 	Address   string        // host:port of the gRPC port, as local processes reach it
 	Server    spiffe.ID     // of the control plane
 	TTL       time.Duration // of the identities that are given; 0: TTL
-	Log       *slog.Logger
+	// Refuses says who gets no identity although he has proven who he is; nil: nobody.
+	Refuses func(id spiffe.ID) error
+	Log     *slog.Logger
 }
 
 // Service gives identities.
@@ -89,12 +95,22 @@ func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, err
 		if err != nil {
 			return nil, err
 		}
-		issued, err := a.Sign(csr, ServerID(a.TrustDomain()), TTL, time.Now())
+		made := time.Now()
+		issued, err := a.Sign(csr, ServerID(a.TrustDomain()), TTL, made)
 		if err != nil {
 			return nil, err
 		}
-		chain := append(append([][]byte{}, issued.Chain...), a.RootsDER()...)
-		return svid.New(key, chain, a.RootsDER())
+		chain := slices.Clone(issued.Chain)
+		for _, der := range a.Pinnable() {
+			if !slices.ContainsFunc(chain, func(c []byte) bool { return bytes.Equal(c, der) }) {
+				chain = append(chain, der)
+			}
+		}
+		s, err := svid.New(key, chain, a.RootsDER())
+		if err == nil {
+			s.Made = made
+		}
+		return s, err
 	}})
 }
 
@@ -136,6 +152,12 @@ func (s *Service) Renew(ctx context.Context, r *attestpb.RenewRequest) (*attestp
 }
 
 func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
+	if s.cfg.Refuses != nil {
+		if err := s.cfg.Refuses(id); err != nil {
+			s.cfg.Log.Warn("no identity given", "id", id.String(), "error", err)
+			return nil, status.Error(codes.PermissionDenied, err.Error())
+		}
+	}
 	ttl := s.cfg.TTL
 	if ttl <= 0 {
 		ttl = TTL

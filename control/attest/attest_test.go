@@ -36,12 +36,12 @@ func start(t *testing.T) plane {
 	t.Helper()
 	var p plane
 	var err error
-	if p.authority, err = ca.Open(filepath.Join(t.TempDir(), "ca"), "tulle.local", time.Now()); err != nil {
+	if p.authority, err = ca.Open(ca.Config{Dir: filepath.Join(t.TempDir(), "ca")}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	store := mem.New(100)
 	t.Cleanup(func() { store.Close() })
-	p.tokens = token.New(store, p.authority.RootsDER()[0])
+	p.tokens = token.New(store, func() []byte { return p.authority.RootsDER()[0] })
 	if p.own, err = server.Own(t.Context(), p.authority, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ var cart = spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAc
 
 func open(t *testing.T, dir string, now time.Time) *ca.CA {
 	t.Helper()
-	c, err := ca.Open(dir, "", now)
+	c, err := ca.Open(ca.Config{Dir: dir}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,20 +161,20 @@ func TestFiles(t *testing.T) {
 		if err := os.Chmod(path, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ca.Open(dir, "", now); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		if _, err := ca.Open(ca.Config{Dir: dir}, now); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 			t.Errorf("%s is readable by others: %v", name, err)
 		}
 		if err := os.Chmod(path, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := ca.Open(dir, "elsewhere", now); err == nil || !strings.Contains(err.Error(), "tulle.local") {
+	if _, err := ca.Open(ca.Config{Dir: dir, TrustDomain: "elsewhere"}, now); err == nil || !strings.Contains(err.Error(), "tulle.local") {
 		t.Errorf("another trust domain: %v", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "root.pem")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.Open(dir, "", now); err == nil {
+	if _, err := ca.Open(ca.Config{Dir: dir}, now); err == nil {
 		t.Error("opened without its root")
 	}
 }

@@ -14,14 +14,17 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 )
 
-func newRoot(trustDomain string, now time.Time) (authority, error) {
-	t := authorityTemplate("Tulle root of "+trustDomain, trustDomain, now, rootTTL)
-	t.MaxPathLen = 1
-	return issue(t, nil)
+// newRoot makes the n-th root. Nothing bounds how many certificates may be below it: the successor that it signs is one more.
+func newRoot(n int, trustDomain string, ttl time.Duration, now time.Time) (authority, error) {
+	name := "Tulle root of " + trustDomain
+	if n > 1 {
+		name = fmt.Sprintf("Tulle root %d of %s", n, trustDomain)
+	}
+	return issue(authorityTemplate(name, trustDomain, now, ttl), nil)
 }
 
-func newIntermediate(root authority, trustDomain string, now time.Time) (authority, error) {
-	t := authorityTemplate("Tulle intermediate of "+trustDomain, trustDomain, now, intermediateTTL)
+func newIntermediate(root authority, trustDomain string, ttl time.Duration, now time.Time) (authority, error) {
+	t := authorityTemplate("Tulle intermediate of "+trustDomain, trustDomain, now, ttl)
 	t.MaxPathLenZero = true
 	// The name constraint binds whoever gets hold of the intermediate to this trust domain.
 	t.PermittedDNSDomainsCritical = true
@@ -32,11 +35,26 @@ func newIntermediate(root authority, trustDomain string, now time.Time) (authori
 	return issue(t, &root)
 }
 
+// crossSign answers the certificate of next's key and name that root signs. It ends when either does.
+func crossSign(next, root authority) (*x509.Certificate, error) {
+	t := *next.cert
+	t.SerialNumber = serial()
+	t.AuthorityKeyId, t.RawSubject = nil, next.cert.RawSubject
+	if t.NotAfter.After(root.cert.NotAfter) {
+		t.NotAfter = root.cert.NotAfter
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &t, root.cert, &next.key.PublicKey, root.key)
+	if err != nil {
+		return nil, fmt.Errorf("cross-signing %s: %w", next.cert.Subject.CommonName, err)
+	}
+	return x509.ParseCertificate(der)
+}
+
 func authorityTemplate(name, trustDomain string, now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          serial(),
 		Subject:               pkix.Name{CommonName: name, Organization: []string{"Tulle"}},
-		NotBefore:             now.Add(-clockSkew),
+		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.Add(ttl),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -68,7 +86,7 @@ func issue(t *x509.Certificate, parent *authority) (authority, error) {
 func leafTemplate(id spiffe.ID, now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          serial(),
-		NotBefore:             now.Add(-clockSkew),
+		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.Add(ttl),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,

@@ -1,151 +1,243 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 )
 
-// Files of the authority in its folder. One file holds the intermediate and its key, so that both change at once.
-const (
-	rootFile         = "root.pem"
-	rootKeyFile      = "root-key.pem"
-	intermediateFile = "intermediate.pem"
-)
+// Files of the authority in its folder: of each generation its root, the root's key, the root as signed by the one before,
+// and the intermediate with its key in one file, so that both change at once. What the state does not name is nobody's.
+const stateFile = "state.json"
+
+func rootFile(n int) string         { return numbered("root%s.pem", n) }
+func rootKeyFile(n int) string      { return numbered("root%s-key.pem", n) }
+func intermediateFile(n int) string { return numbered("intermediate%s.pem", n) }
+func crossFile(n int) string        { return numbered("cross%s.pem", n) }
+func formerFile(n int) string       { return numbered("former%s.pem", n) }
+
+// numbered leaves the number of the first generation out.
+func numbered(name string, n int) string {
+	if n == 1 {
+		return fmt.Sprintf(name, "")
+	}
+	return fmt.Sprintf(name, fmt.Sprintf("-%d", n))
+}
 
 // DefaultTrustDomain is that of an authority made for no particular one.
 const DefaultTrustDomain = "tulle.local"
 
-// Open answers the authority kept in dir, and makes one for trustDomain on the first start. One process at a
-// time may use dir. An authority of another trust domain is refused; "" takes the one that is there.
-func Open(dir, trustDomain string, now time.Time) (*CA, error) {
-	// A folder under its final name is whole: it got that name in one step.
-	_, err := os.Stat(dir)
-	first, given := errors.Is(err, fs.ErrNotExist), trustDomain != ""
-	if !given {
-		trustDomain = DefaultTrustDomain
+// Open answers the authority kept in cfg.Dir, and makes one on the first start. One process at a time may use the folder. An
+// authority of another trust domain is refused.
+func Open(cfg Config, now time.Time) (*CA, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
 	}
-	probe := spiffe.ID{TrustDomain: trustDomain, Namespace: "default", ServiceAccount: "probe"}
+	cfg = cfg.defaults()
+	// A folder under its final name is whole: it got that name in one step.
+	_, err := os.Stat(cfg.Dir)
+	first, domain := errors.Is(err, fs.ErrNotExist), cfg.TrustDomain
+	if domain == "" {
+		domain = DefaultTrustDomain
+	}
+	probe := spiffe.ID{TrustDomain: domain, Namespace: "default", ServiceAccount: "probe"}
 	if err := probe.Validate(); err != nil {
 		return nil, err
 	}
 	if first {
-		if err := create(dir, trustDomain, now); err != nil {
+		if err := create(cfg, domain, now); err != nil {
 			return nil, fmt.Errorf("make the mesh CA: %w", err)
 		}
 	}
-	c, err := load(dir)
-	if err != nil {
+	c := &CA{cfg: cfg, dir: cfg.Dir}
+	if err := c.load(now); err != nil {
 		if errors.Is(err, errExposed) {
 			return nil, fmt.Errorf("read the mesh CA: %w", err)
 		}
-		return nil, fmt.Errorf("read the mesh CA: %w: restore %s from a copy, or remove it for a new CA and start every workload again", err, dir)
+		return nil, fmt.Errorf("read the mesh CA: %w: restore %s from a copy, or remove it for a new CA and start every workload again", err, cfg.Dir)
 	}
-	if !given {
-		probe.TrustDomain = c.trustDomain
-	} else if c.trustDomain != trustDomain {
+	if cfg.TrustDomain != "" && c.trustDomain != cfg.TrustDomain {
 		return nil, fmt.Errorf("the mesh CA in %s is of trust domain %s, not %s: start with that one, or with another data folder",
-			dir, c.trustDomain, trustDomain)
+			cfg.Dir, c.trustDomain, cfg.TrustDomain)
 	}
-	return c, c.check(probe, now)
+	if _, err := c.renewMiddle(c.signing(), now); err != nil {
+		return nil, err
+	}
+	// A broken authority is found at the start.
+	if err := c.rehearse(c.signing(), now, c.signing().root.cert); err != nil {
+		return nil, fmt.Errorf("the mesh CA in %s signs what does not verify (for trust domain %s): %w", cfg.Dir, c.trustDomain, err)
+	}
+	return c, sweep(c.dir, c.state)
 }
 
-// check signs a certificate and verifies it, so that a broken authority is found at the start.
-func (c *CA) check(id spiffe.ID, now time.Time) error {
-	issued, err := c.SignKey(&c.root.key.PublicKey, id, time.Minute, now)
+// create makes the authority beside its folder and renames it into place.
+func create(cfg Config, domain string, now time.Time) error {
+	c := &CA{cfg: cfg, trustDomain: domain}
+	g, err := c.newGeneration(1, nil, now)
 	if err != nil {
 		return err
 	}
-	leaf, err := x509.ParseCertificate(issued.Chain[0])
-	if err != nil {
-		return err
-	}
-	between := x509.NewCertPool()
-	between.AddCert(c.issuer.cert)
-	_, err = leaf.Verify(x509.VerifyOptions{Roots: c.Roots(), Intermediates: between, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	if err != nil {
-		return fmt.Errorf("the mesh CA in %s signs what does not verify (for trust domain %s): %w", c.dir, c.trustDomain, err)
-	}
-	return nil
-}
-
-// create makes the authority beside dir and renames it into place.
-func create(dir, trustDomain string, now time.Time) error {
-	root, err := newRoot(trustDomain, now)
-	if err != nil {
-		return err
-	}
-	between, err := newIntermediate(root, trustDomain, now)
-	if err != nil {
-		return err
-	}
-	parent := filepath.Dir(dir)
+	parent := filepath.Dir(cfg.Dir)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
 	}
-	if stale, err := filepath.Glob(dir + ".new-*"); err == nil {
+	if stale, err := filepath.Glob(cfg.Dir + ".new-*"); err == nil {
 		for _, s := range stale { // of a start that was killed
 			os.RemoveAll(s)
 		}
 	}
-	tmp, err := os.MkdirTemp(parent, filepath.Base(dir)+".new-") // mode 0700
+	tmp, err := os.MkdirTemp(parent, filepath.Base(cfg.Dir)+".new-") // mode 0700
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := writeFile(filepath.Join(tmp, rootFile), 0o644, certPEM(root)); err != nil {
+	if err := saveGeneration(tmp, g); err != nil {
 		return err
 	}
-	key, err := keyPEM(root)
-	if err != nil {
+	if err := saveState(tmp, state{Stage: 1, Phase: Steady, Current: 1, Made: 1, Since: now}); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(tmp, rootKeyFile), 0o600, key); err != nil {
-		return err
-	}
-	if err := saveIntermediate(tmp, between); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, dir); err != nil {
+	if err := os.Rename(tmp, cfg.Dir); err != nil {
 		return err
 	}
 	return syncDir(parent)
 }
 
-func load(dir string) (*CA, error) {
-	rootPEM, err := os.ReadFile(filepath.Join(dir, rootFile))
+// load reads the state and what it names.
+func (c *CA) load(now time.Time) (err error) {
+	text, err := os.ReadFile(filepath.Join(c.dir, stateFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // made by a version that knew no stages
+		c.state = state{Stage: 1, Phase: Steady, Current: 1, Made: 1}
+		if newest := newestGeneration(c.dir); newest > 1 {
+			return fmt.Errorf("%s is not there, and there is a root %d", filepath.Join(c.dir, stateFile), newest)
+		}
+	case err != nil:
+		return err
+	default:
+		if err := json.Unmarshal(text, &c.state); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Join(c.dir, stateFile), err)
+		}
+	}
+	if c.now, err = c.loadGeneration(c.state.Current, now); err != nil {
+		return err
+	}
+	c.now.cross = nil // left behind by a kill at the end of a rotation
+	if c.state.Next > 0 {
+		if c.next, err = c.loadGeneration(c.state.Next, now); err != nil {
+			return err
+		}
+	}
+	if (c.next == nil) != (c.state.Phase == Steady) {
+		return fmt.Errorf("%s: phase %q with next root %d", filepath.Join(c.dir, stateFile), c.state.Phase, c.state.Next)
+	}
+	for _, n := range c.state.Past {
+		f, err := loadFormer(c.dir, n)
+		if err != nil {
+			continue // only join tokens of before need it
+		}
+		c.past = append(c.past, f)
+	}
+	return nil
+}
+
+// newestGeneration answers the highest number in the names of roots, 0 if there are none.
+func newestGeneration(dir string) (n int) {
+	list, _ := filepath.Glob(filepath.Join(dir, "root-*.pem")) // the pattern is good
+	for _, path := range list {
+		k := 0
+		if _, err := fmt.Sscanf(filepath.Base(path), "root-%d.pem", &k); err == nil {
+			n = max(n, k)
+		}
+	}
+	return n
+}
+
+// loadGeneration reads a generation. Without the root's key it signs until the intermediate ends; with it an intermediate that
+// is missing is made anew.
+func (c *CA) loadGeneration(n int, now time.Time) (*generation, error) {
+	g, dir := &generation{n: n}, c.dir
+	if err := c.loadRoot(g); err != nil {
+		return nil, err
+	}
+	both, err := readSecret(filepath.Join(dir, intermediateFile(n)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && g.root.key != nil:
+		if err := c.newMiddle(g, now); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	default:
+		if g.issuer, err = parse(both); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, intermediateFile(n)), err)
+		}
+	}
+	cross, err := os.ReadFile(filepath.Join(dir, crossFile(n)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return g, nil
+	}
+	if err == nil {
+		g.cross, err = parseOne(cross)
+	}
+	return g, err
+}
+
+func (c *CA) loadRoot(g *generation) error {
+	path := filepath.Join(c.dir, rootFile(g.n))
+	rootPEM, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	rootKey, err := readSecret(filepath.Join(c.dir, rootKeyFile(g.n)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // kept elsewhere, or lost
+		g.root.cert, err = parseOne(rootPEM)
+	case err == nil:
+		g.root, err = parse(append(rootPEM, rootKey...))
+	default:
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	uris := g.root.cert.URIs
+	if len(uris) != 1 || uris[0].Scheme != "spiffe" {
+		return fmt.Errorf("%s: the root certificate names no trust domain", path)
+	}
+	c.trustDomain = uris[0].Host
+	return nil
+}
+
+func loadFormer(dir string, n int) (*former, error) {
+	text, err := os.ReadFile(filepath.Join(dir, formerFile(n)))
 	if err != nil {
 		return nil, err
 	}
-	rootKey, err := readSecret(filepath.Join(dir, rootKeyFile))
-	if err != nil {
+	f := &former{n: n}
+	block, rest := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("no certificate in it")
+	}
+	if f.root, err = x509.ParseCertificate(block.Bytes); err != nil {
 		return nil, err
 	}
-	both, err := readSecret(filepath.Join(dir, intermediateFile))
-	if err != nil {
-		return nil, err
+	if block, _ = pem.Decode(rest); block != nil {
+		f.cross, err = x509.ParseCertificate(block.Bytes)
 	}
-	c := &CA{dir: dir}
-	if c.root, err = parse(append(rootPEM, rootKey...)); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, rootFile), err)
-	}
-	if c.issuer, err = parse(both); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, intermediateFile), err)
-	}
-	if len(c.root.cert.URIs) != 1 || c.root.cert.URIs[0].Scheme != "spiffe" {
-		return nil, fmt.Errorf("%s: the root certificate names no trust domain", filepath.Join(dir, rootFile))
-	}
-	c.trustDomain = c.root.cert.URIs[0].Host
-	return c, nil
+	return f, err
 }
 
 var errExposed = errors.New("holds a private key")
@@ -162,19 +254,144 @@ func readSecret(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-func saveIntermediate(dir string, a authority) error {
+// file is one file as it ought to be.
+type file struct {
+	name string
+	mode os.FileMode
+	text []byte
+}
+
+// files answers what a generation is kept in.
+func (g *generation) files() ([]file, error) {
+	list := []file{{rootFile(g.n), 0o644, certPEM(g.root.cert)}}
+	if g.root.key != nil {
+		key, err := keyPEM(g.root)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, file{rootKeyFile(g.n), 0o600, key})
+	}
+	if g.cross != nil {
+		list = append(list, file{crossFile(g.n), 0o644, certPEM(g.cross)})
+	}
+	key, err := keyPEM(g.issuer)
+	return append(list, file{intermediateFile(g.n), 0o600, append(certPEM(g.issuer.cert), key...)}), err
+}
+
+func saveGeneration(dir string, g *generation) error {
+	list, err := g.files()
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if err := replaceFile(dir, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func saveIntermediate(dir string, n int, a authority) error {
 	key, err := keyPEM(a)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(dir, intermediateFile)
-	if err := writeFile(path+".new", 0o600, append(certPEM(a), key...)); err != nil {
+	return replaceFile(dir, file{intermediateFile(n), 0o600, append(certPEM(a.cert), key...)})
+}
+
+func (f *former) file() file {
+	text := certPEM(f.root)
+	if f.cross != nil {
+		text = append(text, certPEM(f.cross)...)
+	}
+	return file{formerFile(f.n), 0o644, text}
+}
+
+func saveFormer(dir string, f *former) error { return replaceFile(dir, f.file()) }
+
+func (s state) file() (file, error) {
+	text, err := json.MarshalIndent(s, "", "  ")
+	return file{stateFile, 0o600, append(text, '\n')}, err
+}
+
+func saveState(dir string, s state) error {
+	f, err := s.file()
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	return replaceFile(dir, f)
+}
+
+// sweep removes what a state does not name: of a rotation that has ended, or was broken off before it began.
+func sweep(dir string, s state) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	keep := []string{stateFile}
+	for _, n := range []int{s.Current, s.Next} {
+		if n > 0 {
+			keep = append(keep, rootFile(n), rootKeyFile(n), intermediateFile(n))
+		}
+	}
+	if s.Next > 0 {
+		keep = append(keep, crossFile(s.Next))
+	}
+	for _, n := range s.Past {
+		keep = append(keep, formerFile(n))
+	}
+	for _, e := range entries {
+		ours := false
+		for _, kind := range []string{"root", "intermediate", "cross", "former", stateFile + ".new"} {
+			ours = ours || strings.HasPrefix(e.Name(), kind)
+		}
+		if !ours || slices.Contains(keep, e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mend writes again what is missing in the folder, or is not what is in force, from memory. It answers the names of those
+// files, also those that could not be written.
+func (c *CA) Mend() (mended []string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []file
+	for _, g := range []*generation{c.now, c.next} {
+		if g == nil {
+			continue
+		}
+		more, err := g.files()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, more...)
+	}
+	for _, f := range c.past {
+		list = append(list, f.file())
+	}
+	st, err := c.state.file()
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range append(list, st) {
+		text, err := os.ReadFile(filepath.Join(c.dir, f.name))
+		if err == nil && bytes.Equal(text, f.text) {
+			continue
+		}
+		mended = append(mended, f.name)
+		if err := os.MkdirAll(c.dir, 0o700); err != nil {
+			return mended, err
+		}
+		if err := replaceFile(c.dir, f); err != nil {
+			return mended, err
+		}
+	}
+	return mended, nil
 }
 
 func parse(text []byte) (authority, error) {
@@ -204,8 +421,16 @@ func parse(text []byte) (authority, error) {
 	return a, nil
 }
 
-func certPEM(a authority) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+func parseOne(text []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("no certificate in it")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+func certPEM(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 func keyPEM(a authority) ([]byte, error) {
@@ -213,7 +438,18 @@ func keyPEM(a authority) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// writeFile makes path with exactly mode and has it on disk when it answers.
+// replaceFile has a file in dir with exactly its mode and text, on disk when it answers, in one step.
+func replaceFile(dir string, f file) error {
+	path := filepath.Join(dir, f.name)
+	if err := writeFile(path+".new", f.mode, f.text); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
 func writeFile(path string, mode os.FileMode, text []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {

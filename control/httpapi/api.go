@@ -22,6 +22,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/token"
+	"github.com/tulle-mesh/tulle/control/trust"
 	"github.com/tulle-mesh/tulle/internal/peer"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/telemetry"
@@ -69,6 +70,8 @@ type Config struct {
 	Outages func() []outage.Destination
 	// Proxies answers the connected proxies.
 	Proxies func() []Proxy
+	// Trust keeps whom the mesh believes.
+	Trust *trust.Keeper
 }
 
 // API serves the requests of both sides.
@@ -94,6 +97,11 @@ func New(cfg Config) *API {
 		"GET /v1/conflicts":                            a.fresh(a.serveConflicts),
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
+		"GET /v1/certificates":                         a.trusted(a.serveCertificates),
+		"POST /v1/certificates/rotate":                 a.trusted(a.serveRotate),
+		"GET /v1/revocations":                          a.trusted(a.serveRevoked),
+		"POST /v1/revocations":                         a.trusted(a.serveRevocation),
+		"POST /v1/revocations/restore":                 a.trusted(a.serveRestore),
 		"GET /v1/tokens":                               a.serveTokens,
 		"POST /v1/tokens":                              a.serveIssue,
 		"DELETE /v1/tokens/{id}":                       a.serveRevoke,

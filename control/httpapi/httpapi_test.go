@@ -56,7 +56,7 @@ func start(t *testing.T) *plane {
 	s := mem.New(0)
 	t.Cleanup(func() { s.Close() })
 	p := &plane{T: t, store: s}
-	a := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, nil), Admin: admin, Now: time.Now,
+	a := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, func() []byte { return nil }), Admin: admin, Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Info: httpapi.Info{TrustDomain: "tulle.local"},
 		Behind: func(int64) []httpapi.Straggler { return p.late }})
 	srv := httptest.NewServer(a.RemoteServer().Handler)
@@ -285,7 +285,7 @@ func TestWho(t *testing.T) {
 	}
 	s := mem.New(0)
 	defer s.Close()
-	srv := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, nil), Admin: admin, Now: time.Now, Log: slog.New(slog.DiscardHandler)}).LocalServer()
+	srv := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, func() []byte { return nil }), Admin: admin, Now: time.Now, Log: slog.New(slog.DiscardHandler)}).LocalServer()
 	go srv.Serve(l)
 	defer srv.Close()
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -26,7 +26,7 @@ func TestRetries(t *testing.T) {
 	}
 	s := mem.New(0)
 	defer s.Close()
-	a := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, nil), Admin: admin, Now: time.Now,
+	a := httpapi.New(httpapi.Config{Store: s, Registry: view{}, Tokens: token.New(s, func() []byte { return nil }), Admin: admin, Now: time.Now,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Outages: func() []outage.Destination { return []outage.Destination{d} },
 		RouteTable: func(n model.PortName) (*model.RouteTable, bool) {
 			return &model.RouteTable{Name: n, Routes: []model.Route{{Name: "HTTPRoute/default/r", Retry: &model.Retry{Base: time.Second, Max: time.Minute}},

@@ -35,6 +35,9 @@ func (a *API) serveStatus(r *http.Request) (any, error) {
 	for _, v := range a.cfg.Registry.Services() {
 		s.Services = append(s.Services, service(v))
 	}
+	if a.cfg.Trust != nil {
+		s.Alarms = a.cfg.Trust.Alarms()
+	}
 	if a.cfg.Proxies != nil {
 		s.Proxies = a.cfg.Proxies()
 	}

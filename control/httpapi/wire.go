@@ -6,6 +6,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/trust"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/telemetry"
 )
@@ -133,6 +134,8 @@ type Status struct {
 	Workloads []Workload `json:"workloads"`
 	Services  []Service  `json:"services"`
 	Proxies   []Proxy    `json:"proxies,omitempty"`
+	// Alarms are about certificates, and what signs them.
+	Alarms []trust.Alarm `json:"alarms,omitempty"`
 }
 
 // Workload is one announced program.

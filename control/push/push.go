@@ -115,6 +115,46 @@ func (p *Push) Renew(typ string, names []model.PortName) {
 	}
 }
 
+// Touch says that resources of one type are different, whatever their names look like.
+func (p *Push) Touch(typ string, names ...string) {
+	who := map[*server.Stream][]string{}
+	p.mu.Lock()
+	p.changes++
+	for _, n := range names {
+		k := key{typ, n}
+		delete(p.compiled, k)
+		for s := range p.asked[k] {
+			who[s] = append(who[s], n)
+		}
+	}
+	p.mu.Unlock()
+	for s, list := range who {
+		s.Touch(typ, list...)
+	}
+}
+
+// Unheld answers the connected proxies that have not acknowledged the newest form of a resource, those that did not ask for it
+// among them, and all that are connected.
+func (p *Push) Unheld(typ, name string) (behind, connected []string) {
+	p.mu.Lock()
+	streams := make([]*server.Stream, 0, len(p.streams))
+	for s := range p.streams {
+		streams = append(streams, s)
+	}
+	p.mu.Unlock()
+	for _, s := range streams {
+		who := s.Node()
+		if who == "" {
+			who = s.Peer().String() // it has said nothing yet
+		}
+		connected = append(connected, who)
+		if wants, holds := s.Holds(typ, name); !wants || !holds {
+			behind = append(behind, who)
+		}
+	}
+	return behind, connected
+}
+
 // collect adds what was asked for about a service. The caller holds mu.
 func (p *Push) collect(to []key, service model.ServiceName) []key {
 	for k := range p.byService[service] {

@@ -55,14 +55,14 @@ type stored struct {
 	Hash []byte `json:"hash"`
 }
 
-// Tokens are the join tokens in a store, for a mesh whose root certificate (DER) is root.
+// Tokens are the join tokens in a store.
 type Tokens struct {
 	store store.Store
-	root  [32]byte
+	root  func() []byte
 }
 
-// New answers the tokens kept in s.
-func New(s store.Store, root []byte) *Tokens { return &Tokens{store: s, root: sha256.Sum256(root)} }
+// New answers the tokens kept in s, of a mesh whose root certificate (DER) root answers: a token pins the one of its time.
+func New(s store.Store, root func() []byte) *Tokens { return &Tokens{store: s, root: root} }
 
 // Issue makes a token. Its text is answered once and kept nowhere.
 func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text string, info Info, err error) {
@@ -92,7 +92,7 @@ func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text stri
 	if err := t.put(ctx, s, store.Absent); err != nil {
 		return "", Info{}, err
 	}
-	return jointoken.Token{ID: s.ID, Secret: secret, Root: t.root}.String(), s.Info, nil
+	return jointoken.Token{ID: s.ID, Secret: secret, Root: sha256.Sum256(t.root())}.String(), s.Info, nil
 }
 
 // Redeem uses a token once for a workload, or answers ErrRefused or an error of the store.

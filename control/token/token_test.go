@@ -11,15 +11,17 @@ import (
 	"github.com/tulle-mesh/tulle/control/token"
 )
 
+func root() []byte { return []byte("root") }
+
 func TestTokens(t *testing.T) {
 	s := mem.New(0)
 	defer s.Close()
-	tokens, ctx, now := token.New(s, []byte("root")), t.Context(), time.Unix(1_800_000_000, 0)
+	tokens, ctx, now := token.New(s, root), t.Context(), time.Unix(1_800_000_000, 0)
 	text, info, err := tokens.Issue(ctx, token.Spec{Namespace: "shop", ServiceAccount: "cart", Uses: 2}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _, err := token.New(s, []byte("root")).Issue(ctx, token.Spec{Namespace: "shop"}, now)
+	other, _, err := token.New(s, root).Issue(ctx, token.Spec{Namespace: "shop"}, now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,13 +7,11 @@ package server
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -76,17 +74,8 @@ func (s *Service) Register(g grpc.ServiceRegistrar) {
 	tullepb.RegisterSessionServer(g, s)
 }
 
-// Options are those of the control plane's gRPC server: mTLS with src, and small buffers, because there are
-// many connections and little is said on each. A dead peer is noticed within about 13 s.
-func Options(src svid.Source) []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.Creds(credentials.NewTLS(svid.ServerConfig(src))),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(8 << 10),
-		grpc.MaxRecvMsgSize(1 << 20), grpc.ConnectionTimeout(10 * time.Second), grpc.MaxConcurrentStreams(16),
-	}
-}
+// Options are those of a server without a look at its connections later (NewConnections).
+func Options(src svid.Source) []grpc.ServerOption { return NewConnections(src, nil).Options() }
 
 // Peer answers who is at the other end, an Unauthenticated error when it proved nothing.
 func Peer(ctx context.Context) (spiffe.ID, error) {

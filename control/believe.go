@@ -1,0 +1,58 @@
+package control
+
+import (
+	"context"
+	"crypto/x509"
+
+	"github.com/tulle-mesh/tulle/control/attest"
+	"github.com/tulle-mesh/tulle/control/push"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/trust"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/xds/resource"
+	"github.com/tulle-mesh/tulle/xds/server"
+)
+
+// believe starts what says whom the mesh believes. What changes there goes to the proxies, to our own handshakes, and to the
+// connections that are open here.
+func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.Push) error {
+	own, err := attest.Own(ctx, p.ca, p.log)
+	if err != nil {
+		return err
+	}
+	p.onClose(own.Close)
+	p.open = server.NewConnections(own, func(id spiffe.ID, chain []*x509.Certificate) error { return p.trust.Refuses(id, chain) })
+	p.trust, err = trust.Start(ctx, trust.Config{CA: p.ca, Store: p.store, Log: p.log,
+		Behind: func() (behind, connected []string) { return out.Unheld(resource.TypeTrust, resource.TrustName) },
+		Announced: func() (list []string) {
+			for _, w := range reg.Workloads() {
+				list = append(list, w.Key())
+			}
+			return list
+		},
+		Changed: func(t *svid.Trust) {
+			own.Believe(t)
+			out.Touch(resource.TypeTrust, resource.TrustName)
+			if n := p.open.Review(); n > 0 {
+				p.log.Warn("connections of proxies ended: they were revoked", "connections", n)
+			}
+		}})
+	if err != nil {
+		return err
+	}
+	p.onClose(p.trust.Close)
+	return nil
+}
+
+// trustModel answers whom the mesh believes: snapshot.Snapshot.Trust. Nobody asks before believe has returned.
+func (p *Plane) trustModel() *model.Trust { return p.trust.Model() }
+
+// shown takes what a proxy proves itself with: push.Sessions.Shown.
+func (p *Plane) shown(w registry.Workload, proof server.Proof) {
+	p.trust.Shown(w.Key(), w.Starts, w.Identity, proof.Chain, proof.Wall, proof.Failing)
+}
+
+// left takes that a proxy is gone: push.Sessions.Left.
+func (p *Plane) left(w registry.Workload, said bool) { p.trust.Left(w.Key(), w.Starts, said) }

@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/trust"
+)
+
+// RevocationRequest names what is to be revoked, or restored: a SPIFFE ID, or the serial number of a certificate.
+type RevocationRequest struct {
+	What   string `json:"what"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// trusted answers 503 where nothing keeps whom the mesh believes.
+func (a *API) trusted(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		if a.cfg.Trust == nil {
+			return nil, missing("whom the mesh believes")
+		}
+		return f(r)
+	}
+}
+
+func (a *API) serveCertificates(*http.Request) (any, error) { return a.cfg.Trust.Report(), nil }
+
+func (a *API) serveRotate(r *http.Request) (any, error) {
+	var req trust.Rotate
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	err := a.cfg.Trust.Rotate(req)
+	for _, e := range []error{ca.ErrUnderWay, ca.ErrNoneToDo, ca.ErrNoRootKey} {
+		if errors.Is(err, e) {
+			return nil, &Error{Status: http.StatusConflict, Message: e.Error()}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.cfg.Trust.Report(), nil
+}
+
+func (a *API) serveRevoked(*http.Request) (any, error) {
+	list := a.cfg.Trust.Revoked()
+	if list == nil {
+		list = []trust.Revocation{}
+	}
+	return list, nil
+}
+
+func (a *API) serveRevocation(r *http.Request) (any, error) {
+	var req RevocationRequest
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	done, err := a.cfg.Trust.Revoke(r.Context(), req.What, req.Reason)
+	if errors.Is(err, trust.ErrInvalid) {
+		return nil, bad("%s", err)
+	}
+	return done, err
+}
+
+func (a *API) serveRestore(r *http.Request) (any, error) {
+	var req RevocationRequest
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	err := a.cfg.Trust.Restore(r.Context(), req.What)
+	if errors.Is(err, trust.ErrInvalid) {
+		return nil, bad("%s", err)
+	}
+	return req, err
+}

@@ -1,0 +1,265 @@
+package trust
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tulle-mesh/tulle/control/ca"
+)
+
+// Report is everything that proves anybody's identity, and how long that lasts.
+type Report struct {
+	TrustDomain string        `json:"trustDomain"`
+	First       Expiry        `json:"first"` // the first certificate in use to end anywhere
+	Rotation    Rotation      `json:"rotation"`
+	Authorities []Certificate `json:"authorities"` // the one that signs first
+	Workloads   []Workload    `json:"workloads"`
+	Alarms      []Alarm       `json:"alarms"`
+	Revoked     int           `json:"revoked"` // how many revocations are in force
+}
+
+// Expiry is when what ends.
+type Expiry struct {
+	What string    `json:"what"`
+	Ends time.Time `json:"ends"`
+}
+
+// Rotation is where the authority stands between two roots.
+type Rotation struct {
+	Stage uint64    `json:"stage"`
+	Phase ca.Phase  `json:"phase"`
+	Back  bool      `json:"back,omitempty"`
+	Since time.Time `json:"since"`
+	Waits []ca.Wait `json:"waits,omitempty"` // what stands in the way of the next step
+}
+
+// Certificate is one certificate of a chain.
+type Certificate struct {
+	Role    string    `json:"role"` // root, cross-signed root, intermediate, leaf
+	Subject string    `json:"subject"`
+	Issuer  string    `json:"issuer"`
+	Serial  string    `json:"serial"` // hexadecimal
+	Begins  time.Time `json:"begins"`
+	Ends    time.Time `json:"ends"`
+	Note    string    `json:"note,omitempty"`
+}
+
+// Workload is what one workload proves itself with.
+type Workload struct {
+	Workload  string        `json:"workload"`
+	Identity  string        `json:"identity"`
+	Chain     []Certificate `json:"chain"` // root first
+	Connected bool          `json:"connected"`
+	Since     time.Time     `json:"since"`             // of Connected
+	Behind    bool          `json:"behind,omitempty"`  // it has not acknowledged the roots of this stage
+	Failing   string        `json:"failing,omitempty"` // why it could not renew its certificate last
+	Ahead     time.Duration `json:"ahead,omitempty"`   // of its machine's clock, before ours
+}
+
+// Alarm is something that will hurt unless somebody does something.
+type Alarm struct {
+	What    string        `json:"what"`
+	Message string        `json:"message"`
+	Left    time.Duration `json:"left,omitempty"` // until it hurts; 0: it does not by itself
+}
+
+// Report answers everything.
+func (k *Keeper) Report() *Report { return k.report(k.cfg.Now()) }
+
+func (k *Keeper) report(now time.Time) *Report {
+	m := k.standing(now)
+	s := k.cfg.CA.Status(now, m)
+	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Authorities: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
+		Rotation: Rotation{Stage: s.Stage, Phase: s.Phase, Back: s.Back, Since: s.Since, Waits: s.Waits}}
+	for i, line := range []ca.Line{s.Signing, s.Other} {
+		if line.Root == nil {
+			continue
+		}
+		note := "signs"
+		if i > 0 {
+			note = "believed"
+		}
+		r.Authorities = append(r.Authorities, certificate("root", line.Root, note))
+		if line.Cross != nil {
+			r.Authorities = append(r.Authorities, certificate("cross-signed root", line.Cross, ""))
+		}
+		r.Authorities = append(r.Authorities, certificate("intermediate", line.Intermediate, note))
+	}
+	for _, a := range r.Authorities {
+		if a.Note == "signs" {
+			r.First.take(a.Role+" "+a.Subject, a.Ends)
+		}
+	}
+	k.mu.Lock()
+	r.Revoked = len(k.revoked)
+	for w, h := range k.holders {
+		r.Workloads = append(r.Workloads, h.describe(w, s, slices.Contains(m.Behind, w)))
+		if h.connected {
+			r.First.take("certificate of "+w, h.ends())
+		}
+	}
+	k.mu.Unlock()
+	slices.SortFunc(r.Workloads, func(a, b Workload) int { return strings.Compare(a.Workload, b.Workload) })
+	k.alarm(r, s, now)
+	return r
+}
+
+func (e *Expiry) take(what string, ends time.Time) {
+	if e.Ends.IsZero() || ends.Before(e.Ends) {
+		e.What, e.Ends = what, ends
+	}
+}
+
+func certificate(role string, c *x509.Certificate, note string) Certificate {
+	subject := c.Subject.CommonName
+	if role == "leaf" && len(c.URIs) == 1 {
+		subject = c.URIs[0].String()
+	}
+	return Certificate{Role: role, Subject: subject, Issuer: c.Issuer.CommonName, Serial: c.SerialNumber.Text(16),
+		Begins: c.NotBefore.UTC(), Ends: c.NotAfter.UTC(), Note: note}
+}
+
+func (h *holder) describe(name string, s ca.Status, behind bool) Workload {
+	w := Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead}
+	for i, c := range h.chain {
+		role := "leaf"
+		switch {
+		case i == 1:
+			role = "intermediate"
+		case i > 1:
+			role = "cross-signed root"
+		}
+		w.Chain = append(w.Chain, certificate(role, c, ""))
+	}
+	last := h.chain[min(1, len(h.chain)-1)]
+	for _, line := range []ca.Line{s.Signing, s.Other} {
+		if line.Root != nil && ca.IssuedBy(last, line.Root) {
+			w.Chain = append(w.Chain, certificate("root", line.Root, ""))
+		}
+	}
+	slices.Reverse(w.Chain)
+	return w
+}
+
+// alarm adds what will hurt.
+func (k *Keeper) alarm(r *Report, s ca.Status, now time.Time) {
+	add := func(what string, left time.Duration, format string, args ...any) {
+		r.Alarms = append(r.Alarms, Alarm{What: what, Left: left.Round(time.Second), Message: fmt.Sprintf(format, args...)})
+	}
+	ends := func(what string, c *x509.Certificate, life time.Duration, next string) {
+		left := c.NotAfter.Sub(now)
+		switch {
+		case left <= 0:
+			add(what, left, "has ended %s ago: %s", (-left).Round(time.Second), next)
+		case left < time.Duration(alarmLeft*float64(life)):
+			add(what, left, "ends in %s: %s", left.Round(time.Second), next)
+		}
+	}
+	root, middle := s.Signing.Root, s.Signing.Intermediate
+	life := func(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) - ca.Backdate }
+	ends("root certificate", root, life(root), "it should have been replaced; 'tulle cert rotate --root', and see below who does not acknowledge")
+	ends("intermediate certificate", middle, life(middle), "it should have been replaced; 'tulle cert rotate --intermediate'")
+	if !s.Signing.RootKey {
+		add("root key", middle.NotAfter.Sub(now), "is not in the ca folder: nothing can be signed when the intermediate ends, in %s; restore it from a copy, or rotate the root", middle.NotAfter.Sub(now).Round(time.Second))
+	}
+	if root.NotBefore.After(now) || middle.NotBefore.After(now) || now.Add(time.Minute).Before(s.Since) {
+		add("clock", 0, "this machine's clock says %s, and the authority's certificates begin later: set it", now.UTC().Format(time.RFC3339))
+	}
+	k.stuck(r, s, now, add)
+	k.files(root, middle, now, add)
+	k.holding(r, now, add)
+}
+
+type adder = func(what string, left time.Duration, format string, args ...any)
+
+// stuck tells of a rotation that somebody stands in the way of.
+func (k *Keeper) stuck(r *Report, s ca.Status, now time.Time, add adder) {
+	var who []string
+	for _, w := range r.Rotation.Waits {
+		if w.Who != "" {
+			who = append(who, w.Who+" "+w.Why)
+		}
+	}
+	if len(who) == 0 || now.Sub(s.Since) < min(stuckFor, k.cfg.CA.Leaf()/2) {
+		return
+	}
+	old := s.Signing.Root
+	if s.Other.Root != nil && s.Phase == ca.Signing {
+		old = s.Other.Root
+	}
+	add("rotation of the root", old.NotAfter.Sub(now), "has stopped for %s: %s; restart or end it, or go on without it with 'tulle cert rotate --force'; the old root ends in %s",
+		now.Sub(s.Since).Round(time.Second), strings.Join(who[:min(len(who), 5)], ", "), old.NotAfter.Sub(now).Round(time.Second))
+}
+
+// files tells of what happened to the authority's files.
+func (k *Keeper) files(root, middle *x509.Certificate, now time.Time, add adder) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stepping != nil {
+		add("the mesh CA", middle.NotAfter.Sub(now), "%v; what it has signs for %s more", k.stepping, middle.NotAfter.Sub(now).Round(time.Second))
+	}
+	switch {
+	case k.broken != nil:
+		left := middle.NotAfter.Sub(now)
+		add("files of the mesh CA", left, "%v; what is in memory signs for %s more, and is lost when this process ends", k.broken, left.Round(time.Second))
+	case len(k.lost) > 0 && now.Sub(k.mended) < mendedFor:
+		add("files of the mesh CA", 0, "%s had been removed or changed, and were written again from memory at %s: find out by whom; without that nothing could have been signed after a restart, and what had been would have ended in %s",
+			strings.Join(k.lost, ", "), k.mended.Format(time.TimeOnly), min(k.cfg.CA.Leaf(), root.NotAfter.Sub(now)).Round(time.Second))
+	}
+}
+
+// holding tells of workloads.
+func (k *Keeper) holding(r *Report, now time.Time, add adder) {
+	for i := range r.Workloads {
+		w := &r.Workloads[i]
+		leaf := w.Chain[len(w.Chain)-1]
+		left := leaf.Ends.Sub(now)
+		life := min(leaf.Ends.Sub(leaf.Begins)-ca.Backdate, k.cfg.CA.Leaf())
+		switch {
+		case w.Failing != "":
+			add("certificate of "+w.Workload, left, "is not renewed, and ends in %s: %s", left.Round(time.Second), w.Failing)
+		case !w.Connected && left > 0 && left < time.Duration(alarmLeft*float64(life)):
+			add("certificate of "+w.Workload, left, "ends in %s, and its proxy has not been here for %s: start it again, or end it", left.Round(time.Second), now.Sub(w.Since).Round(time.Second))
+		case w.Connected && left < time.Duration(alarmLeft*float64(life)):
+			add("certificate of "+w.Workload, left, "ends in %s, and has not been renewed: see its log", left.Round(time.Second))
+		}
+		if w.Connected && w.Ahead.Abs() > clockAlarm {
+			add("clock of "+w.Workload, 0, "its machine is %s ahead of this one: certificates are judged by this one's, other programs there are not; set the clock", w.Ahead.Round(time.Millisecond))
+		}
+	}
+}
+
+// raise writes alarms to the log: each when it begins, from time to time, and when it is over.
+func (k *Keeper) raise(r *Report) {
+	now := k.cfg.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	on := map[string]bool{}
+	for _, a := range r.Alarms {
+		on[a.What] = true
+		if at, ok := k.told[a.What]; !ok || now.Sub(at) >= alarmsAgain {
+			k.told[a.What] = now
+			k.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "alarm: "+a.What, slog.String("message", a.Message), slog.String("left", a.Left.String()))
+		}
+	}
+	for what := range k.told {
+		if !on[what] {
+			delete(k.told, what)
+			k.cfg.Log.Info("alarm is over: " + what)
+		}
+	}
+	k.alarms = slices.SortedFunc(slices.Values(r.Alarms), func(a, b Alarm) int { return cmp.Compare(a.What, b.What) })
+}
+
+// Alarms answers those of the last look.
+func (k *Keeper) Alarms() []Alarm {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.alarms)
+}

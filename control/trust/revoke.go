@@ -1,0 +1,227 @@
+package trust
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/store"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+const kind = "Revocation"
+
+// maxRevoked bounds the revocations in force: every proxy holds them all.
+const maxRevoked = 1000
+
+// maxReason bounds what is said about one, in bytes.
+const maxReason = 200
+
+// Revocation takes an identity, with all its certificates, or a single certificate out of use.
+type Revocation struct {
+	Identity string    `json:"identity,omitempty"` // no certificate is given to it until it is restored
+	Serial   string    `json:"serial,omitempty"`   // in hexadecimal; of a leaf or of an intermediate
+	Reason   string    `json:"reason,omitempty"`
+	At       time.Time `json:"at"`
+	Until    time.Time `json:"until"` // nothing that it is about is valid any more; proxies are not told of it then
+}
+
+// Name answers what it is about.
+func (r Revocation) Name() string {
+	if r.Identity != "" {
+		return r.Identity
+	}
+	return r.Serial
+}
+
+func (r Revocation) key() store.Key {
+	sum := sha256.Sum256([]byte(r.Name()))
+	return store.Key{Kind: kind, Name: hex.EncodeToString(sum[:16])}
+}
+
+func (r Revocation) model() model.Revocation {
+	m := model.Revocation{Identity: r.Identity, Until: r.Until.Unix()}
+	if n, ok := new(big.Int).SetString(r.Serial, 16); ok && r.Serial != "" {
+		m.Serial = n.Bytes()
+		return m
+	}
+	// Certificates begin before they are made: those made after the revocation are not meant.
+	m.Before = r.At.Add(time.Second - ca.Backdate).Unix()
+	return m
+}
+
+// ErrInvalid is in the errors of what cannot be revoked, store.ErrNotFound in those of what is not.
+var ErrInvalid = errors.New("cannot be revoked")
+
+// Revoke takes what, a SPIFFE ID or the serial number of a certificate in hexadecimal, out of use at once. It answers when
+// every proxy that is connected is being told.
+func (k *Keeper) Revoke(ctx context.Context, what, reason string) (Revocation, error) {
+	now := k.cfg.Now()
+	r := Revocation{Reason: reason, At: now.UTC().Truncate(time.Second), Until: now.Add(k.cfg.CA.Leaf()).UTC().Truncate(time.Second).Add(time.Second)}
+	if len(reason) > maxReason {
+		return r, fmt.Errorf("%w: a reason of %d bytes: at most %d are kept", ErrInvalid, len(reason), maxReason)
+	}
+	if err := k.aim(&r, what); err != nil {
+		return r, err
+	}
+	k.mu.Lock()
+	n := len(k.revoked)
+	k.mu.Unlock()
+	if n >= maxRevoked {
+		return r, fmt.Errorf("%w: %d revocations are in force already: revoke the identity instead of its certificates, or rotate the root ('tulle cert rotate --root')", ErrInvalid, n)
+	}
+	value, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	if _, err := k.cfg.Store.Put(ctx, store.Object{Key: r.key(), Value: value}, store.Any); err != nil {
+		return r, err
+	}
+	k.cfg.Log.Warn("revoked", "what", r.Name(), "reason", reason)
+	return r, k.changed(append(k.without(r), r))
+}
+
+// aim reads what is to be revoked.
+func (k *Keeper) aim(r *Revocation, what string) error {
+	if strings.HasPrefix(what, "spiffe://") {
+		id, err := spiffe.ParseID(what)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if id == serverID(k.cfg.CA.TrustDomain()) {
+			return fmt.Errorf("%w: %s is the control plane's own identity: rotate the root instead", ErrInvalid, id)
+		}
+		r.Identity = id.String()
+		return nil
+	}
+	n, ok := new(big.Int).SetString(strings.ReplaceAll(what, ":", ""), 16)
+	if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+		return fmt.Errorf("%w: %q is neither a SPIFFE ID nor a serial number in hexadecimal: 'tulle cert' lists both", ErrInvalid, what)
+	}
+	r.Serial = n.Text(16)
+	s := k.cfg.CA.Status(k.cfg.Now(), ca.Standing{})
+	for _, line := range []ca.Line{s.Signing, s.Other} {
+		switch {
+		case line.Root == nil:
+		case line.Root.SerialNumber.Cmp(n) == 0:
+			return fmt.Errorf("%w: this is the root: replace it with 'tulle cert rotate --root'", ErrInvalid)
+		case line.Intermediate.SerialNumber.Cmp(n) == 0:
+			return fmt.Errorf("%w: this intermediate signs, and every certificate is below it: replace it first with 'tulle cert rotate --intermediate', wait until 'tulle cert' shows it nowhere, and revoke it then", ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// serverID is that of attest.ServerID.
+func serverID(trustDomain string) spiffe.ID {
+	return spiffe.ID{TrustDomain: trustDomain, Namespace: "tulle-system", ServiceAccount: "control"}
+}
+
+// Restore takes a revocation back: an identity gets certificates again, and those of before are good again as long as they
+// last. It answers store.ErrNotFound where nothing of that name is revoked.
+func (k *Keeper) Restore(ctx context.Context, what string) error {
+	r := Revocation{}
+	if err := k.aim(&r, what); err != nil {
+		return err
+	}
+	if _, err := k.cfg.Store.Delete(ctx, r.key(), store.Any); err != nil {
+		return err
+	}
+	k.cfg.Log.Warn("restored", "what", r.Name())
+	return k.changed(k.without(r))
+}
+
+// Revoked answers what is revoked, the oldest first.
+func (k *Keeper) Revoked() []Revocation {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.revoked)
+}
+
+// Refuses answers why nobody is given a certificate for id, or heard who shows chain: it was revoked.
+func (k *Keeper) Refuses(id spiffe.ID, chain []*x509.Certificate) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.revoked {
+		if r.Identity != "" && r.Identity == id.String() {
+			return fmt.Errorf("%s was %w at %s: 'tulle cert restore %[1]s' takes that back", id, svid.ErrRevoked, r.At.Format(time.RFC3339))
+		}
+	}
+	return k.trust.Refuses(id, chain)
+}
+
+func (k *Keeper) without(r Revocation) []Revocation {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(k.revoked), func(x Revocation) bool { return x.Name() == r.Name() })
+}
+
+// changed puts a list of revocations in force.
+func (k *Keeper) changed(list []Revocation) error {
+	k.looking.Lock()
+	defer k.looking.Unlock()
+	k.mu.Lock()
+	k.revoked = list
+	k.mu.Unlock()
+	return k.publish()
+}
+
+// reload takes what other control planes with the same store have revoked, and forgets single certificates that have ended.
+func (k *Keeper) reload(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, filesEvery)
+	defer cancel()
+	list, err := k.stored(ctx)
+	if err != nil {
+		return // the store says itself that it is away; what is known stays in force
+	}
+	now := k.cfg.Now()
+	list = slices.DeleteFunc(list, func(r Revocation) bool {
+		if r.Identity != "" || now.Before(r.Until.Add(time.Hour)) {
+			return false
+		}
+		_, err := k.cfg.Store.Delete(ctx, r.key(), store.Any)
+		return err == nil || errors.Is(err, store.ErrNotFound)
+	})
+	k.mu.Lock()
+	same := slices.Equal(list, k.revoked)
+	k.mu.Unlock()
+	if same {
+		return
+	}
+	if err := k.changed(list); err != nil {
+		k.cfg.Log.Error("whom the mesh believes cannot be told", "error", err)
+	}
+}
+
+func (k *Keeper) stored(ctx context.Context) ([]Revocation, error) {
+	objects, _, err := k.cfg.Store.List(ctx, kind, "")
+	if err != nil {
+		return nil, err
+	}
+	var list []Revocation
+	for _, o := range objects {
+		var r Revocation
+		if err := json.Unmarshal(o.Value, &r); err != nil {
+			return nil, fmt.Errorf("revocation %s: %w", o.Name, err)
+		}
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b Revocation) int {
+		if c := a.At.Compare(b.At); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name(), b.Name())
+	})
+	return list, nil
+}
