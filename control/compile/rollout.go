@@ -86,9 +86,9 @@ func (c Compiler) rolled(r Route, rule v1alpha1.RouteRule) []v1alpha1.HTTPBacken
 	}
 	canary, _ := canaryOf(rule, one.Spec.Canary)
 	out := slices.Clone(rule.Backends)
-	new := rollout.Weight(one.Target, one.Spec, one.State)
-	old := 100 - new
-	out[canary].Weight, out[1-canary].Weight = &new, &old
+	share := rollout.Weight(one.Target, one.Spec, one.State)
+	rest := 100 - share
+	out[canary].Weight, out[1-canary].Weight = &share, &rest
 	return out
 }
 
