@@ -53,10 +53,20 @@ func TestMeter(t *testing.T) {
 // TestPass: of what nobody counts while it is there only the rate is bounded.
 func TestPass(t *testing.T) {
 	f := gate(t, &model.Inbound{ConnectionRate: &model.RateLimit{Requests: 2, Window: time.Hour}}, nil)
-	if !f.Pass(f.l.now) || !f.Pass(f.l.now) || f.Pass(f.l.now) || !f.Pass(f.l.now+time.Hour) {
-		t.Error("two an hour are allowed")
+	for i, want := range []bool{true, true, false} {
+		if ok := f.Pass(f.l.now); ok != want {
+			t.Errorf("connection %d: %v; two an hour are allowed", i, ok)
+		}
+	}
+	if !f.Pass(f.l.now + time.Hour) {
+		t.Error("none after an hour")
 	}
 	f.set(&model.Inbound{ConnectionRate: &model.RateLimit{Requests: 1, Window: time.Hour, Shadow: true}}, nil)
+	for range 3 {
+		if !f.Pass(f.l.now) {
+			t.Error("a limit in its shadow refuses")
+		}
+	}
 	if f.set(nil, nil); !f.Pass(f.l.now) {
 		t.Error("nothing bounds it")
 	}
