@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,18 +25,48 @@ func newEndpointsCommand() *cobra.Command {
 			return unknownService(args[0])
 		}
 		return o.print(cmd, sets, func(w io.Writer) {
-			row(w, "SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "LEARNED")
+			header := []any{"SERVICE", "WORKLOAD", "VERSION", "PORT", "ADDRESS", "HEALTH", "LEARNED"}
+			if slices.ContainsFunc(sets, sharded) {
+				header = append(header, "SHARDS")
+			}
+			row(w, header...)
 			for _, s := range sets {
 				for _, e := range s.Endpoints {
-					row(w, s.Cluster, e.Workload, e.Version, e.Port, e.Address, e.Health, learnedText(e.Protocol))
+					cells := []any{s.Cluster, e.Workload, e.Version, e.Port, e.Address, e.Health, learnedText(e.Protocol)}
+					switch {
+					case e.ShardsError != "":
+						cells = append(cells, "none: "+e.ShardsError)
+					case e.Shards != "":
+						cells = append(cells, e.Shards)
+					}
+					row(w, cells...)
 				}
 				if len(s.Endpoints) == 0 {
 					row(w, s.Cluster, "(none)")
 				}
 			}
+			for _, s := range sets {
+				if len(s.Unowned) > 0 {
+					fmt.Fprintf(w, "warning: nobody owns shards %s of %s\n", several(s.Unowned), s.Cluster)
+				}
+			}
 		})
 	}
 	return cmd
+}
+
+// sharded reports whether a port has shards, as far as anybody owns one or some are missing.
+func sharded(s httpapi.EndpointSet) bool {
+	return len(s.Unowned) > 0 || slices.ContainsFunc(s.Endpoints, func(e httpapi.Endpoint) bool { return e.Shards != "" })
+}
+
+// several joins the first of many.
+func several(list []string) string {
+	const most = 8
+	if len(list) > most {
+		return fmt.Sprintf("%s and %d more ranges", strings.Join(list[:most], ", "), len(list)-most)
+	}
+	return strings.Join(list, ", ")
 }
 
 // learnedText answers what was learned of what an endpoint speaks, "" for nothing (it may be declared).

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/capture/ready"
+	"github.com/tulle-mesh/tulle/model"
 )
 
 // runFlags are the flags of tulle run as written.
@@ -74,6 +75,11 @@ func (f *runFlags) parseLabels(b *bootstrap.Bootstrap) error {
 		k, v, ok := strings.Cut(s, "=")
 		if !ok || !isLabelKey(k) || !isLabelValue(v) {
 			return fmt.Errorf("--label %q: write KEY=VALUE with letters, digits, '-', '_' and '.', at most 63 of them on each side", s)
+		}
+		if k == model.LabelShards {
+			if _, err := model.ParseShards(v, model.MaxSlots); err != nil {
+				return fmt.Errorf("--label %q: %w", s, err)
+			}
 		}
 		b.Labels[k] = v
 	}

@@ -106,6 +106,8 @@ type Balancing struct {
 	Locality    LocalityOptions
 	// Subsets says which Backend.Subset means something here; nil: every one, and one without endpoints takes no request.
 	Subsets *Subsets
+	// Shards: endpoints own parts of what is hashed; nil: each takes any request.
+	Shards *Shards
 }
 
 // Subsets are Envoy's lb_subset_config.

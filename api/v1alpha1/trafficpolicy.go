@@ -270,8 +270,8 @@ func (p *TrafficParts) Names() (out []string) {
 func (c *check) parts(at string, p *TrafficParts) {
 	c.balancing(at+".balancing", p.Balancing)
 	c.hash(at+".hash", p.Hash)
-	if p.Hash != nil && p.Balancing != nil && p.Balancing.Policy != "RingHash" && p.Balancing.Policy != "Maglev" {
-		c.fail(at+".hash", "means nothing with balancing.policy %s: write RingHash or Maglev there, or remove it", p.Balancing.Policy)
+	if p.Hash != nil && p.Balancing != nil && p.Balancing.Shards == nil && p.Balancing.Policy != "RingHash" && p.Balancing.Policy != "Maglev" {
+		c.fail(at+".hash", "means nothing with balancing.policy %s: write RingHash or Maglev there, or shards, or remove it", p.Balancing.Policy)
 	}
 	c.connections(at+".connections", p.Connections)
 	c.breakers(at+".breakers", p.Breakers)

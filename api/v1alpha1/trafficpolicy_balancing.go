@@ -27,8 +27,21 @@ type Balancing struct {
 	SlowStart *SlowStart `json:"slowStart,omitempty"`
 	// Locality is what the caller's own region, zone and sub-zone mean.
 	Locality *Locality `json:"locality,omitempty"`
+	// Shards: endpoints own parts of what `hash` names, and get the requests that are in them.
+	Shards *Shards `json:"shards,omitempty"`
 	// Panic: if fewer than this percentage of the endpoints are healthy, all are picked. Default 50; 0: never.
 	Panic *int32 `json:"panic,omitempty"`
+}
+
+// Shards say which endpoints own which requests: what `hash` names is hashed (XXH64) to one of the slots, and the endpoints that
+// own it by their label take the request, balanced by the policy among themselves. While a slot has two owners, both do.
+type Shards struct {
+	Slots int32 `json:"slots"` // how many there are: 1 to 16384
+	// Label of workloads: the slots that they own, such as 0-127_256. Default topology.tulle.dev/shards.
+	Label string `json:"label,omitempty"`
+	// Otherwise is what happens to a request whose slot nobody owns, or that has nothing to hash: Refuse (default, 503 no_endpoint)
+	// or Any (any endpoint takes it).
+	Otherwise string `json:"otherwise,omitempty"`
 }
 
 // EWMA are settings of PeakEWMA.
@@ -119,6 +132,7 @@ const (
 	maxTable    = 5000011 // Envoy's
 	maxFailover = 16
 	maxHash     = 8
+	maxSlots    = 16384
 )
 
 func defaultBalancing(b *Balancing) {
@@ -155,6 +169,10 @@ func defaultBalancing(b *Balancing) {
 	}
 	if b.Locality != nil {
 		text(&b.Locality.Mode, "Prefer")
+	}
+	if b.Shards != nil {
+		text(&b.Shards.Label, "topology.tulle.dev/shards")
+		text(&b.Shards.Otherwise, "Refuse")
 	}
 	b.Panic = or(b.Panic, 50)
 }
@@ -220,6 +238,18 @@ func (c *check) balancing(at string, b *Balancing) {
 		c.slowStart(at+".slowStart", b, s)
 	}
 	c.locality(at+".locality", b)
+	if s := b.Shards; s != nil {
+		c.between(at+".shards.slots", int64(s.Slots), 1, maxSlots)
+		if b.Policy == "RingHash" || b.Policy == "Maglev" {
+			c.fail(at+".shards", "means nothing with policy %s, which hashes the same: write another policy, for the owners of one slot", b.Policy)
+		}
+		if !qualified(s.Label) {
+			c.fail(at+".shards.label", "%q is not the name of a label", s.Label)
+		}
+		if s.Otherwise != "Refuse" && s.Otherwise != "Any" {
+			c.fail(at+".shards.otherwise", "%q: write Refuse or Any", s.Otherwise)
+		}
+	}
 	c.between(at+".panic", int64(*b.Panic), 0, 100)
 }
 

@@ -99,7 +99,7 @@ func TestPolicyStatus(t *testing.T) {
 func TestPolicyStatusSays(t *testing.T) {
 	c := with(t, "")
 	for _, one := range []struct{ parts, want string }{
-		{"  hash: [{source: true}]\n", "Invalid hash: no Service that takes these requests has balancing.policy RingHash or Maglev"},
+		{"  hash: [{source: true}]\n", "Invalid hash: no Service that takes these requests has balancing.policy RingHash or Maglev, or balancing.shards"},
 		{"  hash: [{source: true}]\n  retries: {attempts: 1}\n", "Accepted the policy bears on Service/cart#80; without effect: hash: no Service"},
 		{"  hash: [{source: true}]\n  balancing: {policy: Maglev}\n", "Accepted the policy bears on Service/cart#80"},
 		{"  priority: [{from: [nobody, cart, x.other], class: batch}]\n", "Accepted the policy bears on Service/cart#80; there is no such Service (a caller need not be one): priority[0].from[0] nobody.default, priority[0].from[2] x.other"},

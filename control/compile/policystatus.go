@@ -153,12 +153,12 @@ func (c Compiler) unhashed(p *v1alpha1.TrafficParts, s *TargetStatus) (verdict, 
 			backends = append(backends, t.Relay[i].Backends...)
 		}
 		for _, b := range backends {
-			if by := c.ServiceTreatment(b.Cluster).Balancing; by != nil && (by.Policy == "RingHash" || by.Policy == "Maglev") {
+			if by := c.ServiceTreatment(b.Cluster).Balancing; by != nil && (by.Policy == "RingHash" || by.Policy == "Maglev" || by.Shards != nil) {
 				return verdict{}, ""
 			}
 		}
 	}
-	const text = "hash: no Service that takes these requests has balancing.policy RingHash or Maglev"
+	const text = "hash: no Service that takes these requests has balancing.policy RingHash or Maglev, or balancing.shards"
 	if len(p.Names()) > 1 {
 		return verdict{}, "; without effect: " + text
 	}
@@ -224,6 +224,7 @@ func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) 
 		own  bool
 	}{
 		{"balancing.policy PeakEWMA", b != nil && b.Policy == "PeakEWMA"},
+		{"balancing.shards", b != nil && b.Shards != nil},
 		{"balancing.locality (what is near depends on the caller)", near},
 		{"breakers of a route", p.Breakers != nil && at.Kind != "Service"},
 		{"fallback", p.Fallback != nil},

@@ -148,6 +148,9 @@ func balancing(b *v1alpha1.Balancing) model.Balancing {
 			out.Locality.Failover = append(out.Locality.Failover, model.Failover(f))
 		}
 	}
+	if s := b.Shards; s != nil {
+		out.Shards = &model.Shards{Slots: uint32(s.Slots), Label: s.Label, Any: s.Otherwise == "Any"}
+	}
 	return out
 }
 

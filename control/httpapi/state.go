@@ -125,9 +125,38 @@ func (a *API) serveEndpoints(r *http.Request) (any, error) {
 			set.Endpoints = append(set.Endpoints, Endpoint{Workload: p.Namespace + "/" + p.Workload, Address: address(p.Address), Port: p.Port,
 				Version: p.Version, Weight: p.Weight, Health: health, Protocol: p.Learned.String(), Identity: p.Identity})
 		}
+		if a.cfg.Compiler != nil {
+			if c, ok := a.cfg.Compiler().Cluster(name); ok && c.Balancing.Shards != nil {
+				shards(&set, e.Endpoints, c.Balancing.Shards)
+			}
+		}
 		sets = append(sets, set)
 	}
 	return sets, nil
+}
+
+// shards says who of a set owns which slots, and which nobody does.
+func shards(set *EndpointSet, endpoints []model.Endpoint, o *model.Shards) {
+	var owned []model.SlotRange
+	for i := range endpoints {
+		e := &endpoints[i]
+		for _, l := range e.Labels {
+			if l.Name != o.Label {
+				continue
+			}
+			set.Endpoints[i].Shards = l.Value
+			ranges, err := model.ParseShards(l.Value, o.Slots)
+			if err != nil {
+				set.Endpoints[i].ShardsError = err.Error()
+			}
+			if e.Health != model.Draining {
+				owned = append(owned, ranges...)
+			}
+		}
+	}
+	for _, r := range model.Unowned(o.Slots, owned) {
+		set.Unowned = append(set.Unowned, r.String())
+	}
 }
 
 func (a *API) serveRoutes(r *http.Request) (any, error) {

@@ -185,6 +185,8 @@ type Straggler struct {
 type EndpointSet struct {
 	Cluster   string     `json:"cluster"` // "reviews.default:9080"
 	Endpoints []Endpoint `json:"endpoints"`
+	// Unowned are the slots that no endpoint owns which takes new requests, where there are shards: "12", "100-127".
+	Unowned []string `json:"unowned,omitempty"`
 }
 
 // Endpoint is one workload's port.
@@ -197,6 +199,9 @@ type Endpoint struct {
 	Health   string `json:"health"`
 	Protocol string `json:"protocol"`
 	Identity string `json:"identity"`
+	// Shards are the slots that it says it owns, where there are shards; ShardsError is why that cannot be read: it owns none then.
+	Shards      string `json:"shards,omitempty"`
+	ShardsError string `json:"shardsError,omitempty"`
 }
 
 // RouteTable is a compiled route table: of a port, or of a port for the callers of one namespace ("cart.default:80@shop").

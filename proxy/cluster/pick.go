@@ -16,7 +16,7 @@ type Choice struct {
 	// Now is loop time: loops of one process share its origin; being apart by less than CoolDown does no harm.
 	Now    time.Duration
 	Random uint64 // uniform over uint64
-	// Hash decides with RingHash and Maglev, if Hashed; otherwise chance does.
+	// Hash decides with RingHash and Maglev, if Hashed; otherwise chance does. It says the slot where there are shards.
 	Hash   uint64
 	Hashed bool
 	// Excluded are endpoints that failed this exchange already.
@@ -53,6 +53,9 @@ func (c *Cluster) Choose(ch *Choice) (ep *Endpoint, from int, why failure.Reason
 		}
 	}
 	v := c.subset(s, ch.Subset)
+	if v != nil && v.slots != nil {
+		v = v.owners(ch, c.model.Load().Balancing.Shards)
+	}
 	if v == nil || v.usable == 0 {
 		return nil, 0, failure.NoEndpoint
 	}

@@ -15,6 +15,8 @@ type view struct {
 	usable int      // endpoints of all levels
 	plan   atomic.Pointer[plan]
 	used   atomic.Bool // a subset: by a request
+	slots  []*view     // by slot: of its owners; nil: it has none, or there are no shards (shards.go)
+	parts  []*view     // those of slots, each once
 }
 
 // MaxSubsets bounds the subsets of one generation that are kept. Routes say which there are, so more are many routes of the
@@ -25,14 +27,24 @@ const MaxSubsets = 256
 func (c *Cluster) view(s *set, labels []model.Label) *view {
 	v := &view{labels: labels}
 	b := &c.model.Load().Balancing
+	var members []*Endpoint
+	for _, e := range s.all {
+		if m := e.Model(); m.Health != model.Draining && hasAll(m.Labels, labels) {
+			members = append(members, e)
+		}
+	}
+	c.fill(s, v, members, b)
+	c.shard(s, v, members, b)
+	return v
+}
+
+// fill makes v the view of members, by level.
+func (c *Cluster) fill(s *set, v *view, members []*Endpoint, b *model.Balancing) {
 	byLevel := map[rank][]*Endpoint{}
 	var ranks []rank
-	for _, e := range s.all {
-		m := e.Model()
-		if m.Health == model.Draining || !hasAll(m.Labels, labels) {
-			continue
-		}
+	for _, e := range members {
 		v.usable++
+		m := e.Model()
 		r := rank{m.Priority, c.nearness(b, m)}
 		if byLevel[r] == nil {
 			ranks = append(ranks, r)
@@ -44,7 +56,6 @@ func (c *Cluster) view(s *set, labels []model.Label) *view {
 		v.levels = append(v.levels, newLevel(r.priority, byLevel[r], b, s.localities))
 	}
 	v.replan(s, b)
-	return v
 }
 
 // hasAll reports whether labels have all of want.
@@ -158,9 +169,15 @@ func (c *Cluster) inherit(s, old *set) {
 
 // views calls f for every view of s.
 func (s *set) views(f func(*view)) {
-	f(s.whole)
-	for _, v := range s.subsets() {
+	each := func(v *view) {
 		f(v)
+		for _, part := range v.parts {
+			f(part)
+		}
+	}
+	each(s.whole)
+	for _, v := range s.subsets() {
+		each(v)
 	}
 }
 

@@ -112,7 +112,7 @@ func (x *Exchange) chooseBackend(r *router.Route) *model.Backend {
 func (x *Exchange) choose(ch *cluster.Choice) (ep *cluster.Endpoint, from int, why failure.Reason) {
 	if x.session.known {
 		ep, from = x.cluster.Named(x.session.endpoint)
-		if ep != nil && !slices.Contains(ch.Excluded, ep) && labelled(ep.Model(), ch.Subset) {
+		if ep != nil && !slices.Contains(ch.Excluded, ep) && labelled(ep.Model(), ch.Subset) && x.cluster.Owns(ep, ch) {
 			return ep, from, failure.None
 		}
 	}

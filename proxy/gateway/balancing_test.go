@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/gateway"
 )
@@ -259,6 +261,43 @@ func TestRelayedBySubsetAndSource(t *testing.T) {
 		if !strings.Contains(place, "c") && !strings.Contains(place, "d") {
 			t.Errorf("labelled: %q", place)
 		}
+	}
+}
+
+// TestShards: each user's requests go to who owns the user's slot, and are refused where nobody does.
+func TestShards(t *testing.T) {
+	boot := &model.Bootstrap{}
+	m := static(boot, "one", newPatient(t, "a").at, newPatient(t, "b").at)
+	m.Balancing.Shards = &model.Shards{Slots: 16, Label: "owns"}
+	for i, owns := range []string{"0-7", "8-14"} {
+		boot.Endpoints[0].Endpoints[i].Labels = []model.Label{{Name: "owns", Value: owns}}
+	}
+	chain := httpChain("one")
+	chain.HTTP.Routes.Hosts[0].Routes[0].Hash = []model.HashKey{{Kind: model.HashHeader, Name: "x-user"}}
+	boot.Listeners = []model.Listener{listener("l", chain)}
+	at := client(t, start(t, boot).Listening("l")[0], nil, "1")
+	refused := 0
+	for i := range 200 {
+		r, _ := http.NewRequest("GET", "http://a.test/", nil)
+		user := fmt.Sprintf("user-%d", i)
+		r.Header.Set("X-User", user)
+		a, err := at.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(a.Body)
+		a.Body.Close()
+		switch slot := xxhash.Sum64String(user) % 16; {
+		case slot == 15:
+			if refused++; a.StatusCode != 503 || a.Header.Get("Tulle-Reason") != "no_endpoint" {
+				t.Errorf("%s, whom nobody owns: %d %q", user, a.StatusCode, a.Header.Get("Tulle-Reason"))
+			}
+		case slot < 8 && string(body) != "a", slot >= 8 && string(body) != "b":
+			t.Errorf("%s of slot %d: %d by %q", user, slot, a.StatusCode, body)
+		}
+	}
+	if refused == 0 {
+		t.Error("no user was in the slot that nobody owns")
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // stockPolicy is a TrafficPolicy of the service stock.
@@ -31,8 +33,8 @@ type stock struct {
 func newStock(t *testing.T) *stock {
 	m := newMesh(t)
 	s := &stock{mesh: m, at: map[string]*player{}}
-	for _, in := range []struct{ name, region, zone, version string }{{"eu-a", "eu", "eu-a", "v1"}, {"eu-b", "eu", "eu-b", "v2"}, {"us", "us", "us-a", "v1"}, {"ap", "ap", "ap-a", "v1"}} {
-		s.at[in.name] = s.open(in.name, append(place(in.region, in.zone), "--version", in.version)...)
+	for _, in := range []struct{ name, region, zone, version, shards string }{{"eu-a", "eu", "eu-a", "v1", "0-7"}, {"eu-b", "eu", "eu-b", "v2", "8-11"}, {"us", "us", "us-a", "v1", "12-13"}, {"ap", "ap", "ap-a", "v1", "12_13"}} {
+		s.at[in.name] = s.open(in.name, append(place(in.region, in.zone), "--version", in.version, "--label", "topology.tulle.dev/shards="+in.shards)...)
 	}
 	s.shell = m.part("shell", nil, append(place("eu", "eu-a"), "--service", "shell")...)
 	return s
@@ -208,6 +210,7 @@ func TestShares(t *testing.T) {
 		}
 	})
 	s.ok(s.cli("delete", "httproute", "stock"))
+	t.Run("shards", s.shards)
 	t.Run("slow start", func(t *testing.T) {
 		s.apply(stockPolicy(slow))
 		for time.Since(begin) < window { // else the four are new themselves
@@ -229,6 +232,27 @@ func TestShares(t *testing.T) {
 			}
 		}
 	})
+}
+
+// shards: users are served by who owns their slot; nobody owns 14 and 15, and it is said.
+func (s *stock) shards(t *testing.T) {
+	s.apply(stockPolicy("  balancing: {shards: {slots: 16, otherwise: Any}}\n  hash: [{header: x-user}]\n"))
+	owners := func(user string) string {
+		return [16]string{8: "eu-b", 9: "eu-b", 10: "eu-b", 11: "eu-b", 12: "us ap", 13: "us ap", 14: "eu-a eu-b us ap", 15: "eu-a eu-b us ap"}[xxhash.Sum64String(user)%16]
+	}
+	for user, at := range s.users(t, "http://stock:8080/", nil) {
+		want := owners(user)
+		if want == "" {
+			want = "eu-a"
+		}
+		if !strings.Contains(want, at) {
+			t.Errorf("user %s is at %s, want %s", user, at, want)
+		}
+	}
+	if text := s.ok(s.cli("endpoints", "stock")); !strings.Contains(text, "warning: nobody owns shards 14-15 of stock.default:8080") || !strings.Contains(text, "8-11") {
+		t.Error(text)
+	}
+	s.apply(stockPolicy("  balancing: {policy: RoundRobin}\n"))
 }
 
 // near reports whether the four have a share of requests each, to a quarter and ten.

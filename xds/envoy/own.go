@@ -53,8 +53,12 @@ func ownPolicy(path string, a *anypb.Any, b *model.Balancing) error {
 	for _, o := range []*reader{ringOf, slow, loc} {
 		r.take(o.done())
 	}
+	b.Shards = ownShards(&r)
 	if err := r.done(); err != nil {
 		return err
+	}
+	if b.Shards != nil && (b.Policy == model.RingHash || b.Policy == model.Maglev) {
+		return refuse(r.path, "shards: mean nothing with policy %s, which hashes the same", b.Policy)
 	}
 	switch b.Policy {
 	case model.RingHash:
@@ -69,10 +73,32 @@ func ownPolicy(path string, a *anypb.Any, b *model.Balancing) error {
 	return nil
 }
 
+// ownShards reads shards; nil: there are none.
+func ownShards(r *reader) *model.Shards {
+	o := r.object("shards")
+	if o.m == nil {
+		return nil
+	}
+	s := &model.Shards{Slots: uint32(o.number("slots", 0, model.MaxSlots)), Label: o.text("label")}
+	if s.Slots == 0 {
+		o.refuse("slots", "is missing: write how many there are")
+	}
+	if s.Label == "" {
+		s.Label = model.LabelShards
+	}
+	otherwise := uint8(0)
+	choose(o, "otherwise", &otherwise, otherwiseNames)
+	s.Any = otherwise == 1
+	r.take(o.done())
+	return s
+}
+
 // policyNames and localityNames are the words, by the model's constants.
 var (
 	policyNames   = []string{"LeastRequest", "RoundRobin", "Random", "RingHash", "Maglev", "PeakEWMA", "LeastUtilized"}
 	localityNames = []string{"Ignore", "Prefer", "Weighted"}
+
+	otherwiseNames = []string{"Refuse", "Any"}
 )
 
 // clusterFacts reads what of a cluster's metadata is ours.

@@ -351,6 +351,10 @@ func valid(path string, v any) error {
 		if v.Regex {
 			return validRegex(path+".value", v.Value)
 		}
+	case *model.Shards:
+		if v.Slots == 0 || v.Slots > model.MaxSlots || v.Label == "" {
+			return refuse(path, "%d slots by label %q: needs 1 to %d, and a label", v.Slots, clip(v.Label), model.MaxSlots)
+		}
 	case *model.StringMatch:
 		if v.Kind == model.StringRegex {
 			return validRegex(path+".value", v.Value)

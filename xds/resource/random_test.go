@@ -114,6 +114,10 @@ func known(t *rapid.T, v reflect.Value, name string) bool {
 		v.SetUint(rapid.Uint64Range(0, 999_999).Draw(t, name))
 	case v.Kind() == reflect.Uint32 && (strings.HasPrefix(name, "Enforce") || name == "MaxPercent" || name == "FailureThreshold"):
 		v.SetUint(rapid.Uint64Range(0, 100).Draw(t, name))
+	case v.Kind() == reflect.Uint32 && name == "Slots":
+		v.SetUint(rapid.Uint64Range(1, model.MaxSlots).Draw(t, name))
+	case v.Kind() == reflect.String && name == "Label":
+		v.SetString("s" + label.Draw(t, name))
 	case v.Kind() == reflect.Uint32 && name == "Weight":
 		v.SetUint(rapid.Uint64Range(1, 1000).Draw(t, name))
 	case v.Kind() == reflect.Uint16 && name == "Port":

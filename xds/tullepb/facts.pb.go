@@ -3588,6 +3588,7 @@ type Balancing struct {
 	SlowStart     *SlowStart             `protobuf:"bytes,10,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
 	Locality      *LocalityOptions       `protobuf:"bytes,11,opt,name=locality,proto3" json:"locality,omitempty"`
 	Subsets       *Subsets               `protobuf:"bytes,12,opt,name=subsets,proto3" json:"subsets,omitempty"`
+	Shards        *Shards                `protobuf:"bytes,13,opt,name=shards,proto3" json:"shards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3702,6 +3703,13 @@ func (x *Balancing) GetLocality() *LocalityOptions {
 func (x *Balancing) GetSubsets() *Subsets {
 	if x != nil {
 		return x.Subsets
+	}
+	return nil
+}
+
+func (x *Balancing) GetShards() *Shards {
+	if x != nil {
+		return x.Shards
 	}
 	return nil
 }
@@ -3946,6 +3954,66 @@ func (x *Subsets) GetDefault() []*Label {
 	return nil
 }
 
+type Shards struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slots         uint32                 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Any           bool                   `protobuf:"varint,3,opt,name=any,proto3" json:"any,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Shards) Reset() {
+	*x = Shards{}
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Shards) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Shards) ProtoMessage() {}
+
+func (x *Shards) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Shards.ProtoReflect.Descriptor instead.
+func (*Shards) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Shards) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Shards) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Shards) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
+}
+
 // Names is a list within a list.
 type Names struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3956,7 +4024,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4036,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4049,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Names) GetNames() []string {
@@ -4003,7 +4071,7 @@ type LocalityOptions struct {
 
 func (x *LocalityOptions) Reset() {
 	*x = LocalityOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4083,7 @@ func (x *LocalityOptions) String() string {
 func (*LocalityOptions) ProtoMessage() {}
 
 func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4096,7 @@ func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityOptions.ProtoReflect.Descriptor instead.
 func (*LocalityOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LocalityOptions) GetMode() uint32 {
@@ -4069,7 +4137,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4081,7 +4149,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4094,7 +4162,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Failover) GetFrom() string {
@@ -4122,7 +4190,7 @@ type UpstreamHTTP struct {
 
 func (x *UpstreamHTTP) Reset() {
 	*x = UpstreamHTTP{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4134,7 +4202,7 @@ func (x *UpstreamHTTP) String() string {
 func (*UpstreamHTTP) ProtoMessage() {}
 
 func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4147,7 +4215,7 @@ func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHTTP.ProtoReflect.Descriptor instead.
 func (*UpstreamHTTP) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpstreamHTTP) GetVersion() uint32 {
@@ -4184,7 +4252,7 @@ type HTTP1Options struct {
 
 func (x *HTTP1Options) Reset() {
 	*x = HTTP1Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4196,7 +4264,7 @@ func (x *HTTP1Options) String() string {
 func (*HTTP1Options) ProtoMessage() {}
 
 func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4209,7 +4277,7 @@ func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP1Options.ProtoReflect.Descriptor instead.
 func (*HTTP1Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *HTTP1Options) GetAcceptHttp10() bool {
@@ -4262,7 +4330,7 @@ type HTTP2Options struct {
 
 func (x *HTTP2Options) Reset() {
 	*x = HTTP2Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4274,7 +4342,7 @@ func (x *HTTP2Options) String() string {
 func (*HTTP2Options) ProtoMessage() {}
 
 func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4287,7 +4355,7 @@ func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP2Options.ProtoReflect.Descriptor instead.
 func (*HTTP2Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *HTTP2Options) GetMaxStreams() uint32 {
@@ -4355,7 +4423,7 @@ type ClientTLS struct {
 
 func (x *ClientTLS) Reset() {
 	*x = ClientTLS{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4367,7 +4435,7 @@ func (x *ClientTLS) String() string {
 func (*ClientTLS) ProtoMessage() {}
 
 func (x *ClientTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4380,7 +4448,7 @@ func (x *ClientTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTLS.ProtoReflect.Descriptor instead.
 func (*ClientTLS) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ClientTLS) GetParameters() *TLSParameters {
@@ -4451,7 +4519,7 @@ type TLSParameters struct {
 
 func (x *TLSParameters) Reset() {
 	*x = TLSParameters{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4463,7 +4531,7 @@ func (x *TLSParameters) String() string {
 func (*TLSParameters) ProtoMessage() {}
 
 func (x *TLSParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4476,7 +4544,7 @@ func (x *TLSParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSParameters.ProtoReflect.Descriptor instead.
 func (*TLSParameters) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TLSParameters) GetMin() uint32 {
@@ -4517,7 +4585,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4597,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4610,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SecretRef) GetInline() *Secret {
@@ -4573,7 +4641,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4585,7 +4653,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4598,7 +4666,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Secret) GetName() string {
@@ -4653,7 +4721,7 @@ type Material struct {
 
 func (x *Material) Reset() {
 	*x = Material{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4665,7 +4733,7 @@ func (x *Material) String() string {
 func (*Material) ProtoMessage() {}
 
 func (x *Material) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4678,7 +4746,7 @@ func (x *Material) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Material.ProtoReflect.Descriptor instead.
 func (*Material) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Material) GetBytes() []byte {
@@ -4711,7 +4779,7 @@ type Validation struct {
 
 func (x *Validation) Reset() {
 	*x = Validation{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4723,7 +4791,7 @@ func (x *Validation) String() string {
 func (*Validation) ProtoMessage() {}
 
 func (x *Validation) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4736,7 +4804,7 @@ func (x *Validation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validation.ProtoReflect.Descriptor instead.
 func (*Validation) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Validation) GetRoots() *SecretRef {
@@ -4805,7 +4873,7 @@ type SANMatch struct {
 
 func (x *SANMatch) Reset() {
 	*x = SANMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4817,7 +4885,7 @@ func (x *SANMatch) String() string {
 func (*SANMatch) ProtoMessage() {}
 
 func (x *SANMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4830,7 +4898,7 @@ func (x *SANMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SANMatch.ProtoReflect.Descriptor instead.
 func (*SANMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SANMatch) GetKind() uint32 {
@@ -4858,7 +4926,7 @@ type StringMatch struct {
 
 func (x *StringMatch) Reset() {
 	*x = StringMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4870,7 +4938,7 @@ func (x *StringMatch) String() string {
 func (*StringMatch) ProtoMessage() {}
 
 func (x *StringMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4883,7 +4951,7 @@ func (x *StringMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StringMatch.ProtoReflect.Descriptor instead.
 func (*StringMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *StringMatch) GetKind() uint32 {
@@ -4934,7 +5002,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4946,7 +5014,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4959,7 +5027,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *HealthCheck) GetKind() uint32 {
@@ -5105,7 +5173,7 @@ type StatusRange struct {
 
 func (x *StatusRange) Reset() {
 	*x = StatusRange{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5185,7 @@ func (x *StatusRange) String() string {
 func (*StatusRange) ProtoMessage() {}
 
 func (x *StatusRange) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5198,7 @@ func (x *StatusRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
 func (*StatusRange) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *StatusRange) GetFrom() int64 {
@@ -5185,7 +5253,7 @@ type Outlier struct {
 
 func (x *Outlier) Reset() {
 	*x = Outlier{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5197,7 +5265,7 @@ func (x *Outlier) String() string {
 func (*Outlier) ProtoMessage() {}
 
 func (x *Outlier) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5210,7 +5278,7 @@ func (x *Outlier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlier.ProtoReflect.Descriptor instead.
 func (*Outlier) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Outlier) GetConsecutive5Xx() uint32 {
@@ -5433,7 +5501,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5445,7 +5513,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5458,7 +5526,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Endpoints) GetOverprovision() uint32 {
@@ -5486,7 +5554,7 @@ type LocalityWeight struct {
 
 func (x *LocalityWeight) Reset() {
 	*x = LocalityWeight{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5498,7 +5566,7 @@ func (x *LocalityWeight) String() string {
 func (*LocalityWeight) ProtoMessage() {}
 
 func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5511,7 +5579,7 @@ func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityWeight.ProtoReflect.Descriptor instead.
 func (*LocalityWeight) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{64}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LocalityWeight) GetLocality() string {
@@ -5555,7 +5623,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5567,7 +5635,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5580,7 +5648,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{65}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Endpoint) GetWorkload() string {
@@ -5998,7 +6066,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\x0fOriginalOptions\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x14\n" +
-	"\x05clean\x18\x03 \x01(\x03R\x05clean\"\xdb\x03\n" +
+	"\x05clean\x18\x03 \x01(\x03R\x05clean\"\x85\x04\n" +
 	"\tBalancing\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\rR\x06policy\x12!\n" +
 	"\fchoice_count\x18\x02 \x01(\rR\vchoiceCount\x12\x19\n" +
@@ -6014,7 +6082,8 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"slow_start\x18\n" +
 	" \x01(\v2\x13.tulle.v1.SlowStartR\tslowStart\x125\n" +
 	"\blocality\x18\v \x01(\v2\x19.tulle.v1.LocalityOptionsR\blocality\x12+\n" +
-	"\asubsets\x18\f \x01(\v2\x11.tulle.v1.SubsetsR\asubsetsB\b\n" +
+	"\asubsets\x18\f \x01(\v2\x11.tulle.v1.SubsetsR\asubsets\x12(\n" +
+	"\x06shards\x18\r \x01(\v2\x10.tulle.v1.ShardsR\x06shardsB\b\n" +
 	"\x06_panic\"2\n" +
 	"\x04EWMA\x12\x14\n" +
 	"\x05decay\x18\x01 \x01(\x03R\x05decay\x12\x14\n" +
@@ -6033,7 +6102,11 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\aSubsets\x12-\n" +
 	"\tselectors\x18\x01 \x03(\v2\x0f.tulle.v1.NamesR\tselectors\x12\x1a\n" +
 	"\bfallback\x18\x02 \x01(\rR\bfallback\x12)\n" +
-	"\adefault\x18\x03 \x03(\v2\x0f.tulle.v1.LabelR\adefault\"\x1d\n" +
+	"\adefault\x18\x03 \x03(\v2\x0f.tulle.v1.LabelR\adefault\"F\n" +
+	"\x06Shards\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x10\n" +
+	"\x03any\x18\x03 \x01(\bR\x03any\"\x1d\n" +
 	"\x05Names\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\"\x88\x01\n" +
 	"\x0fLocalityOptions\x12\x12\n" +
@@ -6212,7 +6285,7 @@ func file_xds_tullepb_facts_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_facts_proto_rawDescData
 }
 
-var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*Facts)(nil),           // 0: tulle.v1.Facts
 	(*PortName)(nil),        // 1: tulle.v1.PortName
@@ -6260,132 +6333,134 @@ var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*Utilization)(nil),     // 43: tulle.v1.Utilization
 	(*SlowStart)(nil),       // 44: tulle.v1.SlowStart
 	(*Subsets)(nil),         // 45: tulle.v1.Subsets
-	(*Names)(nil),           // 46: tulle.v1.Names
-	(*LocalityOptions)(nil), // 47: tulle.v1.LocalityOptions
-	(*Failover)(nil),        // 48: tulle.v1.Failover
-	(*UpstreamHTTP)(nil),    // 49: tulle.v1.UpstreamHTTP
-	(*HTTP1Options)(nil),    // 50: tulle.v1.HTTP1Options
-	(*HTTP2Options)(nil),    // 51: tulle.v1.HTTP2Options
-	(*ClientTLS)(nil),       // 52: tulle.v1.ClientTLS
-	(*TLSParameters)(nil),   // 53: tulle.v1.TLSParameters
-	(*SecretRef)(nil),       // 54: tulle.v1.SecretRef
-	(*Secret)(nil),          // 55: tulle.v1.Secret
-	(*Material)(nil),        // 56: tulle.v1.Material
-	(*Validation)(nil),      // 57: tulle.v1.Validation
-	(*SANMatch)(nil),        // 58: tulle.v1.SANMatch
-	(*StringMatch)(nil),     // 59: tulle.v1.StringMatch
-	(*HealthCheck)(nil),     // 60: tulle.v1.HealthCheck
-	(*StatusRange)(nil),     // 61: tulle.v1.StatusRange
-	(*Outlier)(nil),         // 62: tulle.v1.Outlier
-	(*Endpoints)(nil),       // 63: tulle.v1.Endpoints
-	(*LocalityWeight)(nil),  // 64: tulle.v1.LocalityWeight
-	(*Endpoint)(nil),        // 65: tulle.v1.Endpoint
+	(*Shards)(nil),          // 46: tulle.v1.Shards
+	(*Names)(nil),           // 47: tulle.v1.Names
+	(*LocalityOptions)(nil), // 48: tulle.v1.LocalityOptions
+	(*Failover)(nil),        // 49: tulle.v1.Failover
+	(*UpstreamHTTP)(nil),    // 50: tulle.v1.UpstreamHTTP
+	(*HTTP1Options)(nil),    // 51: tulle.v1.HTTP1Options
+	(*HTTP2Options)(nil),    // 52: tulle.v1.HTTP2Options
+	(*ClientTLS)(nil),       // 53: tulle.v1.ClientTLS
+	(*TLSParameters)(nil),   // 54: tulle.v1.TLSParameters
+	(*SecretRef)(nil),       // 55: tulle.v1.SecretRef
+	(*Secret)(nil),          // 56: tulle.v1.Secret
+	(*Material)(nil),        // 57: tulle.v1.Material
+	(*Validation)(nil),      // 58: tulle.v1.Validation
+	(*SANMatch)(nil),        // 59: tulle.v1.SANMatch
+	(*StringMatch)(nil),     // 60: tulle.v1.StringMatch
+	(*HealthCheck)(nil),     // 61: tulle.v1.HealthCheck
+	(*StatusRange)(nil),     // 62: tulle.v1.StatusRange
+	(*Outlier)(nil),         // 63: tulle.v1.Outlier
+	(*Endpoints)(nil),       // 64: tulle.v1.Endpoints
+	(*LocalityWeight)(nil),  // 65: tulle.v1.LocalityWeight
+	(*Endpoint)(nil),        // 66: tulle.v1.Endpoint
 }
 var file_xds_tullepb_facts_proto_depIdxs = []int32{
-	4,  // 0: tulle.v1.Facts.table:type_name -> tulle.v1.RouteTable
-	7,  // 1: tulle.v1.Facts.route:type_name -> tulle.v1.Route
-	37, // 2: tulle.v1.Facts.cluster:type_name -> tulle.v1.Cluster
-	63, // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
-	65, // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
-	2,  // 5: tulle.v1.PortName.service:type_name -> tulle.v1.ServiceName
-	7,  // 6: tulle.v1.RouteTable.routes:type_name -> tulle.v1.Route
-	5,  // 7: tulle.v1.RouteTable.hosts:type_name -> tulle.v1.VirtualHost
-	6,  // 8: tulle.v1.RouteTable.relay:type_name -> tulle.v1.RelayRoute
-	28, // 9: tulle.v1.RouteTable.classes:type_name -> tulle.v1.ClassRule
-	29, // 10: tulle.v1.RouteTable.inbound:type_name -> tulle.v1.Inbound
-	1,  // 11: tulle.v1.RouteTable.name:type_name -> tulle.v1.PortName
-	29, // 12: tulle.v1.RouteTable.outbound:type_name -> tulle.v1.Inbound
-	29, // 13: tulle.v1.RouteTable.outside:type_name -> tulle.v1.Inbound
-	7,  // 14: tulle.v1.VirtualHost.routes:type_name -> tulle.v1.Route
-	10, // 15: tulle.v1.VirtualHost.filters:type_name -> tulle.v1.Filter
-	13, // 16: tulle.v1.RelayRoute.backends:type_name -> tulle.v1.Backend
-	21, // 17: tulle.v1.RelayRoute.fault:type_name -> tulle.v1.Fault
-	13, // 18: tulle.v1.RelayRoute.fallback:type_name -> tulle.v1.Backend
-	8,  // 19: tulle.v1.Route.match:type_name -> tulle.v1.Match
-	10, // 20: tulle.v1.Route.filters:type_name -> tulle.v1.Filter
-	13, // 21: tulle.v1.Route.backends:type_name -> tulle.v1.Backend
-	14, // 22: tulle.v1.Route.timeouts:type_name -> tulle.v1.Timeouts
-	15, // 23: tulle.v1.Route.direct:type_name -> tulle.v1.Direct
-	17, // 24: tulle.v1.Route.redirect:type_name -> tulle.v1.Redirect
-	16, // 25: tulle.v1.Route.rewrite:type_name -> tulle.v1.Rewrite
-	18, // 26: tulle.v1.Route.mirrors:type_name -> tulle.v1.Mirror
-	19, // 27: tulle.v1.Route.cors:type_name -> tulle.v1.CORS
-	21, // 28: tulle.v1.Route.fault:type_name -> tulle.v1.Fault
-	22, // 29: tulle.v1.Route.session:type_name -> tulle.v1.Persistence
-	23, // 30: tulle.v1.Route.sticky:type_name -> tulle.v1.HashKey
-	23, // 31: tulle.v1.Route.hash:type_name -> tulle.v1.HashKey
-	24, // 32: tulle.v1.Route.retry:type_name -> tulle.v1.Retry
-	26, // 33: tulle.v1.Route.hedge:type_name -> tulle.v1.Hedge
-	36, // 34: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
-	13, // 35: tulle.v1.Route.fallback:type_name -> tulle.v1.Backend
-	33, // 36: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
-	9,  // 37: tulle.v1.Match.headers:type_name -> tulle.v1.FieldMatch
-	9,  // 38: tulle.v1.Match.query:type_name -> tulle.v1.FieldMatch
-	11, // 39: tulle.v1.Filter.headers:type_name -> tulle.v1.HeaderChange
-	12, // 40: tulle.v1.HeaderChange.set:type_name -> tulle.v1.Header
-	12, // 41: tulle.v1.HeaderChange.add:type_name -> tulle.v1.Header
-	1,  // 42: tulle.v1.Backend.cluster:type_name -> tulle.v1.PortName
-	10, // 43: tulle.v1.Backend.filters:type_name -> tulle.v1.Filter
-	3,  // 44: tulle.v1.Backend.subset:type_name -> tulle.v1.Label
-	1,  // 45: tulle.v1.Mirror.cluster:type_name -> tulle.v1.PortName
-	20, // 46: tulle.v1.CORS.origins:type_name -> tulle.v1.OriginMatch
-	9,  // 47: tulle.v1.Fault.headers:type_name -> tulle.v1.FieldMatch
-	25, // 48: tulle.v1.Retry.after_fields:type_name -> tulle.v1.AfterField
-	8,  // 49: tulle.v1.ClassRule.match:type_name -> tulle.v1.Match
-	30, // 50: tulle.v1.Inbound.adaptive:type_name -> tulle.v1.Adaptive
-	33, // 51: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
-	33, // 52: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
-	31, // 53: tulle.v1.Adaptive.fair:type_name -> tulle.v1.Fair
-	34, // 54: tulle.v1.Fair.by:type_name -> tulle.v1.RateKey
-	32, // 55: tulle.v1.Fair.weights:type_name -> tulle.v1.TenantWeight
-	8,  // 56: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
-	34, // 57: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
-	35, // 58: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
-	1,  // 59: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
-	1,  // 60: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
-	38, // 61: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
-	39, // 62: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
-	40, // 63: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
-	41, // 64: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
-	49, // 65: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
-	52, // 66: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
-	36, // 67: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
-	27, // 68: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
-	60, // 69: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
-	62, // 70: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
-	64, // 71: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 72: tulle.v1.Host.labels:type_name -> tulle.v1.Label
-	42, // 73: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
-	43, // 74: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
-	44, // 75: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
-	47, // 76: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
-	45, // 77: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
-	46, // 78: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
-	3,  // 79: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
-	48, // 80: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
-	50, // 81: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
-	51, // 82: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
-	53, // 83: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
-	54, // 84: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
-	57, // 85: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
-	55, // 86: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
-	56, // 87: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
-	56, // 88: tulle.v1.Secret.key:type_name -> tulle.v1.Material
-	56, // 89: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
-	56, // 90: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
-	54, // 91: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
-	58, // 92: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
-	54, // 93: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
-	59, // 94: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
-	61, // 95: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
-	12, // 96: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
-	64, // 97: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
-	3,  // 98: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
-	99, // [99:99] is the sub-list for method output_type
-	99, // [99:99] is the sub-list for method input_type
-	99, // [99:99] is the sub-list for extension type_name
-	99, // [99:99] is the sub-list for extension extendee
-	0,  // [0:99] is the sub-list for field type_name
+	4,   // 0: tulle.v1.Facts.table:type_name -> tulle.v1.RouteTable
+	7,   // 1: tulle.v1.Facts.route:type_name -> tulle.v1.Route
+	37,  // 2: tulle.v1.Facts.cluster:type_name -> tulle.v1.Cluster
+	64,  // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
+	66,  // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
+	2,   // 5: tulle.v1.PortName.service:type_name -> tulle.v1.ServiceName
+	7,   // 6: tulle.v1.RouteTable.routes:type_name -> tulle.v1.Route
+	5,   // 7: tulle.v1.RouteTable.hosts:type_name -> tulle.v1.VirtualHost
+	6,   // 8: tulle.v1.RouteTable.relay:type_name -> tulle.v1.RelayRoute
+	28,  // 9: tulle.v1.RouteTable.classes:type_name -> tulle.v1.ClassRule
+	29,  // 10: tulle.v1.RouteTable.inbound:type_name -> tulle.v1.Inbound
+	1,   // 11: tulle.v1.RouteTable.name:type_name -> tulle.v1.PortName
+	29,  // 12: tulle.v1.RouteTable.outbound:type_name -> tulle.v1.Inbound
+	29,  // 13: tulle.v1.RouteTable.outside:type_name -> tulle.v1.Inbound
+	7,   // 14: tulle.v1.VirtualHost.routes:type_name -> tulle.v1.Route
+	10,  // 15: tulle.v1.VirtualHost.filters:type_name -> tulle.v1.Filter
+	13,  // 16: tulle.v1.RelayRoute.backends:type_name -> tulle.v1.Backend
+	21,  // 17: tulle.v1.RelayRoute.fault:type_name -> tulle.v1.Fault
+	13,  // 18: tulle.v1.RelayRoute.fallback:type_name -> tulle.v1.Backend
+	8,   // 19: tulle.v1.Route.match:type_name -> tulle.v1.Match
+	10,  // 20: tulle.v1.Route.filters:type_name -> tulle.v1.Filter
+	13,  // 21: tulle.v1.Route.backends:type_name -> tulle.v1.Backend
+	14,  // 22: tulle.v1.Route.timeouts:type_name -> tulle.v1.Timeouts
+	15,  // 23: tulle.v1.Route.direct:type_name -> tulle.v1.Direct
+	17,  // 24: tulle.v1.Route.redirect:type_name -> tulle.v1.Redirect
+	16,  // 25: tulle.v1.Route.rewrite:type_name -> tulle.v1.Rewrite
+	18,  // 26: tulle.v1.Route.mirrors:type_name -> tulle.v1.Mirror
+	19,  // 27: tulle.v1.Route.cors:type_name -> tulle.v1.CORS
+	21,  // 28: tulle.v1.Route.fault:type_name -> tulle.v1.Fault
+	22,  // 29: tulle.v1.Route.session:type_name -> tulle.v1.Persistence
+	23,  // 30: tulle.v1.Route.sticky:type_name -> tulle.v1.HashKey
+	23,  // 31: tulle.v1.Route.hash:type_name -> tulle.v1.HashKey
+	24,  // 32: tulle.v1.Route.retry:type_name -> tulle.v1.Retry
+	26,  // 33: tulle.v1.Route.hedge:type_name -> tulle.v1.Hedge
+	36,  // 34: tulle.v1.Route.breakers:type_name -> tulle.v1.Breakers
+	13,  // 35: tulle.v1.Route.fallback:type_name -> tulle.v1.Backend
+	33,  // 36: tulle.v1.Route.limits:type_name -> tulle.v1.RateLimit
+	9,   // 37: tulle.v1.Match.headers:type_name -> tulle.v1.FieldMatch
+	9,   // 38: tulle.v1.Match.query:type_name -> tulle.v1.FieldMatch
+	11,  // 39: tulle.v1.Filter.headers:type_name -> tulle.v1.HeaderChange
+	12,  // 40: tulle.v1.HeaderChange.set:type_name -> tulle.v1.Header
+	12,  // 41: tulle.v1.HeaderChange.add:type_name -> tulle.v1.Header
+	1,   // 42: tulle.v1.Backend.cluster:type_name -> tulle.v1.PortName
+	10,  // 43: tulle.v1.Backend.filters:type_name -> tulle.v1.Filter
+	3,   // 44: tulle.v1.Backend.subset:type_name -> tulle.v1.Label
+	1,   // 45: tulle.v1.Mirror.cluster:type_name -> tulle.v1.PortName
+	20,  // 46: tulle.v1.CORS.origins:type_name -> tulle.v1.OriginMatch
+	9,   // 47: tulle.v1.Fault.headers:type_name -> tulle.v1.FieldMatch
+	25,  // 48: tulle.v1.Retry.after_fields:type_name -> tulle.v1.AfterField
+	8,   // 49: tulle.v1.ClassRule.match:type_name -> tulle.v1.Match
+	30,  // 50: tulle.v1.Inbound.adaptive:type_name -> tulle.v1.Adaptive
+	33,  // 51: tulle.v1.Inbound.limits:type_name -> tulle.v1.RateLimit
+	33,  // 52: tulle.v1.Inbound.connection_rate:type_name -> tulle.v1.RateLimit
+	31,  // 53: tulle.v1.Adaptive.fair:type_name -> tulle.v1.Fair
+	34,  // 54: tulle.v1.Fair.by:type_name -> tulle.v1.RateKey
+	32,  // 55: tulle.v1.Fair.weights:type_name -> tulle.v1.TenantWeight
+	8,   // 56: tulle.v1.RateLimit.match:type_name -> tulle.v1.Match
+	34,  // 57: tulle.v1.RateLimit.by:type_name -> tulle.v1.RateKey
+	35,  // 58: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
+	1,   // 59: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
+	1,   // 60: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
+	38,  // 61: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
+	39,  // 62: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
+	40,  // 63: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
+	41,  // 64: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
+	50,  // 65: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
+	53,  // 66: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
+	36,  // 67: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
+	27,  // 68: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
+	61,  // 69: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
+	63,  // 70: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
+	65,  // 71: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
+	3,   // 72: tulle.v1.Host.labels:type_name -> tulle.v1.Label
+	42,  // 73: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
+	43,  // 74: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
+	44,  // 75: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
+	48,  // 76: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
+	45,  // 77: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
+	46,  // 78: tulle.v1.Balancing.shards:type_name -> tulle.v1.Shards
+	47,  // 79: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
+	3,   // 80: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
+	49,  // 81: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
+	51,  // 82: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
+	52,  // 83: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
+	54,  // 84: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
+	55,  // 85: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
+	58,  // 86: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
+	56,  // 87: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
+	57,  // 88: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
+	57,  // 89: tulle.v1.Secret.key:type_name -> tulle.v1.Material
+	57,  // 90: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
+	57,  // 91: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
+	55,  // 92: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
+	59,  // 93: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
+	55,  // 94: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
+	60,  // 95: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
+	62,  // 96: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
+	12,  // 97: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
+	65,  // 98: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
+	3,   // 99: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
+	100, // [100:100] is the sub-list for method output_type
+	100, // [100:100] is the sub-list for method input_type
+	100, // [100:100] is the sub-list for extension type_name
+	100, // [100:100] is the sub-list for extension extendee
+	0,   // [0:100] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_facts_proto_init() }
@@ -6407,7 +6482,7 @@ func file_xds_tullepb_facts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_facts_proto_rawDesc), len(file_xds_tullepb_facts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
