@@ -240,7 +240,7 @@ func (s *stock) shards(t *testing.T) {
 	owners := func(user string) string {
 		return [16]string{8: "eu-b", 9: "eu-b", 10: "eu-b", 11: "eu-b", 12: "us ap", 13: "us ap", 14: "eu-a eu-b us ap", 15: "eu-a eu-b us ap"}[xxhash.Sum64String(user)%16]
 	}
-	for user, at := range s.users(t, "http://stock:8080/", nil) {
+	for user, at := range s.users(t, s.shell, nil) {
 		want := owners(user)
 		if want == "" {
 			want = "eu-a"
