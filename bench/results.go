@@ -30,6 +30,7 @@ type results struct {
 	features   map[string][]featureCost
 	chain      []chainRow
 	overload   []overloadRow
+	oracle     []oracleRow
 }
 
 // section is a part of RESULTS.md that can be written anew alone: its heading, and its table if it was measured.
@@ -42,7 +43,8 @@ type section struct {
 func (r *results) sections() []section {
 	return []section{{"features", featureHeading, r.features != nil, r.featureTable},
 		{"chain", chainHeading, r.chain != nil, r.chainTable},
-		{"overload", overloadHeading, r.overload != nil, r.overloadTable}}
+		{"overload", overloadHeading, r.overload != nil, r.overloadTable},
+		{"oracle", oracleHeading, r.oracle != nil, r.oracleTable}}
 }
 
 // write writes RESULTS.md and the plots.
