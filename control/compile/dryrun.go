@@ -28,6 +28,7 @@ const unborn = math.MaxInt64
 // Edited answers the index as it would be after edits.
 func (ix *Index) Edited(edits []Edit) *Index {
 	routes, policies, mesh, beside := slices.Clone(ix.all), slices.Clone(ix.policies.all), ix.policies.mesh, ix.beside
+	guards, guarding := ix.security.all, ix.security.mesh
 	for _, e := range edits {
 		same := func(o v1alpha1.Object) bool {
 			return v1alpha1.KindOf(o).Name == v1alpha1.KindOf(e.Object).Name && o.GetNamespace() == e.Object.GetNamespace() && o.GetName() == e.Object.GetName()
@@ -37,8 +38,8 @@ func (ix *Index) Edited(edits []Edit) *Index {
 			policies = replace(policies, e.Delete, func(p Policy) bool { return same(p.Object) }, func(p Policy) int64 { return p.Created },
 				func(created int64) Policy { return Policy{Object: o, Created: created} })
 		case *v1alpha1.MeshConfig:
-			if mesh = o.Spec.Defaults; e.Delete {
-				mesh = nil
+			if mesh, guarding = o.Spec.Defaults, &o.Spec; e.Delete {
+				mesh, guarding = nil, nil
 			}
 		case *v1alpha1.ReferenceGrant:
 			beside.Grants = swap(beside.Grants, o, e.Delete, same)
@@ -47,13 +48,17 @@ func (ix *Index) Edited(edits []Edit) *Index {
 		case *v1alpha1.DirectResponse:
 			beside.Responses = swap(beside.Responses, o, e.Delete, same)
 		default:
+			if slices.Contains(SecurityKinds(), v1alpha1.KindOf(o).Name) {
+				guards = replace(guards, e.Delete, func(p SecurityPolicy) bool { return same(p.Object) }, func(p SecurityPolicy) int64 { return p.Created },
+					func(created int64) SecurityPolicy { return SecurityPolicy{Object: o, Created: created} })
+			}
 			if v1alpha1.IsRoute(o) {
 				routes = replace(routes, e.Delete, func(r Route) bool { return same(r.Object) }, func(r Route) int64 { return r.Created },
 					func(created int64) Route { return Route{Object: o, Created: created} })
 			}
 		}
 	}
-	return NewIndex(routes).Referred(beside).With(policies, mesh).Rolling(ix.rolling)
+	return NewIndex(routes).Referred(beside).With(policies, mesh).Rolling(ix.rolling).Secured(guards, guarding)
 }
 
 // replace puts what make answers in the place of what is the same, with the same age, or takes that out.
@@ -139,7 +144,7 @@ func (c Compiler) Names(services []*registry.Service, edits []Edit) (out []model
 
 // Change is one thing that proxies would be told.
 type Change struct {
-	Kind   string  `json:"kind"`   // routes or cluster
+	Kind   string  `json:"kind"`   // routes, cluster or security
 	Name   string  `json:"name"`   // "cart.default:80", "cart.default:80@shop" for the callers of one namespace
 	Action string  `json:"action"` // created, changed or deleted
 	Fields []Field `json:"fields"`
@@ -168,6 +173,37 @@ func Differences(before, after Compiler, names []model.PortName) (out []Change) 
 		q, hasCluster := after.Cluster(n)
 		out = appendChange(out, "cluster", n.String(), hadCluster, hasCluster, ClusterValues(p), ClusterValues(q))
 	}
+	done := map[model.ServiceName]bool{}
+	for _, n := range names {
+		if done[n.Service] {
+			continue
+		}
+		done[n.Service] = true
+		a, had := before.Security(n.Service)
+		b, has := after.Security(n.Service)
+		if had || has { // a service that is new has what holds for all
+			out = appendChange(out, "security", n.Service.String(), true, true, SecurityValues(a), SecurityValues(b))
+		}
+	}
+	return out
+}
+
+// SecurityValues answers every value that is not zero of what a service's proxies enforce, by its path. Policies are named by
+// themselves and not by their place.
+func SecurityValues(s *model.Security) map[string]string {
+	out := map[string]string{}
+	if s == nil {
+		return out
+	}
+	for _, p := range s.Policies {
+		name := p.Name
+		p.Name = ""
+		out[name] = "in force"
+		flatten(reflect.ValueOf(p), name, out)
+	}
+	rest := *s
+	rest.Policies, rest.Name = nil, model.ServiceName{}
+	flatten(reflect.ValueOf(rest), "", out)
 	return out
 }
 

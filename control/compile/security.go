@@ -16,6 +16,9 @@ type SecurityPolicy struct {
 	Created int64 // as Route's
 }
 
+// SecurityKinds are the kinds that say who may do what.
+func SecurityKinds() []string { return []string{"AuthorizationPolicy"} }
+
 // name answers "AuthorizationPolicy/default/cart".
 func (p SecurityPolicy) name() string {
 	return v1alpha1.KindOf(p.Object).Name + "/" + p.Object.GetNamespace() + "/" + p.Object.GetName()

@@ -146,6 +146,9 @@ func (a *API) callers(c *compile.Change) {
 	if a.cfg.Callers == nil {
 		return
 	}
+	if c.Kind == "security" {
+		return // it is enforced by the workloads themselves, whoever calls
+	}
 	if n, caller, err := model.ParsePortNameFor(c.Name); err == nil {
 		c.Callers = a.cfg.Callers(n, caller)
 	}

@@ -24,7 +24,7 @@ const (
 func (r *Routes) loadPolicies(ctx context.Context, revision int64) (int64, error) {
 	r.policies, r.security, r.mesh = map[store.Key]compile.Policy{}, map[store.Key]compile.SecurityPolicy{}, nil
 	r.rolling = map[compile.PolicyKey]rollout.State{}
-	for _, k := range append([]string{policyKind, meshKind, rolloutKind}, securityKinds()...) {
+	for _, k := range append([]string{policyKind, meshKind, rolloutKind}, compile.SecurityKinds()...) {
 		objects, at, err := r.cfg.Store.List(ctx, k, "")
 		if err != nil {
 			return 0, fmt.Errorf("reading every %s: %w", k, err)
@@ -113,7 +113,7 @@ func (r *Routes) policyEvent(e store.Event) (services []model.ServiceName, ours 
 		}
 		return slices.Clone(r.cfg.Services()), true
 	}
-	if slices.Contains(securityKinds(), e.Kind) {
+	if slices.Contains(compile.SecurityKinds(), e.Kind) {
 		return r.securityEvent(e), true
 	}
 	return nil, false

@@ -9,9 +9,6 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-// securityKinds say who may do what.
-func securityKinds() []string { return []string{"AuthorizationPolicy"} }
-
 // putSecurity takes a policy over. One that cannot be read changes nothing: the one before stays in force, since a policy that
 // is left out may let somebody in.
 func (r *Routes) putSecurity(o store.Object) {
