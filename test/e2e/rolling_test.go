@@ -114,7 +114,7 @@ func TestRollingRestart(t *testing.T) {
 // TestChanges: whatever changes around running services, no request fails: more and fewer instances, routes, policies,
 // certificates, a control plane that is restarted in order, and one that dies.
 func TestChanges(t *testing.T) {
-	w := newTown(t, "--identity-lifetime", "4m", "--log-level", "debug")
+	w := newTown(t, "--identity-lifetime", "50s", "--log-level", "debug")
 
 	var more []*process
 	for range 2 {
@@ -165,7 +165,7 @@ func TestChanges(t *testing.T) {
 	w.up()
 	w.flawless("the control plane up again")
 
-	// Every identity has been renewed a while after it was given; half a minute, spread.
+	// Every identity has been renewed half of its life after it was given.
 	eventually(t, time.Minute, "every certificate renewed", func() error {
 		log := w.control.stderr()
 		for _, in := range w.all() {
