@@ -156,6 +156,9 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 	if kind == "AuthorizationPolicy" {
 		return []any{"NAME", "ACTION", "ON", "RULES", "ACCEPTED", "PROGRAMMED"}, authorizationCells
 	}
+	if kind == "AuthenticationPolicy" {
+		return []any{"NAME", "MTLS", "ISSUERS", "ON", "ACCEPTED", "PROGRAMMED"}, authenticationCells
+	}
 	if kind == "TrafficPolicy" {
 		return []any{"NAME", "ON", "PARTS", "ACCEPTED", "CONFLICTED", "PROGRAMMED"}, policyCells
 	}
@@ -207,6 +210,24 @@ func authorizationCells(o v1alpha1.Object) []any {
 		action += " (dry run)"
 	}
 	return []any{p.Name, action, guarded(p.Namespace, &p.Spec.SecurityTargets), len(p.Spec.Rules), stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
+}
+
+func authenticationCells(o v1alpha1.Object) []any {
+	p := o.(*v1alpha1.AuthenticationPolicy)
+	var modes, issuers []string
+	if m := p.Spec.MTLS; m != nil {
+		if m.Mode != "" {
+			modes = append(modes, m.Mode)
+		}
+		for _, port := range m.Ports {
+			modes = append(modes, port.Port+"="+port.Mode)
+		}
+	}
+	for _, j := range p.Spec.JWT {
+		issuers = append(issuers, j.Issuer)
+	}
+	return []any{p.Name, strings.Join(modes, ","), strings.Join(issuers, ","), guarded(p.Namespace, &p.Spec.SecurityTargets),
+		stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
 }
 
 // guarded says what a policy about security is about.

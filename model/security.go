@@ -30,7 +30,7 @@ const (
 
 // PortMode is the mode of a port.
 type PortMode struct {
-	Policy string  // "AuthenticationPolicy/default/cart", or "" for the mesh's own default
+	Policy string  // "AuthenticationPolicy/default/cart", "MeshConfig/mesh", or "": nothing says, so it is the default
 	Labels []Label // that the workload must have; empty: every workload
 	Port   uint16  // of the service; 0: every port
 	Mode   MTLSMode

@@ -12,7 +12,7 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts, but for Defaults and Authorization, which are in force at once.
+// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization and MTLS, which are in force at once.
 type MeshConfigSpec struct {
 	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
 	TrustDomain string `json:"trustDomain,omitempty"`
@@ -24,12 +24,21 @@ type MeshConfigSpec struct {
 	Defaults *TrafficParts `json:"defaults,omitempty"`
 	// Authorization is what becomes of what no AuthorizationPolicy is about.
 	Authorization *MeshAuthorization `json:"authorization,omitempty"`
+	// MTLS is the mode of ports that no AuthenticationPolicy is about.
+	MTLS *MeshMTLS `json:"mtls,omitempty"`
 }
 
 // MeshAuthorization is the mesh's own decision.
 type MeshAuthorization struct {
 	// Default is Allow or Deny. Default Allow: a mesh that begins must not stop what works.
 	Default string `json:"default,omitempty"`
+}
+
+// MeshMTLS is the mesh's own mode.
+type MeshMTLS struct {
+	// Mode is Strict, Permissive or Disabled. Default Permissive: nothing is published that nobody asked to be, and who calls it
+	// from outside of the mesh has no identity yet.
+	Mode string `json:"mode,omitempty"`
 }
 
 // Defaults of MeshConfig.

@@ -32,6 +32,8 @@ func Default(o Object) {
 		defaultFaultInjection(o)
 	case *AuthorizationPolicy:
 		defaultAuthorizationPolicy(o)
+	case *AuthenticationPolicy:
+		defaultAuthenticationPolicy(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -63,6 +65,8 @@ func Validate(o Object) []FieldError {
 		c.directResponse(o)
 	case *AuthorizationPolicy:
 		c.authorizationPolicy(o)
+	case *AuthenticationPolicy:
+		c.authenticationPolicy(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}
@@ -134,6 +138,9 @@ func (c *check) meshConfig(m *MeshConfig) {
 	if a := m.Spec.Authorization; a != nil && a.Default != ActionAllow && a.Default != ActionDeny {
 		c.fail("spec.authorization.default", "%q is not a decision: write Allow or Deny", a.Default)
 	}
+	if t := m.Spec.MTLS; t != nil {
+		c.mode("spec.mtls.mode", t.Mode)
+	}
 }
 
 func defaultMeshConfig(m *MeshConfig) {
@@ -147,6 +154,9 @@ func defaultMeshConfig(m *MeshConfig) {
 	}
 	if a := m.Spec.Authorization; a != nil && a.Default == "" {
 		a.Default = ActionAllow
+	}
+	if t := m.Spec.MTLS; t != nil && t.Mode == "" {
+		t.Mode = ModePermissive
 	}
 	if m.Spec.Defaults != nil {
 		defaultParts(m.Spec.Defaults)

@@ -10,14 +10,14 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-// SecurityPolicy is a stored AuthorizationPolicy and when it was made.
+// SecurityPolicy is a stored AuthorizationPolicy or AuthenticationPolicy and when it was made.
 type SecurityPolicy struct {
 	Object  v1alpha1.Object
 	Created int64 // as Route's
 }
 
 // SecurityKinds are the kinds that say who may do what.
-func SecurityKinds() []string { return []string{"AuthorizationPolicy"} }
+func SecurityKinds() []string { return []string{"AuthorizationPolicy", "AuthenticationPolicy"} }
 
 // name answers "AuthorizationPolicy/default/cart".
 func (p SecurityPolicy) name() string {
@@ -26,7 +26,10 @@ func (p SecurityPolicy) name() string {
 
 // targets answers what the policy is about.
 func (p SecurityPolicy) targets() *v1alpha1.SecurityTargets {
-	if o, ok := p.Object.(*v1alpha1.AuthorizationPolicy); ok {
+	switch o := p.Object.(type) {
+	case *v1alpha1.AuthorizationPolicy:
+		return &o.Spec.SecurityTargets
+	case *v1alpha1.AuthenticationPolicy:
 		return &o.Spec.SecurityTargets
 	}
 	return &v1alpha1.SecurityTargets{}
@@ -80,6 +83,7 @@ func (c Compiler) Security(name model.ServiceName) (*model.Security, bool) {
 	if m := c.Index.security.mesh; m != nil && m.Authorization != nil {
 		out.DenyByDefault = m.Authorization.Default == v1alpha1.ActionDeny
 	}
+	var proofs proofs
 	for _, p := range c.Index.security.all {
 		sections, about := p.About(name)
 		if !about {
@@ -89,10 +93,14 @@ func (c Compiler) Security(name model.ServiceName) (*model.Security, bool) {
 		if !all && len(ports) == 0 {
 			continue // its status says that there is no such port
 		}
-		if o, ok := p.Object.(*v1alpha1.AuthorizationPolicy); ok {
+		switch o := p.Object.(type) {
+		case *v1alpha1.AuthorizationPolicy:
 			c.authorization(out, p.name(), o, ports, svc.Ports)
+		case *v1alpha1.AuthenticationPolicy:
+			c.authentication(&proofs, p.name(), o, ports, svc.Ports)
 		}
 	}
+	proofs.into(out, c.Index.security.mesh)
 	return out, true
 }
 

@@ -76,8 +76,13 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 	if p, ok := object.(*v1alpha1.TrafficPolicy); ok && a.cfg.PolicyStatus != nil {
 		p.Status = a.cfg.PolicyStatus(p)
 	}
-	if p, ok := object.(*v1alpha1.AuthorizationPolicy); ok && a.cfg.SecurityStatus != nil {
-		p.Status = a.cfg.SecurityStatus(p)
+	if a.cfg.SecurityStatus != nil {
+		switch p := object.(type) {
+		case *v1alpha1.AuthorizationPolicy:
+			p.Status = a.cfg.SecurityStatus(p)
+		case *v1alpha1.AuthenticationPolicy:
+			p.Status = a.cfg.SecurityStatus(p)
+		}
 	}
 	if a.cfg.UsedStatus != nil {
 		switch o := object.(type) {

@@ -184,7 +184,7 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			policies = append(policies, compile.Policy{Object: o, Created: int64(i + 1)})
 		case *v1alpha1.MeshConfig:
 			defaults, mesh = o.Spec.Defaults, &o.Spec
-		case *v1alpha1.AuthorizationPolicy:
+		case *v1alpha1.AuthorizationPolicy, *v1alpha1.AuthenticationPolicy:
 			guards = append(guards, compile.SecurityPolicy{Object: o, Created: int64(i + 1)})
 		default:
 			if !v1alpha1.IsRoute(o) {
