@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/decisions"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/push"
@@ -25,6 +26,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/telemetry"
 	wire "github.com/tulle-mesh/tulle/xds/ratelimit"
@@ -64,15 +66,16 @@ func (p *Plane) compose(ctx context.Context) error {
 	seen := &stats.Stats{}
 	tokens := token.New(p.store, func() []byte { return p.ca.RootsDER()[0] })
 	p.spread(keep, out)
+	decided := p.remember()
 	p.every(drive.Every, "rollouts are not moved, it is tried again", (&drive.Driver{Store: p.store, Seen: seen, Here: here(reg),
 		Compiler: func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }}).Tick)
 	if err := p.believe(ctx, reg, out); err != nil {
 		return err
 	}
-	if err := p.serveProxies(reg, out, seen, lasts, tokens); err != nil {
+	if err := p.serveProxies(reg, out, seen, lasts, decided, tokens); err != nil {
 		return err
 	}
-	return p.serveAPI(reg, rt, out, seen, lasts, tokens)
+	return p.serveAPI(reg, rt, out, seen, lasts, decided, tokens)
 }
 
 // every calls do again and again until Close.
@@ -119,7 +122,7 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 }
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
-func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
+func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
 	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
 		Refuses: func(id spiffe.ID) error { return p.trust.Refuses(id, nil) }})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
@@ -127,6 +130,9 @@ func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats
 			p.log.Warn("statistics refused", "error", err)
 		}
 	}}
+	sessions.Decided = func(w registry.Workload, r decision.Report) {
+		decided.Report(model.ServiceName{Namespace: w.Namespace, Name: w.Service}, model.LabelsOf(w.Labels), r, time.Now())
+	}
 	remote := grpc.NewServer(p.open.Options()...)
 	ids.Register(remote)
 	server.New(server.Config{Source: out, Sessions: sessions, Log: p.log}).Register(remote)
@@ -151,7 +157,7 @@ func dialable(address string) string {
 }
 
 // serveAPI opens what people and the command line talk to.
-func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, tokens *token.Tokens) error {
+func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
 	admin, err := p.adminToken()
 	if err != nil {
 		return err
@@ -177,7 +183,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
-		Outages: lasts.List, Trust: p.trust,
+		Outages: lasts.List, Trust: p.trust, Decisions: decided.List,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {

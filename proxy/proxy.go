@@ -35,6 +35,12 @@ import (
 const (
 	reportEvery = time.Second
 	reportIdle  = 10 * time.Second
+	// decisionsEvery is how often what was let in and what not is reported, if anything was; maxDecisions is how many different
+	// decisions each loop counts until then.
+	decisionsEvery = 2 * time.Second
+	maxDecisions   = 256
+	// maxFlight is how many of its last exchanges each loop remembers for tulle explain.
+	maxFlight = 128
 	// maxRecovered bounds of how many destinations a report tells how long their failures last; the others wait for the next.
 	maxRecovered = 64
 )
@@ -101,7 +107,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	}
 	p.guard()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
-		Handshakes: p.shaking, Identity: p.proof, Retries: p.retries})
+		Handshakes: p.shaking, Identity: p.proof, Retries: p.retries, Decisions: maxDecisions, Flight: maxFlight})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
@@ -178,13 +184,17 @@ func (p *Proxy) report(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
 	var last []byte
-	var at, said time.Time
+	var at, said, told time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
 			p.show(&said, now)
+			if now.Sub(told) >= decisionsEvery && p.client.State().Connected {
+				p.decided()
+				told = now
+			}
 			p.client.Recovered(p.live.Recovered(maxRecovered))
 			if b := p.edges(); !bytes.Equal(b, last) || now.Sub(at) >= reportIdle {
 				p.client.Report(b)
@@ -202,7 +212,17 @@ func (p *Proxy) retries() (out []observe.Retries) {
 	return out
 }
 
-func (p *Proxy) reportNow() { p.client.Report(p.edges()) }
+func (p *Proxy) reportNow() {
+	p.decided()
+	p.client.Report(p.edges())
+}
+
+// decided tells what was let in and what not since it was told last, as soon as each loop gets to it.
+func (p *Proxy) decided() {
+	for _, w := range p.workers {
+		w.loop.Post(func() { p.client.Decided(w.recorder.Decisions()) })
+	}
+}
 
 // edges answers a report; an empty one, and a line in the log, should it not be possible to write it.
 func (p *Proxy) edges() []byte {

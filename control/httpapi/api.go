@@ -18,6 +18,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/decisions"
 	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/store"
@@ -68,6 +69,8 @@ type Config struct {
 	Behind func(revision int64) []Straggler
 	// Outages answers what was learned about how long failures last, and the last ones.
 	Outages func() []outage.Destination
+	// Decisions answers what the services that wanted takes have let in and what not, from a time on.
+	Decisions func(wanted func(model.ServiceName) bool, from time.Time) []decisions.Service
 	// Proxies answers the connected proxies.
 	Proxies func() []Proxy
 	// Trust keeps whom the mesh believes.

@@ -19,6 +19,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/client"
 	"github.com/tulle-mesh/tulle/xds/server"
@@ -201,6 +202,7 @@ func (anyone) Ready(bool)                                            {}
 func (anyone) Learned(uint16, model.Protocol)                        {}
 func (anyone) Stats([]byte)                                          {}
 func (anyone) Shown(server.Proof)                                    {}
+func (anyone) Decided(decision.Report)                               {}
 func (anyone) Recovered([]recovery.Report)                           {}
 func (anyone) Goodbye(context.Context) int                           { return 0 }
 func (anyone) End(bool)                                              {}

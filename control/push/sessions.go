@@ -9,6 +9,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
@@ -28,7 +29,9 @@ type Sessions struct {
 	// has said goodbye. Called as Stats is; nil drops them.
 	Shown func(w registry.Workload, p server.Proof)
 	Left  func(w registry.Workload, said bool)
-	Log   *slog.Logger
+	// Decided takes what a workload's proxy has let in and what not. Called as Stats is; nil drops it.
+	Decided func(w registry.Workload, r decision.Report)
+	Log     *slog.Logger
 }
 
 var _ server.Sessions = (*Sessions)(nil)
@@ -77,6 +80,12 @@ func (s *session) Recovered(list []recovery.Report) {
 func (s *session) Shown(p server.Proof) {
 	if s.ss.Shown != nil {
 		s.ss.Shown(s.w, p)
+	}
+}
+
+func (s *session) Decided(r decision.Report) {
+	if s.ss.Decided != nil {
+		s.ss.Decided(s.w, r)
 	}
 }
 

@@ -62,9 +62,12 @@ type Record struct {
 	Path      []byte // valid until the record is handed on
 	Authority []byte
 	RequestID []byte
+	Named     []byte // header and query fields that policies name, as decision.AppendField writes them; likewise
 	Status    int
 	GRPC      int // grpc-status, -1 none
 	Reason    string
+
+	Decision Decision // of the workload's policies
 
 	Attempts  [MaxAttempts]Attempt
 	NAttempts int

@@ -15,10 +15,15 @@ import (
 
 // Config of an Observer; everything has a default.
 type Config struct {
-	Budget    int         // series at most; default 2000. A histogram counts as one
-	AccessLog io.Writer   // where lines go, each in one Write, from one goroutine; nil: nowhere
-	LogOn     bool        // whether the access log begins switched on
-	LogQueue  int         // lines that wait for the writer at most; default 1024
+	Budget    int       // series at most; default 2000. A histogram counts as one
+	AccessLog io.Writer // where lines go, each in one Write, from one goroutine; nil: nowhere
+	LogOn     bool      // whether the access log begins switched on
+	LogQueue  int       // lines that wait for the writer at most; default 1024
+	// Decisions is how many different decisions about what comes in each recorder counts between two calls of Recorder.Decisions;
+	// the others are counted together. 0: they are not counted.
+	Decisions int
+	// Flight is how many of the last records each recorder keeps, and half as many of those of failures and denials; 0: none.
+	Flight    int
 	Connected func() bool // whether the control plane is reachable; nil: not told
 	// Overflows tells how often the circuit breakers of the clusters were full; nil: there are none. From any goroutine.
 	Overflows func(tell func(cluster, priority, bound string, n uint64))
@@ -90,6 +95,12 @@ func (o *Observer) Recorder() *Recorder {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := &Recorder{o: o, edges: map[edgeKey]*edge{}}
+	if o.cfg.Decisions > 0 {
+		r.decisions = &decisions{most: o.cfg.Decisions}
+	}
+	if o.cfg.Flight > 0 {
+		r.flight = newFlight(o.cfg.Flight)
+	}
 	all := append(append([]*Recorder{}, *o.recorders.Load()...), r)
 	o.recorders.Store(&all)
 	return r

@@ -16,6 +16,9 @@ type Recorder struct {
 	refused [maxReasons]atomic.Uint64
 
 	mirrored atomic.Pointer[mirrored] // a list, newest first
+
+	decisions *decisions // nil: they are not told
+	flight    *flight    // nil: there is none
 }
 
 const maxReasons = 64
@@ -39,7 +42,11 @@ func (c *Recorder) Done(r *record.Record) {
 		c.mirror(r)
 	} else {
 		c.edge(r).done(r)
+		if c.decisions != nil && r.Direction == record.Inbound {
+			c.decisions.note(r)
+		}
 	}
+	c.keep(r)
 	if c.o.log.on.Load() {
 		c.o.log.put(r)
 	}
@@ -49,6 +56,9 @@ func (c *Recorder) Done(r *record.Record) {
 func (c *Recorder) Opened(r *record.Record, f *Flow) {
 	f.e = c.edge(r)
 	add(&f.e.opened, 1)
+	if c.decisions != nil && r.Direction == record.Inbound {
+		c.decisions.note(r) // it may stay open for days
+	}
 }
 
 // Moved counts bytes of a connection that goes on: how many have gone either way since it began.
@@ -74,8 +84,16 @@ func (c *Recorder) Closed(r *record.Record, f *Flow) {
 	if failed(r) {
 		add(&f.e.failures, 1)
 	}
+	c.keep(r)
 	if c.o.log.on.Load() {
 		c.o.log.put(r)
+	}
+}
+
+// keep puts r into the flight recorder.
+func (c *Recorder) keep(r *record.Record) {
+	if c.flight != nil {
+		c.flight.note(r)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 )
 
@@ -124,6 +125,9 @@ func (c *Client) Shown(chain [][]byte, failing string) { c.shown(chain, failing)
 // Recovered tells what was learned about how long failures of destinations last. What waits for the connection is bounded;
 // what was learned while it is away may be lost, the proxy itself still knows it.
 func (c *Client) Recovered(list []recovery.Report) { c.recovered(list) }
+
+// Decided tells what was let in and what not. What waits for the connection is bounded, what is more is counted with the others.
+func (c *Client) Decided(r decision.Report) { c.tellDecisions(r) }
 
 // Withdraw says goodbye: it returns when the proxies of all callers have acknowledged that the workload is
 // gone, when the control plane has given up waiting for them (2 s), or when ctx ends. When there is no

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/delta"
 	"github.com/tulle-mesh/tulle/xds/resource"
@@ -51,6 +52,7 @@ type Client struct {
 	ready    bool
 	learnt   map[uint16]model.Protocol
 	outages  []recovery.Report // that were not sent
+	decided  decision.Report   // that was not sent
 	proof    *tullepb.Shown    // what Shown was told last; nil: nothing
 	stats    []byte            // the newest report that was not sent
 	gone     bool              // Withdraw was called: never announced again
@@ -252,10 +254,27 @@ func (c *Client) recovered(list []recovery.Report) {
 	c.wakeUp()
 }
 
+func (c *Client) tellDecisions(r decision.Report) {
+	if len(r.Of) == 0 && r.Others == 0 {
+		return
+	}
+	c.mu.Lock()
+	c.decided.Others += r.Others
+	for i := range r.Of {
+		if len(c.decided.Of) < maxDecided {
+			c.decided.Of = append(c.decided.Of, r.Of[i])
+		} else {
+			c.decided.Others += r.Of[i].Count
+		}
+	}
+	c.mu.Unlock()
+	c.wakeUp()
+}
+
 func (c *Client) reported() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stats == nil
+	return c.stats == nil && len(c.decided.Of) == 0
 }
 
 func (c *Client) withdraw(ctx context.Context) error {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/client"
 	"github.com/tulle-mesh/tulle/xds/resource"
@@ -263,6 +264,12 @@ func (c chief) Recovered(list []recovery.Report) {
 		c.add("recovered %s %v %v", r.Cluster, r.Learned.Service.Weight(), r.Last)
 	}
 }
+func (c chief) Decided(r decision.Report) {
+	for _, s := range r.Of {
+		c.add("decided %+v", s)
+	}
+	c.add("%d others", r.Others)
+}
 func (c chief) Goodbye(ctx context.Context) int { <-c.goodbye; return 0 }
 func (c chief) End(said bool)                   { c.add("end %v", said) }
 
@@ -282,6 +289,11 @@ func TestSession(t *testing.T) {
 	lesson.Learned.Service.Add(lesson.Last[0].Ended, time.Second)
 	c.Recovered([]recovery.Report{lesson})
 	ch.next(t, fmt.Sprintf("recovered reviews.default:9080 1 %v", lesson.Last))
+	seen := decision.Seen{Key: decision.Key{Principal: "spiffe://tulle.local/ns/default/sa/a", Port: 80, GRPC: true, Method: "POST", Host: "b", Path: "/c.D/{id}", Folded: true,
+		ServerName: "e", Fields: "h:f=g", Verdict: decision.Denied, Policy: "h", Rule: "i", Absent: true}, Count: 2, First: 3, Last: 4, Request: "j", Sample: "/c.D/1"}
+	c.Decided(decision.Report{Of: []decision.Seen{seen, {Key: decision.Key{Port: 80, Verdict: "maybe"}, Count: 3}}, Others: 5})
+	ch.next(t, fmt.Sprintf("decided %+v", seen))
+	ch.next(t, "8 others") // a verdict that nobody knows is one of them
 
 	s.Stop()
 	ch.next(t, "end false")

@@ -3,9 +3,11 @@ package client
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
@@ -65,7 +67,7 @@ func (c *Client) due() []*tullepb.FromProxy {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Shown{
 			Shown: &tullepb.Shown{Chain: c.proof.Chain, Failing: c.proof.Failing, Wall: c.wall().UnixMilli()}}})
 	}
-	out = c.lessons(out)
+	out = c.decisions(c.lessons(out))
 	if c.news.goodbye {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
 	}
@@ -148,3 +150,28 @@ func (c *Client) lessons(out []*tullepb.FromProxy) []*tullepb.FromProxy {
 	c.outages = nil
 	return out
 }
+
+// maxDecided bounds how many decisions wait for the connection.
+const maxDecided = 4 * decision.MaxReport
+
+// decisions adds what was let in and what not. The caller holds mu.
+func (c *Client) decisions(out []*tullepb.FromProxy) []*tullepb.FromProxy {
+	for len(c.decided.Of) > 0 || c.decided.Others > 0 {
+		n := min(len(c.decided.Of), decision.MaxReport)
+		m := &tullepb.Decided{Others: c.decided.Others}
+		for i := range c.decided.Of[:n] {
+			s := &c.decided.Of[i]
+			m.Of = append(m.Of, &tullepb.Decision{Principal: s.Principal, Port: uint32(s.Port), Tcp: s.TCP, Grpc: s.GRPC,
+				Method: valid(s.Method), Host: valid(s.Host), Path: valid(s.Path), Folded: s.Folded, ServerName: valid(s.ServerName), Fields: s.Fields,
+				Verdict: s.Verdict, Policy: s.Policy, Rule: s.Rule, Absent: s.Absent, Count: s.Count, First: s.First, Last: s.Last,
+				Request: valid(s.Request), Sample: valid(s.Sample)})
+		}
+		c.decided.Of, c.decided.Others = c.decided.Of[n:], 0
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Decided{Decided: m}})
+	}
+	c.decided = decision.Report{}
+	return out
+}
+
+// valid answers text that the wire takes; what others have sent may be anything.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
@@ -30,6 +31,7 @@ type Session interface {
 	Stats(json []byte)                     // kept by the callee
 	Recovered(list []recovery.Report)      // likewise
 	Shown(p Proof)                         // likewise
+	Decided(r decision.Report)             // likewise
 	// Goodbye withdraws the workload and returns when its callers' proxies know, or when it has waited long
 	// enough or ctx has ended: then it answers how many do not.
 	Goodbye(ctx context.Context) (waiting int)
@@ -138,6 +140,12 @@ func hear(s Session, m *tullepb.FromProxy) error {
 			return err
 		}
 		s.Shown(p)
+	case *tullepb.FromProxy_Decided:
+		r, err := readDecided(w.Decided)
+		if err != nil {
+			return err
+		}
+		s.Decided(r)
 	case *tullepb.FromProxy_Hello:
 		return fmt.Errorf("a second hello")
 	}

@@ -173,6 +173,7 @@ type FromProxy struct {
 	//	*FromProxy_Stats
 	//	*FromProxy_Recovered
 	//	*FromProxy_Shown
+	//	*FromProxy_Decided
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -278,6 +279,15 @@ func (x *FromProxy) GetShown() *Shown {
 	return nil
 }
 
+func (x *FromProxy) GetDecided() *Decided {
+	if x != nil {
+		if x, ok := x.What.(*FromProxy_Decided); ok {
+			return x.Decided
+		}
+	}
+	return nil
+}
+
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -310,6 +320,10 @@ type FromProxy_Shown struct {
 	Shown *Shown `protobuf:"bytes,21,opt,name=shown,proto3,oneof"`
 }
 
+type FromProxy_Decided struct {
+	Decided *Decided `protobuf:"bytes,30,opt,name=decided,proto3,oneof"`
+}
+
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -323,6 +337,8 @@ func (*FromProxy_Stats) isFromProxy_What() {}
 func (*FromProxy_Recovered) isFromProxy_What() {}
 
 func (*FromProxy_Shown) isFromProxy_What() {}
+
+func (*FromProxy_Decided) isFromProxy_What() {}
 
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -959,6 +975,248 @@ func (x *Shown) GetFailing() string {
 	return ""
 }
 
+// Decided is what the proxy has let in and what not, since it has told last.
+type Decided struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            []*Decision            `protobuf:"bytes,1,rep,name=of,proto3" json:"of,omitempty"`          // at most 256
+	Others        uint64                 `protobuf:"varint,2,opt,name=others,proto3" json:"others,omitempty"` // decisions that there was no room for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decided) Reset() {
+	*x = Decided{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decided) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decided) ProtoMessage() {}
+
+func (x *Decided) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decided.ProtoReflect.Descriptor instead.
+func (*Decided) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Decided) GetOf() []*Decision {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *Decided) GetOthers() uint64 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+// Decision is decisions that look the same (model/decision).
+type Decision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Principal     string                 `protobuf:"bytes,1,opt,name=principal,proto3" json:"principal,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Tcp           bool                   `protobuf:"varint,3,opt,name=tcp,proto3" json:"tcp,omitempty"`
+	Grpc          bool                   `protobuf:"varint,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Method        string                 `protobuf:"bytes,5,opt,name=method,proto3" json:"method,omitempty"`
+	Host          string                 `protobuf:"bytes,6,opt,name=host,proto3" json:"host,omitempty"`
+	Path          string                 `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
+	Folded        bool                   `protobuf:"varint,8,opt,name=folded,proto3" json:"folded,omitempty"`
+	ServerName    string                 `protobuf:"bytes,9,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	Fields        string                 `protobuf:"bytes,10,opt,name=fields,proto3" json:"fields,omitempty"`
+	Verdict       string                 `protobuf:"bytes,11,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	Policy        string                 `protobuf:"bytes,12,opt,name=policy,proto3" json:"policy,omitempty"`
+	Rule          string                 `protobuf:"bytes,13,opt,name=rule,proto3" json:"rule,omitempty"`
+	Absent        bool                   `protobuf:"varint,14,opt,name=absent,proto3" json:"absent,omitempty"`
+	Count         uint64                 `protobuf:"varint,15,opt,name=count,proto3" json:"count,omitempty"`
+	First         int64                  `protobuf:"varint,16,opt,name=first,proto3" json:"first,omitempty"` // milliseconds of Unix time
+	Last          int64                  `protobuf:"varint,17,opt,name=last,proto3" json:"last,omitempty"`   // likewise
+	Request       string                 `protobuf:"bytes,18,opt,name=request,proto3" json:"request,omitempty"`
+	Sample        string                 `protobuf:"bytes,19,opt,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Decision) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Decision) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Decision) GetTcp() bool {
+	if x != nil {
+		return x.Tcp
+	}
+	return false
+}
+
+func (x *Decision) GetGrpc() bool {
+	if x != nil {
+		return x.Grpc
+	}
+	return false
+}
+
+func (x *Decision) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Decision) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Decision) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Decision) GetFolded() bool {
+	if x != nil {
+		return x.Folded
+	}
+	return false
+}
+
+func (x *Decision) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Decision) GetFields() string {
+	if x != nil {
+		return x.Fields
+	}
+	return ""
+}
+
+func (x *Decision) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Decision) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Decision) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Decision) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *Decision) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Decision) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Decision) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Decision) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Decision) GetSample() string {
+	if x != nil {
+		return x.Sample
+	}
+	return ""
+}
+
 type ToProxy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to What:
@@ -972,7 +1230,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1242,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[13]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1255,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{13}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -1050,7 +1308,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1320,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1333,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Joined) GetNow() int64 {
@@ -1094,7 +1352,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1364,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1377,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1143,7 +1401,7 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xca\x02\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xf9\x02\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1151,7 +1409,8 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\agoodbye\x18\x04 \x01(\v2\x11.tulle.v1.GoodbyeH\x00R\agoodbye\x12'\n" +
 	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05stats\x123\n" +
 	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecovered\x12'\n" +
-	"\x05shown\x18\x15 \x01(\v2\x0f.tulle.v1.ShownH\x00R\x05shownB\x06\n" +
+	"\x05shown\x18\x15 \x01(\v2\x0f.tulle.v1.ShownH\x00R\x05shown\x12-\n" +
+	"\adecided\x18\x1e \x01(\v2\x11.tulle.v1.DecidedH\x00R\adecidedB\x06\n" +
 	"\x04what\"\xf3\x03\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
@@ -1200,7 +1459,32 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05Shown\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x12\n" +
 	"\x04wall\x18\x02 \x01(\x03R\x04wall\x12\x18\n" +
-	"\afailing\x18\x03 \x01(\tR\afailing\"r\n" +
+	"\afailing\x18\x03 \x01(\tR\afailing\"E\n" +
+	"\aDecided\x12\"\n" +
+	"\x02of\x18\x01 \x03(\v2\x12.tulle.v1.DecisionR\x02of\x12\x16\n" +
+	"\x06others\x18\x02 \x01(\x04R\x06others\"\xc3\x03\n" +
+	"\bDecision\x12\x1c\n" +
+	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x10\n" +
+	"\x03tcp\x18\x03 \x01(\bR\x03tcp\x12\x12\n" +
+	"\x04grpc\x18\x04 \x01(\bR\x04grpc\x12\x16\n" +
+	"\x06method\x18\x05 \x01(\tR\x06method\x12\x12\n" +
+	"\x04host\x18\x06 \x01(\tR\x04host\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\x12\x16\n" +
+	"\x06folded\x18\b \x01(\bR\x06folded\x12\x1f\n" +
+	"\vserver_name\x18\t \x01(\tR\n" +
+	"serverName\x12\x16\n" +
+	"\x06fields\x18\n" +
+	" \x01(\tR\x06fields\x12\x18\n" +
+	"\averdict\x18\v \x01(\tR\averdict\x12\x16\n" +
+	"\x06policy\x18\f \x01(\tR\x06policy\x12\x12\n" +
+	"\x04rule\x18\r \x01(\tR\x04rule\x12\x16\n" +
+	"\x06absent\x18\x0e \x01(\bR\x06absent\x12\x14\n" +
+	"\x05count\x18\x0f \x01(\x04R\x05count\x12\x14\n" +
+	"\x05first\x18\x10 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\x11 \x01(\x03R\x04last\x12\x18\n" +
+	"\arequest\x18\x12 \x01(\tR\arequest\x12\x16\n" +
+	"\x06sample\x18\x13 \x01(\tR\x06sample\"r\n" +
 	"\aToProxy\x12*\n" +
 	"\x06joined\x18\x01 \x01(\v2\x10.tulle.v1.JoinedH\x00R\x06joined\x123\n" +
 	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawnB\x06\n" +
@@ -1224,7 +1508,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),      // 0: tulle.v1.Service
 	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
@@ -1239,10 +1523,12 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Recovery)(nil),     // 10: tulle.v1.Recovery
 	(*Outage)(nil),       // 11: tulle.v1.Outage
 	(*Shown)(nil),        // 12: tulle.v1.Shown
-	(*ToProxy)(nil),      // 13: tulle.v1.ToProxy
-	(*Joined)(nil),       // 14: tulle.v1.Joined
-	(*Withdrawn)(nil),    // 15: tulle.v1.Withdrawn
-	nil,                  // 16: tulle.v1.Hello.LabelsEntry
+	(*Decided)(nil),      // 13: tulle.v1.Decided
+	(*Decision)(nil),     // 14: tulle.v1.Decision
+	(*ToProxy)(nil),      // 15: tulle.v1.ToProxy
+	(*Joined)(nil),       // 16: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 17: tulle.v1.Withdrawn
+	nil,                  // 18: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -1253,20 +1539,22 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	8,  // 5: tulle.v1.FromProxy.stats:type_name -> tulle.v1.Stats
 	9,  // 6: tulle.v1.FromProxy.recovered:type_name -> tulle.v1.Recovered
 	12, // 7: tulle.v1.FromProxy.shown:type_name -> tulle.v1.Shown
-	16, // 8: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	4,  // 9: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	6,  // 10: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	10, // 11: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
-	11, // 12: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
-	14, // 13: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	15, // 14: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	2,  // 15: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	13, // 16: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	16, // [16:17] is the sub-list for method output_type
-	15, // [15:16] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 8: tulle.v1.FromProxy.decided:type_name -> tulle.v1.Decided
+	18, // 9: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 10: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 11: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 12: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
+	11, // 13: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
+	14, // 14: tulle.v1.Decided.of:type_name -> tulle.v1.Decision
+	16, // 15: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	17, // 16: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	2,  // 17: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	15, // 18: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1282,8 +1570,9 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Stats)(nil),
 		(*FromProxy_Recovered)(nil),
 		(*FromProxy_Shown)(nil),
+		(*FromProxy_Decided)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[13].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[15].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 	}
@@ -1293,7 +1582,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

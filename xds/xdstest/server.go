@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
 	"github.com/tulle-mesh/tulle/xds/resource"
 	"github.com/tulle-mesh/tulle/xds/server"
@@ -210,6 +211,7 @@ func (deaf) Ready(bool)                                            {}
 func (deaf) Learned(uint16, model.Protocol)                        {}
 func (deaf) Stats([]byte)                                          {}
 func (deaf) Shown(server.Proof)                                    {}
+func (deaf) Decided(decision.Report)                               {}
 func (deaf) Recovered([]recovery.Report)                           {}
 func (deaf) Goodbye(context.Context) int                           { return 0 }
 func (deaf) End(bool)                                              {}

@@ -1,0 +1,148 @@
+package observe
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
+	"github.com/tulle-mesh/tulle/model/record"
+)
+
+// decisions is what a workload's proxy has let in and what not, since it was told last: the same ones together, up to a bound.
+// It belongs to its loop.
+type decisions struct {
+	most   int
+	seen   map[string]*decision.Seen // by what keyOf writes
+	others uint64
+	key    []byte // scratch
+	path   []byte // likewise
+}
+
+// note counts the decision about what came in. It allocates only for what was not seen before.
+func (d *decisions) note(r *record.Record) {
+	path, folded := d.pathOf(r)
+	if len(path) > decision.MaxPath || len(r.Authority) > decision.MaxText || len(r.Method) > decision.MaxText || len(r.Named) > decision.MaxFields {
+		d.others++
+		return
+	}
+	d.write(r, path)
+	s := d.seen[string(d.key)]
+	if s == nil {
+		if len(d.seen) >= d.most {
+			d.others++
+			return
+		}
+		s = d.add(r, path, folded)
+	}
+	s.Count++
+	s.Last = r.Wall.UnixMilli()
+}
+
+// pathOf answers the path without its query. When half of the room is taken, what looks like identifiers is folded.
+func (d *decisions) pathOf(r *record.Record) (path []byte, folded bool) {
+	if r.TCP {
+		return nil, false
+	}
+	path = plainPath(r)
+	if len(d.seen) < d.most/2 || r.Protocol == model.ProtocolGRPC {
+		return path, false
+	}
+	d.path, folded = decision.AppendFolded(d.path[:0], path)
+	if !folded {
+		return path, false
+	}
+	return d.path, true
+}
+
+// plainPath is the path of a request as policies have seen it.
+func plainPath(r *record.Record) []byte {
+	path := r.Path
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		path = path[:i]
+	}
+	return path
+}
+
+// write makes the key of a record.
+func (d *decisions) write(r *record.Record, path []byte) {
+	k := d.key[:0]
+	flags := byte(r.Decision.Verdict) << 3
+	for i, b := range [...]bool{r.TCP, !r.TCP && r.Protocol == model.ProtocolGRPC, r.Decision.Absent} {
+		if b {
+			flags |= 1 << i
+		}
+	}
+	k = append(k, flags)
+	k = binary.BigEndian.AppendUint16(k, r.Port)
+	k = appendPart(k, r.SourceID)
+	k = appendPart(k, r.Decision.Policy)
+	k = appendPart(k, r.Decision.Rule)
+	k = appendPart(k, r.Method)
+	at := len(k)
+	k = appendHost(append(k, 0, 0), r.Authority)
+	binary.BigEndian.PutUint16(k[at:], uint16(len(k)-at-2))
+	k = binary.BigEndian.AppendUint16(k, uint16(len(path)))
+	k = append(k, path...)
+	d.key = append(k, r.Named...)
+}
+
+func appendPart(k []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint16(k, uint16(len(s))), s...)
+}
+
+// appendHost appends an authority in lower case, without its port.
+func appendHost(k, authority []byte) []byte {
+	end := len(authority)
+	if i := bytes.LastIndexByte(authority, ':'); i >= 0 && bytes.IndexByte(authority[i:], ']') < 0 {
+		end = i
+	}
+	for _, c := range authority[:end] {
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		k = append(k, c)
+	}
+	return k
+}
+
+// add makes an entry for the key that was written last.
+func (d *decisions) add(r *record.Record, path []byte, folded bool) *decision.Seen {
+	s := &decision.Seen{Key: decision.Key{Principal: r.SourceID, Port: r.Port, TCP: r.TCP, Verdict: decision.Allowed, Policy: r.Decision.Policy,
+		Rule: r.Decision.Rule, Absent: r.Decision.Absent}, First: r.Wall.UnixMilli()}
+	if r.Decision.Verdict == record.Denied {
+		s.Verdict = decision.Denied
+	}
+	if !r.TCP {
+		s.GRPC = r.Protocol == model.ProtocolGRPC
+		s.Method, s.Host, s.Path, s.Folded = r.Method, string(appendHost(nil, r.Authority)), string(path), folded
+		s.Fields, s.Request = string(r.Named), string(r.RequestID[:min(len(r.RequestID), decision.MaxText)])
+		if folded {
+			s.Sample = string(plainPath(r))
+		}
+	}
+	if len(d.seen) == 0 {
+		d.seen = map[string]*decision.Seen{}
+	}
+	d.seen[string(d.key)] = s
+	return s
+}
+
+// Decisions answers what was decided since it was asked last; on the recorder's loop. Empty where nothing was, or where
+// Config.Decisions is 0.
+func (c *Recorder) Decisions() (out decision.Report) {
+	d := c.decisions
+	if d == nil {
+		return out
+	}
+	out.Others, d.others = d.others, 0
+	if len(d.seen) == 0 {
+		return out
+	}
+	out.Of = make([]decision.Seen, 0, len(d.seen))
+	for _, s := range d.seen {
+		out.Of = append(out.Of, *s)
+	}
+	d.seen = nil
+	return out
+}
