@@ -1,5 +1,5 @@
 # Everything here calls the go command; nothing else is needed to build, test or try Tulle.
-.PHONY: retries-plot sim build test unit lint bench demo generate
+.PHONY: soak-certs retries-plot sim build test unit lint bench demo generate
 build: ; go build -o bin/tulle ./cmd/tulle
 sim: ; go run ./tools/sim -seeds $(or $(SEEDS),2000) -from $(or $(FROM),0) $(if $(SEEDS),,-cuts)
 demo: ; go run ./cmd/tulle demo
@@ -9,3 +9,4 @@ unit: ; go test ./...
 lint: ; go run ./tools/check -only format,vet,staticcheck
 bench: build ; go run ./bench -install
 generate: ; go generate ./...
+soak-certs: ; go run ./tools/check -only build && TULLE_BIN=$(CURDIR)/bin go test -tags e2e,soak ./test/e2e -run TestSoakCerts -v -timeout 30m -soak $(or $(FOR),10m)

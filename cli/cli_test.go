@@ -150,7 +150,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"status"}, "trust domain tulle.local", ""},
 		{[]string{"stat"}, "nothing flowed", ""},
 		{[]string{"wait", "--timeout", "5s"}, "is enforced by every proxy", ""},
-		{[]string{"token", "--uses", "3"}, "tulle-join.", ""},
+		{[]string{"token", "--uses", "3", "--any"}, "tulle-join.", ""},
 		{[]string{"token", "list"}, "3", ""},
 		{[]string{"token", "revoke", "0000000000000000"}, "", "not found"},
 		{[]string{"delete", "-f", good}, "httproute/cart deleted\n", ""},
@@ -205,7 +205,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token"}, {"token", "list"}} {
+	for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token", "--any"}, {"token", "list"}} {
 		out, errText := tulle(t, append(args, "-o", "json", "--data-dir", dir)...)
 		if errText != "" || !json.Valid([]byte(out)) {
 			t.Errorf("%v: %s%s", args, out, errText)
@@ -219,7 +219,7 @@ func TestNoControlPlane(t *testing.T) {
 	stale := t.TempDir() // a killed control plane leaves its socket
 	write(t, stale, "api.sock", "")
 	for _, d := range []string{dir, stale} {
-		for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token"}, {"wait"}, {"delete", "service", "a"}} {
+		for _, args := range [][]string{{"status"}, {"endpoints"}, {"routes"}, {"stat"}, {"get", "services"}, {"token", "--any"}, {"wait"}, {"delete", "service", "a"}} {
 			_, errText := tulle(t, append(args, "--data-dir", d)...)
 			if !strings.Contains(errText, "start one with 'tulle up'") || strings.Count(errText, "\n") != 1 {
 				t.Errorf("%v: %q", args, errText)

@@ -118,7 +118,7 @@ func startProxy(b *bootstrap.Bootstrap, id *attest.Identity, log *slog.Logger) (
 // control plane that is away nor a join token that is used up is in the way; else a new one. The supervisor is told
 // now and after every renewal, for the proxy after this one.
 func identify(b *bootstrap.Bootstrap, link *bootstrap.Link, log *slog.Logger) (*attest.Identity, error) {
-	cfg := attest.Config{Namespace: b.Namespace, ServiceAccount: b.ServiceAccount, Socket: b.Control.Socket,
+	cfg := attest.Config{Namespace: b.Namespace, ServiceAccount: b.ServiceAccount, Service: b.Service, Socket: b.Control.Socket,
 		Token: b.Control.Token, Address: b.Control.Address, Log: log}
 	id, err := resume(cfg, b, log)
 	if err != nil {

@@ -258,7 +258,7 @@ func (f *runFlags) parseControl(b *bootstrap.Bootstrap) error {
 		return fmt.Errorf("--control %q: write HOST or HOST:PORT", f.control)
 	}
 	if f.token == "" {
-		return errors.New("--control needs --token: make one with 'tulle token' where the control plane runs")
+		return errors.New("--control needs --token: make one with 'tulle token --service NAME' where the control plane runs")
 	}
 	b.Control.Address, b.Control.Token = net.JoinHostPort(host, port), f.token
 	return nil

@@ -3,10 +3,12 @@ package control
 import (
 	"context"
 	"crypto/x509"
+	"time"
 
 	"github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/control/trust"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
@@ -56,3 +58,15 @@ func (p *Plane) shown(w registry.Workload, proof server.Proof) {
 
 // left takes that a proxy is gone: push.Sessions.Left.
 func (p *Plane) left(w registry.Workload, said bool) { p.trust.Left(w.Key(), w.Starts, said) }
+
+// servesWait bounds the question who may serve what.
+const servesWait = 5 * time.Second
+
+// serves answers why a service account may not serve a service: push.Sessions.Serves.
+func (p *Plane) serves(tokens *token.Tokens) func(namespace, account, service string) error {
+	return func(namespace, account, service string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), servesWait)
+		defer cancel()
+		return tokens.Serves(ctx, namespace, account, service)
+	}
+}

@@ -125,7 +125,7 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
 	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
 		Refuses: func(id spiffe.ID) error { return p.trust.Refuses(id, nil) }})
-	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
+	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Serves: p.serves(tokens), Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
 		if err := seen.Report(reportsAs(w), text, time.Now()); err != nil {
 			p.log.Warn("statistics refused", "error", err)
 		}

@@ -5,6 +5,7 @@ package attest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,9 @@ type Authority interface {
 
 // Tokens redeems join tokens; *token.Tokens is one.
 type Tokens interface {
-	Redeem(ctx context.Context, text, namespace, serviceAccount string, now time.Time) error
+	Redeem(ctx context.Context, text, namespace, serviceAccount, service string, now time.Time) error
+	// Bind lets a service account serve a service.
+	Bind(ctx context.Context, namespace, serviceAccount, service string) error
 }
 
 // Config of the service; all but Log are needed.
@@ -123,16 +126,23 @@ func (s *Service) Attest(ctx context.Context, r *attestpb.AttestRequest) (*attes
 	if id.Namespace == s.cfg.Server.Namespace {
 		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
 	}
+	service := cmp.Or(r.GetService(), id.ServiceAccount)
 	if local, ok := localPeer(ctx); ok {
+		if err := s.cfg.Tokens.Bind(ctx, id.Namespace, id.ServiceAccount, service); err != nil {
+			return nil, status.Error(codes.Unavailable, err.Error())
+		}
 		s.cfg.Log.Info("identity given", "id", id.String(), "by", "unix socket", "pid", local.PID, "uid", local.UID)
 		return s.grant(r.GetCsr(), id)
 	}
 	if r.GetToken() == "" {
-		return nil, status.Error(codes.Unauthenticated, "a join token is needed here: make one with 'tulle token'")
+		return nil, status.Error(codes.Unauthenticated, "a join token is needed here: make one with 'tulle token --service NAME'")
 	}
-	if err := s.cfg.Tokens.Redeem(ctx, r.GetToken(), id.Namespace, id.ServiceAccount, time.Now()); err != nil {
-		s.cfg.Log.Warn("join token refused", "id", id.String(), "error", err)
-		return nil, status.Errorf(codes.PermissionDenied, "join token for %s: %v", id, err)
+	if err := s.cfg.Tokens.Redeem(ctx, r.GetToken(), id.Namespace, id.ServiceAccount, service, time.Now()); err != nil {
+		s.cfg.Log.Warn("join token refused", "id", id.String(), "service", service, "error", err)
+		return nil, status.Errorf(codes.PermissionDenied, "join token for %s, to serve %s: %v", id, service, err)
+	}
+	if err := s.cfg.Tokens.Bind(ctx, id.Namespace, id.ServiceAccount, service); err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	s.cfg.Log.Info("identity given", "id", id.String(), "by", "join token")
 	return s.grant(r.GetCsr(), id)

@@ -107,7 +107,9 @@ func New(cfg Config) *API {
 		"POST /v1/revocations/restore":                 a.trusted(a.serveRestore),
 		"GET /v1/tokens":                               a.serveTokens,
 		"POST /v1/tokens":                              a.serveIssue,
-		"DELETE /v1/tokens/{id}":                       a.serveRevoke,
+		"GET /v1/bindings":                             func(r *http.Request) (any, error) { return a.cfg.Tokens.Bindings(r.Context()) },
+		"DELETE /v1/bindings/{namespace}/{account}/{service}": a.serveUnbind,
+		"DELETE /v1/tokens/{id}":                              a.serveRevoke,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, f) })
 	}

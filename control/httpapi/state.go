@@ -267,3 +267,8 @@ func (a *API) serveRevoke(r *http.Request) (any, error) {
 	id := strings.ToLower(r.PathValue("id"))
 	return map[string]string{"revoked": id}, a.cfg.Tokens.Revoke(r.Context(), id)
 }
+
+func (a *API) serveUnbind(r *http.Request) (any, error) {
+	b := token.Binding{Namespace: r.PathValue("namespace"), ServiceAccount: r.PathValue("account"), Services: []string{r.PathValue("service")}}
+	return b, a.cfg.Tokens.Unbind(r.Context(), b.Namespace, b.ServiceAccount, b.Services[0])
+}

@@ -231,6 +231,8 @@ type WaitResult struct {
 type TokenRequest struct {
 	Namespace      string        `json:"namespace,omitempty"`
 	ServiceAccount string        `json:"serviceAccount,omitempty"`
+	Service        string        `json:"service,omitempty"`
+	Any            bool          `json:"any,omitempty"`
 	TTL            time.Duration `json:"ttl,omitempty"`
 	Uses           int           `json:"uses,omitempty"`
 }

@@ -243,6 +243,14 @@ func TestForeignAnnouncement(t *testing.T) {
 	if _, err := sessions.Begin(meshID("thief"), server.Hello{Workload: "cart-9", Namespace: "default", Service: "cart", ServiceAccount: "cart"}); err == nil {
 		t.Error("announced another service account")
 	}
+	other := server.Hello{Workload: "cart-9", Namespace: "default", Service: "cart", ServiceAccount: "thief"}
+	if _, err := sessions.Begin(meshID("thief"), other); err == nil {
+		t.Error("announced a service that its account is not bound to")
+	}
+	sessions.Serves = func(_, _, _ string) error { return nil }
+	if _, err := sessions.Begin(meshID("thief"), other); err != nil {
+		t.Errorf("one that it is bound to: %v", err)
+	}
 }
 
 // What one caller has learned about how long failures last comes to another that has seen none, and to one that is new.

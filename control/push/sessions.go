@@ -21,6 +21,8 @@ const WithdrawTimeout = 2 * time.Second
 type Sessions struct {
 	Registry *registry.Registry
 	Push     *Push
+	// Serves says why a service account may not serve a service; nil: each may serve the one of its own name and no other.
+	Serves func(namespace, account, service string) error
 	// Stats takes the reports of proxies; nil drops them. It is called from many goroutines and keeps json.
 	Stats func(w registry.Workload, json []byte)
 	// Recovered takes what proxies have learned about how long failures last; nil drops it. Called as Stats is.
@@ -40,6 +42,14 @@ var _ server.Sessions = (*Sessions)(nil)
 func (ss *Sessions) Begin(peer spiffe.ID, h server.Hello) (server.Session, error) {
 	if peer.Namespace != h.Namespace || peer.ServiceAccount != h.ServiceAccount {
 		return nil, fmt.Errorf("%s may not announce service account %s in namespace %s", peer, h.ServiceAccount, h.Namespace)
+	}
+	if h.Service != h.ServiceAccount {
+		if ss.Serves == nil {
+			return nil, fmt.Errorf("%s may not serve %s", peer, h.Service)
+		}
+		if err := ss.Serves(h.Namespace, h.ServiceAccount, h.Service); err != nil {
+			return nil, err
+		}
 	}
 	w := registry.Workload{
 		Name: h.Workload, Namespace: h.Namespace, Service: h.Service, Version: h.Version, ServiceAccount: h.ServiceAccount,

@@ -24,19 +24,21 @@ const kind = "JoinToken"
 
 // Bounds and defaults.
 const (
-	DefaultTTL  = time.Hour
+	DefaultTTL  = 15 * time.Minute
 	MaxTTL      = 30 * 24 * time.Hour
 	DefaultUses = 1
 	MaxUses     = 10_000
 )
 
 // ErrRefused is the answer to a token that does not let anybody in; it does not say more than the bearer may know.
-var ErrRefused = errors.New("the join token is unknown, has ended, was used up, or is for other workloads: make one with 'tulle token'")
+var ErrRefused = errors.New("the join token is unknown, has ended, was used up, or is for other workloads: make one with 'tulle token --service NAME'")
 
-// Spec says what a token allows. Zero values are the defaults.
+// Spec says what a token allows. Zero values are the defaults, but one of ServiceAccount, Service and Any is needed.
 type Spec struct {
 	Namespace      string        `json:"namespace"`                // "" is default
-	ServiceAccount string        `json:"serviceAccount,omitempty"` // "": any of the namespace
+	ServiceAccount string        `json:"serviceAccount,omitempty"` // "": the one named as Service
+	Service        string        `json:"service,omitempty"`        // that the workloads may serve; "": the one named as ServiceAccount
+	Any            bool          `json:"any,omitempty"`            // any service account of the namespace, for any service
 	TTL            time.Duration `json:"ttl,omitempty"`
 	Uses           int           `json:"uses,omitempty"`
 }
@@ -45,7 +47,8 @@ type Spec struct {
 type Info struct {
 	ID             string    `json:"id"`
 	Namespace      string    `json:"namespace"`
-	ServiceAccount string    `json:"serviceAccount,omitempty"`
+	ServiceAccount string    `json:"serviceAccount,omitempty"` // "": any of the namespace
+	Service        string    `json:"service,omitempty"`        // "": any
 	Expires        time.Time `json:"expires"`
 	Uses           int       `json:"uses"` // that are left
 }
@@ -75,8 +78,17 @@ func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text stri
 	if spec.Uses == 0 {
 		spec.Uses = DefaultUses
 	}
-	for what, name := range map[string]string{"namespace": spec.Namespace, "service account": spec.ServiceAccount} {
-		if !isName(name) && (name != "" || what == "namespace") {
+	named := spec.ServiceAccount != "" || spec.Service != ""
+	switch {
+	case named == spec.Any:
+		return "", Info{}, errors.New("a join token is for one service: say which (--service, and --service-account where that has another name), or --any for every one of the namespace")
+	case spec.ServiceAccount == "":
+		spec.ServiceAccount = spec.Service
+	case spec.Service == "":
+		spec.Service = spec.ServiceAccount
+	}
+	for what, name := range map[string]string{"namespace": spec.Namespace, "service account": spec.ServiceAccount, "service": spec.Service} {
+		if !isName(name) && (!spec.Any || what == "namespace") {
 			return "", Info{}, fmt.Errorf("%s %q: a name has lower-case letters, digits and '-', and at most 63 of them", what, name)
 		}
 	}
@@ -87,7 +99,7 @@ func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text stri
 	rand.Read(id)
 	rand.Read(secret)
 	hash := sha256.Sum256(secret)
-	s := stored{Hash: hash[:], Info: Info{ID: hex.EncodeToString(id), Namespace: spec.Namespace, ServiceAccount: spec.ServiceAccount,
+	s := stored{Hash: hash[:], Info: Info{ID: hex.EncodeToString(id), Namespace: spec.Namespace, ServiceAccount: spec.ServiceAccount, Service: spec.Service,
 		Expires: now.Add(spec.TTL).UTC().Truncate(time.Second), Uses: spec.Uses}}
 	if err := t.put(ctx, s, store.Absent); err != nil {
 		return "", Info{}, err
@@ -95,8 +107,9 @@ func (t *Tokens) Issue(ctx context.Context, spec Spec, now time.Time) (text stri
 	return jointoken.Token{ID: s.ID, Secret: secret, Root: sha256.Sum256(t.root())}.String(), s.Info, nil
 }
 
-// Redeem uses a token once for a workload, or answers ErrRefused or an error of the store.
-func (t *Tokens) Redeem(ctx context.Context, text, namespace, serviceAccount string, now time.Time) error {
+// Redeem uses a token once for a workload of a service account that is to serve service, or answers ErrRefused or an error of
+// the store.
+func (t *Tokens) Redeem(ctx context.Context, text, namespace, serviceAccount, service string, now time.Time) error {
 	tok, err := jointoken.Parse(text)
 	if err != nil {
 		return ErrRefused
@@ -111,7 +124,7 @@ func (t *Tokens) Redeem(ctx context.Context, text, namespace, serviceAccount str
 		}
 		hash := sha256.Sum256(tok.Secret)
 		if subtle.ConstantTimeCompare(hash[:], s.Hash) != 1 || !now.Before(s.Expires) || s.Uses < 1 ||
-			namespace != s.Namespace || s.ServiceAccount != "" && serviceAccount != s.ServiceAccount {
+			namespace != s.Namespace || s.ServiceAccount != "" && serviceAccount != s.ServiceAccount || s.Service != "" && service != s.Service {
 			return ErrRefused
 		}
 		s.Uses--

@@ -173,7 +173,7 @@ func (k *Keeper) alarm(r *Report, s ca.Status, now time.Time) {
 	}
 	k.stuck(r, s, now, add)
 	k.files(root, middle, now, add)
-	k.holding(r, now, add)
+	k.holding(r, k.cfg.Announced(), now, add)
 }
 
 type adder = func(what string, left time.Duration, format string, args ...any)
@@ -214,19 +214,20 @@ func (k *Keeper) files(root, middle *x509.Certificate, now time.Time, add adder)
 	}
 }
 
-// holding tells of workloads.
-func (k *Keeper) holding(r *Report, now time.Time, add adder) {
+// holding tells of workloads. One that is not connected, and that the mesh does not know any more, has most likely ended.
+func (k *Keeper) holding(r *Report, announced []string, now time.Time, add adder) {
 	for i := range r.Workloads {
 		w := &r.Workloads[i]
 		leaf := w.Chain[len(w.Chain)-1]
 		left := leaf.Ends.Sub(now)
 		life := min(leaf.Ends.Sub(leaf.Begins)-ca.Backdate, k.cfg.CA.Leaf())
 		switch {
+		case !w.Connected && !slices.Contains(announced, w.Workload):
 		case w.Failing != "":
 			add("certificate of "+w.Workload, left, "is not renewed, and ends in %s: %s", left.Round(time.Second), w.Failing)
 		case !w.Connected && left > 0 && left < time.Duration(alarmLeft*float64(life)):
 			add("certificate of "+w.Workload, left, "ends in %s, and its proxy has not been here for %s: start it again, or end it", left.Round(time.Second), now.Sub(w.Since).Round(time.Second))
-		case w.Connected && left < time.Duration(alarmLeft*float64(life)):
+		case w.Connected && left < time.Duration(alarmLeft*float64(life))-showLag:
 			add("certificate of "+w.Workload, left, "ends in %s, and has not been renewed: see its log", left.Round(time.Second))
 		}
 		if w.Connected && w.Ahead.Abs() > clockAlarm {
@@ -245,7 +246,7 @@ func (k *Keeper) raise(r *Report) {
 		on[a.What] = true
 		if at, ok := k.told[a.What]; !ok || now.Sub(at) >= alarmsAgain {
 			k.told[a.What] = now
-			k.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "alarm: "+a.What, slog.String("message", a.Message), slog.String("left", a.Left.String()))
+			k.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "alarm: "+a.What, slog.String("message", a.Message), slog.String("left", a.Left.String()))
 		}
 	}
 	for what := range k.told {

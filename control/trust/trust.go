@@ -68,6 +68,7 @@ const (
 	maxHolders  = 20_000
 	alarmLeft   = 0.3 // of a life
 	clockAlarm  = 5 * time.Second
+	showLag     = 1500 * time.Millisecond // a proxy says once a second what it shows
 	stuckFor    = 10 * time.Second
 	alarmsAgain = 10 * time.Minute
 )
@@ -327,7 +328,7 @@ func (k *Keeper) mend() {
 	if len(names) == 0 && err == nil {
 		return
 	}
-	k.cfg.Log.Error("files of the mesh CA were missing or changed; they are written again from memory", "files", names, "error", err)
+	k.cfg.Log.Warn("files of the mesh CA were missing or changed; they are written again from memory", "files", names, "error", err)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.mended, k.lost, k.broken = k.cfg.Now(), names, err

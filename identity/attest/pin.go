@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -31,6 +32,9 @@ func pinned(token string) (credentials.TransportCredentials, error) {
 				roots := x509.NewCertPool()
 				roots.AddCert(c)
 				_, err := svid.Verify(s.PeerCertificates, roots, time.Now(), x509.ExtKeyUsageServerAuth)
+				if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+					err = fmt.Errorf("%w: compare the clocks of both machines", err)
+				}
 				return err
 			}
 			return errors.New("it is not the control plane that the token is for (its root is another one)")

@@ -21,8 +21,9 @@ const (
 	minRetry, maxRetry     = 50 * time.Millisecond, time.Minute
 	firstRetry, laterRetry = 1. / 50, 1. / 10 // of its life; the first at most a second
 
-	fetchLimit = 15 * time.Second // one try
-	hurry      = 1. / 20          // of its life: within this a new identity is made where Trust asks for one
+	leastFetch, mostFetch = time.Second, 15 * time.Second // one try, a fifth of its life
+	fetchPart             = 1. / 5
+	hurry                 = 1. / 20 // of its life: within this a new identity is made where Trust asks for one
 )
 
 // Config of a Rotator; Fetch is needed.
@@ -212,18 +213,19 @@ func (r *Rotator) complain(err error, retry time.Duration) {
 	level, what := slog.LevelWarn, "identity not renewed; the one before stays in force"
 	switch {
 	case left <= 0:
-		level, what = slog.LevelError, "the identity has ended and could not be renewed: nobody believes this workload"
+		level, what = slog.LevelError, "the identity has ended and could not be renewed, nobody believes this workload: have the control plane back, or start the workload again with a new join token"
 	case left < time.Duration(alarmLeft*float64(now.Life())):
-		level = slog.LevelError
+		what = "alarm: the identity is about to end and could not be renewed"
 	}
 	r.log.Log(context.Background(), level, what, "id", now.ID.String(), "left", left.Round(time.Second).String(), "until", now.NotAfter,
 		"failing_for", at.Sub(since).Round(time.Second).String(), "error", err, "retry", retry.String())
 }
 
 func (r *Rotator) try(ctx context.Context) (*SVID, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
-	defer cancel()
 	now := r.Current()
+	limit := min(max(time.Duration(fetchPart*float64(now.Life())), leastFetch), mostFetch)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	next, err := r.cfg.Fetch(ctx, now)
 	if err == nil && next.ID != now.ID {
 		err = fmt.Errorf("the new identity is %s, not %s", next.ID, now.ID)

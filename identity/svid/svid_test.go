@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
+	"github.com/tulle-mesh/tulle/model"
 )
 
 var (
@@ -142,3 +143,122 @@ func TestRotation(t *testing.T) {
 		}
 	})
 }
+
+// TestBelieve: another trust is in force at once and for every later identity, and asks for a new one soon where it says so.
+func TestBelieve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := svidtest.New(t)
+		var tries atomic.Int32
+		clock := &svid.Clock{Elapsed: sinceNow()}
+		r, err := svid.NewRotator(t.Context(), svid.Config{Clock: clock, Fetch: func(context.Context, *svid.SVID) (*svid.SVID, error) {
+			tries.Add(1)
+			s := *ca.Issue(cart).SVID
+			s.Made, s.NotBefore, s.NotAfter = clock.Now(), clock.Now().Add(-5*time.Minute), clock.Now().Add(time.Hour)
+			return &s, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		believe := func(m model.Trust) *svid.Trust {
+			m.Bundles = []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{ca.Root.Raw}}}
+			trust, err := svid.NewTrust("tulle.local", &m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Believe(trust)
+			return trust
+		}
+		time.Sleep(time.Minute)
+		first := believe(model.Trust{Stage: 1, Renew: time.Now().Add(-10 * time.Minute).Unix()})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if r.Current().Trust != first || tries.Load() != 1 {
+			t.Fatalf("%d identities were obtained", tries.Load())
+		}
+		second := believe(model.Trust{Stage: 2, Renew: time.Now().Unix()})
+		time.Sleep(3*time.Minute + time.Second)
+		synctest.Wait()
+		if r.Current().Trust != second || tries.Load() != 2 {
+			t.Fatalf("%d identities, stage %d", tries.Load(), r.Current().Trust.Model.Stage)
+		}
+	})
+}
+
+// sinceNow is a Clock's Elapsed in virtual time.
+func sinceNow() func() time.Duration {
+	begun := time.Now()
+	return func() time.Duration { return time.Since(begun) }
+}
+
+// TestClock: once the control plane has said the time, neither a wrong clock nor one that is set changes what is valid.
+func TestClock(t *testing.T) {
+	wrong, elapsed := time.Now().Add(-3*time.Hour), time.Duration(0)
+	c := &svid.Clock{Wall: func() time.Time { return wrong }, Elapsed: func() time.Duration { return elapsed }}
+	if _, known := c.Ahead(); known || !c.Now().Equal(wrong) {
+		t.Error("before anybody has said the time")
+	}
+	right := time.Now()
+	c.Set(right)
+	elapsed += time.Minute
+	if d, known := c.Ahead(); !known || d.Round(time.Second) != -3*time.Hour-time.Minute || c.Now().Sub(right).Round(time.Second) != time.Minute {
+		t.Errorf("ahead by %s, now %s", d, c.Now())
+	}
+	wrong = wrong.Add(1000 * time.Hour) // somebody sets it
+	if got := c.Now().Sub(right).Round(time.Second); got != time.Minute {
+		t.Errorf("moved by %s", got)
+	}
+
+	// A peer's certificate is held against the mesh's time.
+	ca := svidtest.New(t)
+	late := &svid.Clock{Wall: func() time.Time { return time.Now().Add(20 * time.Hour) }}
+	shown := timed{ca.Issue(web), late}
+	if _, _, err := shake(t, svid.ServerConfig(ca.Issue(cart)), svid.ClientConfig(shown, cart)); err == nil {
+		t.Error("a clock that is wrong by a day, and nobody to say so: the certificate looks valid")
+	}
+	late.Set(time.Now())
+	if _, _, err := shake(t, svid.ServerConfig(timed{ca.Issue(cart), late}), svid.ClientConfig(shown, cart)); err != nil {
+		t.Error(err)
+	}
+}
+
+type timed struct {
+	svid.Source
+	clock *svid.Clock
+}
+
+func (t timed) Now() time.Time { return t.clock.Now() }
+
+// TestRevokedResumes: a session that is resumed is worth no more than its certificates.
+func TestRevokedResumes(t *testing.T) {
+	ca := svidtest.New(t)
+	server := &believing{}
+	server.Store(ca.Issue(cart).SVID)
+	client := svid.ClientConfig(ca.Issue(web), cart)
+	client.ClientSessionCache, client.ServerName = tls.NewLRUClientSessionCache(1), "x"
+	srv := svid.ServerConfig(server)
+	for range 2 {
+		if _, s, c := shake(t, srv, client); s != nil || c != nil {
+			t.Fatal(s, c)
+		}
+	}
+	trust, err := svid.NewTrust("tulle.local", &model.Trust{Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{ca.Root.Raw}}},
+		Revoked: []model.Revocation{{Identity: web.String(), Before: time.Now().Unix()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Store(server.Current().Believing(trust))
+	if _, err, _ := shake(t, srv, client); !errors.Is(err, svid.ErrRevoked) {
+		t.Errorf("resumed: %v", err)
+	}
+	for _, bad := range []model.Trust{{}, {Bundles: []model.TrustBundle{{TrustDomain: "other", Roots: [][]byte{ca.Root.Raw}}}},
+		{Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{[]byte("x")}}}}} {
+		if _, err := svid.NewTrust("tulle.local", &bad); err == nil {
+			t.Errorf("%+v was understood", bad)
+		}
+	}
+}
+
+type believing struct{ atomic.Pointer[svid.SVID] }
+
+func (b *believing) Current() *svid.SVID { return b.Load() }

@@ -155,3 +155,48 @@ func TestTrustDomains(t *testing.T) {
 		}
 	}
 }
+
+// late is a source whose mesh is ahead of this machine's clock.
+type late struct {
+	source
+	by time.Duration
+}
+
+func (l late) Now() time.Time { return time.Now().Add(l.by) }
+
+// TestMeshTime: certificates are held against the mesh's time, on both sides.
+func TestMeshTime(t *testing.T) {
+	a := newAuthority(t)
+	ended := a.issue(t, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-50*time.Second), time.Now().Add(-20*time.Second)
+	}, web)
+	good := a.issue(t, nil, cart)
+	for name, c := range map[string]struct {
+		client late
+		server time.Duration
+		ok     bool
+	}{
+		"no clock is wrong":                           {late{a.issue(t, nil, web), 0}, 0, true},
+		"a client's that the server knows has ended":  {late{ended, 0}, 0, false},
+		"ended by the server's clock, not the mesh's": {late{ended, 0}, -35 * time.Second, true},
+		"a server's that has ended in the mesh":       {late{a.issue(t, nil, web), 2 * time.Hour}, 0, false},
+	} {
+		g := &gated{loop: start(t), opened: make(chan struct{}, 10), closed: make(chan error, 10)}
+		cfg := mtls.ServerConfig(good, mtls.ServerOptions{Time: func() time.Time { return time.Now().Add(c.server) }})
+		g.addr = listen(t, g.loop, func(in loop.Incoming) {
+			in.Adopt(g.loop, func(raw loop.Conn) loop.Handler {
+				s := &gatedSide{g: g}
+				s.conn = mtls.Server(raw, cfg, s)
+				return nil
+			})
+		}).String()
+		conn, err := tls.Dial("tcp", g.addr, mtls.ClientConfig(c.client, sni, id(t, cart)))
+		if err == nil {
+			err = talk(conn)
+			conn.Close()
+		}
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -170,7 +170,7 @@ func TestCommands(t *testing.T) {
 func TestJoinToken(t *testing.T) {
 	m := newMesh(t)
 	m.httpbin()
-	token := strings.TrimSpace(m.ok(m.cli("token")))
+	token := strings.TrimSpace(m.ok(m.cli("token", "--service", "remote")))
 	remote := func(token string) result {
 		c := m.command("run", "--data-dir", filepath.Join(m.dir, "r"), "--control", m.grpc, "--token", token, "--service", "remote", "--",
 			"curl", "-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080/get")

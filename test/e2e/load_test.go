@@ -38,6 +38,7 @@ func loadMain(args []string) error {
 	connections := f.Int("connections", 8, "")
 	posts := f.Bool("posts", false, "every second request is a POST")
 	post := f.Bool("post", false, "every request is a POST")
+	fresh := f.Bool("close", false, "every request has a connection of its own")
 	pause := f.Duration("pause", 5*time.Millisecond, "between two requests of one connection")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -48,7 +49,7 @@ func loadMain(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	l := &load{target: target, posts: *posts, post: *post, pause: *pause, sum: counts{Errors: map[string]int{}}}
+	l := &load{target: target, posts: *posts, post: *post, fresh: *fresh, pause: *pause, sum: counts{Errors: map[string]int{}}}
 	var workers sync.WaitGroup
 	for range *connections {
 		workers.Go(func() { l.work(ctx) })
@@ -71,6 +72,7 @@ type load struct {
 	target *url.URL
 	posts  bool
 	post   bool
+	fresh  bool
 	pause  time.Duration
 	mu     sync.Mutex
 	sum    counts
@@ -128,6 +130,7 @@ func (l *load) request(c net.Conn, r *bufio.Reader, n int) (keep bool, err error
 		text := strings.Repeat("x", 1000)
 		req.Method, req.Body, req.ContentLength = http.MethodPost, io.NopCloser(strings.NewReader(text)), int64(len(text))
 	}
+	req.Close = l.fresh
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return false, err
 	}
