@@ -8,6 +8,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/urlpath"
 )
 
 // authorization adds what an AuthorizationPolicy says about a service.
@@ -152,8 +153,12 @@ func accounts(list []string, namespace string) (out []model.StringMatch) {
 	return out
 }
 
+// policyPaths writes paths as requests' are seen when they are judged; expressions say themselves what they mean.
 func policyPaths(list []string) (out []model.PolicyPath) {
 	for _, s := range list {
+		if plain, fault := urlpath.Text(s); fault == urlpath.None && !strings.HasPrefix(s, "~") {
+			s = plain
+		}
 		if strings.ContainsAny(s, "{}") && !strings.HasPrefix(s, "~") {
 			out = append(out, model.PolicyPath{Template: true, Match: model.StringMatch{Value: s}})
 			continue

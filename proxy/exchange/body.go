@@ -59,6 +59,7 @@ func (x *Exchange) Trailers(h *message.Head) {
 	}
 	x.busy++
 	x.tarena = h.CloneInto(&x.trailers, x.tarena)
+	x.cleanseTrailers(&x.trailers)
 	x.ended, x.hasTrailers = true, true
 	x.stir()
 	x.whole = x.stirred

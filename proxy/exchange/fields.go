@@ -63,6 +63,9 @@ func (x *Exchange) cleanse() {
 			x.believe(f)
 			continue
 		}
+		if x.reserved(f.Name) {
+			continue
+		}
 		keep = append(keep, f)
 	}
 	x.head.Fields = keep

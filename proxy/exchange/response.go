@@ -151,6 +151,9 @@ func (r *receiver) Trailers(h *message.Head) {
 	x.over = true
 	x.noteGRPC(h)
 	x.takeReport(h)
+	if x.foreign() {
+		x.cleanseTrailers(h)
+	}
 	x.keepForLog(h, true)
 	if len(x.held) > 0 {
 		x.earena = h.CloneInto(&x.ending, x.earena)

@@ -107,6 +107,27 @@ func EqualFold(b []byte, lower string) bool {
 	return true
 }
 
+// Alias reports whether b is another spelling of lower, which has to be in lower case and without '_' and '.': ignoring ASCII case,
+// and with '_' or '.' for '-'.
+func Alias(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i := range b {
+		c := b[i]
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c == '_' || c == '.':
+			c = '-'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // CloneInto makes dst a copy of h whose bytes live in arena, which is grown as needed and answered. dst and
 // arena are reused, so a steady state allocates nothing. dst must not be h; arena's old content is lost.
 func (h *Head) CloneInto(dst *Head, arena []byte) []byte {
