@@ -71,7 +71,7 @@ func runProxy() error {
 		return failed(link, err)
 	}
 	defer id.Close()
-	p, err := startProxy(b, id, log)
+	p, err := startProxy(b, link, id, log)
 	if err != nil {
 		return failed(link, err)
 	}
@@ -105,13 +105,15 @@ func failed(link *bootstrap.Link, err error) error {
 	return err
 }
 
-func startProxy(b *bootstrap.Bootstrap, id *attest.Identity, log *slog.Logger) (*proxy.Proxy, error) {
+func startProxy(b *bootstrap.Bootstrap, link *bootstrap.Link, id *attest.Identity, log *slog.Logger) (*proxy.Proxy, error) {
 	address, err := proxy.ParseAddress(b.Address)
 	if err != nil {
 		return nil, err
 	}
 	return proxy.Start(proxy.Config{Bootstrap: b, Identity: id, Control: id.Address, Server: id.Server, Address: address,
-		AccessLog: os.Stderr, Version: version(), Log: log})
+		AccessLog: os.Stderr, Version: version(), Log: log, KeepSecurity: func(s []byte) error {
+			return link.Send(bootstrap.Message{Event: bootstrap.EventSecurity, Security: s})
+		}})
 }
 
 // identify answers the workload's identity: that of the proxy before this one while it lasts, so that neither a

@@ -27,6 +27,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/xds/client"
 )
 
@@ -45,7 +46,7 @@ const (
 	maxRecovered = 64
 )
 
-// Config of a proxy; all fields but AccessLog and Locality are needed.
+// Config of a proxy; all fields but AccessLog, Locality and KeepSecurity are needed.
 type Config struct {
 	Bootstrap *bootstrap.Bootstrap
 	Identity  svid.Source // this workload's
@@ -56,6 +57,8 @@ type Config struct {
 	Locality  string      // of the workload, "region/zone/sub_zone"; "": what its labels say (model.LocalityOf)
 	Version   string      // of this program
 	Log       *slog.Logger
+	// KeepSecurity is told what the proxy that replaces this one begins with (Bootstrap.Security); nil: nobody is.
+	KeepSecurity func([]byte) error
 }
 
 // Proxy is a running data plane. Its methods are safe for concurrent use.
@@ -80,6 +83,7 @@ type Proxy struct {
 	kin      *kin.Table
 	spent    cluster.Spent
 	routes   cluster.RouteBreakers
+	policies *policy.InForce
 
 	stop  context.CancelFunc
 	ended <-chan struct{} // closed by stop
@@ -106,27 +110,29 @@ func Start(cfg Config) (p *Proxy, err error) {
 		return nil, err
 	}
 	p.guard()
+	p.enforced()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
 		Handshakes: p.shaking, Identity: p.proof, Retries: p.retries, Decisions: maxDecisions, Flight: maxFlight})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
 	p.live.FollowTrust(p.believe)
+	p.live.FollowSecurity(p.self, p.enforce)
 	if b.Announced && !b.Withdrawn {
 		p.announced.Store(true)
 		p.client.SetReady(true)
 	}
+	p.client.Start(p.live)
 	if b.Overlap {
-		p.client.Start(p.live)
 		if err := p.awaitControl(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.listen(); err != nil {
+	if err := p.awaitPolicies(ctx); err != nil {
 		return nil, err
 	}
-	if !b.Overlap {
-		p.client.Start(p.live)
+	if err := p.listen(); err != nil {
+		return nil, err
 	}
 	p.show(new(time.Time), time.Now())
 	p.tasks.Go(func() { p.report(ctx) })

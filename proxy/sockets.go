@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/capture/seed"
 	"github.com/tulle-mesh/tulle/dns"
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -181,7 +182,10 @@ func (p *Proxy) socketAddress(role bootstrap.Role) (netip.AddrPort, bool) {
 func (p *Proxy) ownPort(port uint16) (listener.OwnPort, bool) {
 	for _, own := range p.ports {
 		if own.Port == port {
-			if !own.Protocol.Declared() {
+			switch {
+			case p.policies.Rules().HTTP(own.Service.Port) && !(own.Protocol.Declared() && own.Protocol.HTTP()):
+				own.Protocol = model.ProtocolHTTP // a connection that is something else would get by what policies say about requests
+			case !own.Protocol.Declared():
 				own.Protocol = p.learning.Learned(port)
 			}
 			return own, true

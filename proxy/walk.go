@@ -8,7 +8,8 @@
 //	 4  serve the connection                      downstream
 //	 5  bytes become a message                    http1, http2, hpack → message
 //	 6  the exchange begins                       exchange
-//	 7  how much (inbound)? rewritten how?        admission → limit; filter/headers
+//	 7  may it? how much (inbound)?               policy → model/authz; admission → limit
+//	    rewritten how?                            filter/headers
 //	 8  which route; what it does itself          router, exchange
 //	 9  which attempt                             exchange, retry, kin
 //	10  which endpoint                            cluster → balancer

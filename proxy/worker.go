@@ -59,12 +59,12 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	w.open.Refuses = p.refuses
 	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake, Open: &w.open}
 	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
-	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder})
+	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder, Policies: p.policies})
 	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes})
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
-		Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
+		Policies: p.policies, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(),
 	})
 	w.retire.Expired = w.retireGone
@@ -87,6 +87,7 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 		o.Program = netip.AddrPortFrom(listens[0], ctx.Own.Port)
 		o.From = ctx.Remote.Addr()
 		o.Gate = w.proxy.gates[ctx.Own.Port]
+		o.Policies, o.Caller = w.proxy.policies, ctx.Caller
 	}
 	var d downstream.Drainer
 	ended := func() {

@@ -26,6 +26,7 @@ const (
 	ClusterEndpoints    = "tulle_cluster_endpoints"
 	HealthChecks        = "tulle_health_checks_total"
 	Ejections           = "tulle_ejections_total"
+	AuthzDecisions      = "tulle_authz_decisions_total"
 	RateLimited         = "tulle_rate_limited_total"
 	Shed                = "tulle_shed_total"
 	AtWork              = "tulle_requests_at_work"
@@ -78,6 +79,9 @@ var Labels = [...]Label{
 	{"why", "an endpoint was ejected: `consecutive_5xx`, `consecutive_gateway_failure`, `consecutive_local_origin_failure`, `success_rate`, `failure_percentage`, `local_origin_success_rate`, `local_origin_failure_percentage`, `latency`, `probe`"},
 	{"state", "of TLS handshakes: `computing`; `open`, begun and not over, those that compute among them; `waiting`, clients that wait for their turn"},
 	{"shed", "a TLS handshake was given up because there was no room (`refused`), because its client kept others waiting (`evicted`), because its time was over (`late`)"},
+	{"action", "of the policy that decided: `allow`, `deny`, `external`; `absent`: no rule of those that allow held; `default`: no policy was about it; `dry_run`: what would have been decided with the policies in dry run, where that is something else; `audit`: the rule of an auditing policy held"},
+	{"verdict", "`allowed`, `denied`; `audited`"},
+	{"policy", "`AuthorizationPolicy/namespace/name`; empty where none decided"},
 	{"le", "upper bound of a histogram bucket, in seconds"},
 }
 
@@ -110,6 +114,7 @@ func Metrics() []Metric {
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
 		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},
+		{AuthzDecisions, "counter", "What the workload's policies have decided about exchanges that ended and connections that began.", []string{"action", "verdict", "policy"}},
 		{RateLimited, "counter", "Requests and connections that a rate limit has refused, or would have.", []string{"at", "limit", "shadow"}},
 		{Shed, "counter", "Requests that were sent away because there was too much to do.", []string{"at", "class"}},
 		{AtWork, "gauge", "Requests at work, where their number is bounded.", []string{"at"}},
@@ -158,6 +163,15 @@ var LogFields = [...]Field{
 	{"status", "HTTP status"},
 	{"grpc_status", "gRPC status"},
 	{"reason", "why it failed"},
+	{"authz", "what the workload's policies said: `allowed` or `denied`"},
+	{"policy", "as the label"},
+	{"policy_rule", "of it, that decided"},
+	{"nearest", "of some denials for want of a rule: the one that came closest, and what was missing"},
+	{"dry_run", "what would have been decided with the policies in dry run, where that is something else"},
+	{"dry_run_policy", "by which policy"},
+	{"dry_run_rule", "of it"},
+	{"audit", "auditing policy of which a rule held"},
+	{"audit_rule", "of it"},
 	{"route", "as the label"},
 	{"mirror", "true: a copy of a request, whose response nobody got"},
 	{"rule", "index of the rule in its route"},

@@ -64,6 +64,10 @@ type Bootstrap struct {
 	// on the link and stays in memory, never in a file, an argument or the environment.
 	Identity []byte `json:",omitempty"`
 
+	// Security is what the proxy before this one sent with EventSecurity last: the policies that are in force until the control
+	// plane says others. nil the first time.
+	Security []byte `json:",omitempty"`
+
 	Sockets []Socket // in the order in which their descriptors travel
 }
 
@@ -180,6 +184,7 @@ const (
 	EventWaited    Event = "waited"    // the answer to CmdWait
 	EventAnnounced Event = "announced" // the workload has been ready for the first time and is registered
 	EventIdentity  Event = "identity"  // the workload has a new identity (Message.Identity): keep it for the next proxy
+	EventSecurity  Event = "security"  // the workload has other policies (Message.Security): keep them for the next proxy
 	EventWithdrawn Event = "withdrawn" // the answer to CmdWithdraw
 	EventFailed    Event = "failed"    // cannot work and starting again is no use; Error is one line for the user
 )
@@ -193,6 +198,7 @@ type Message struct {
 	PID      int      `json:"pid,omitempty"`
 	Error    string   `json:"error,omitempty"`
 	Identity []byte   `json:"identity,omitempty"` // means something to proxies alone; secret
+	Security []byte   `json:"security,omitempty"`
 	Version  string   `json:"version,omitempty"`
 	Within   int64    `json:"within,omitempty"` // milliseconds
 	Open     int      `json:"open,omitempty"`

@@ -220,6 +220,8 @@ func (s *supervisor) prepare() (code int, err error) {
 				s.crashed(e.state)
 			case e.message.Event == bootstrap.EventIdentity:
 				s.Bootstrap.Identity = e.message.Identity
+			case e.message.Event == bootstrap.EventSecurity:
+				s.Bootstrap.Security = e.message.Security
 			case e.message.Event == bootstrap.EventFailed:
 				return 1, errors.New(e.message.Error)
 			case e.message.Event == bootstrap.EventReady:
@@ -294,6 +296,8 @@ func (s *supervisor) attend() (code int) {
 				s.Bootstrap.Announced = true
 			case e.message.Event == bootstrap.EventIdentity:
 				s.Bootstrap.Identity = e.message.Identity
+			case e.message.Event == bootstrap.EventSecurity:
+				s.Bootstrap.Security = e.message.Security
 			case e.message.Event == bootstrap.EventWithdrawn:
 				s.terminate()
 			case e.message.Event == bootstrap.EventFailed:

@@ -71,6 +71,8 @@ func (s *supervisor) nextSaid(e event) {
 		s.giveUp(e.message.Error)
 	case e.message.Event == bootstrap.EventIdentity:
 		s.Bootstrap.Identity = e.message.Identity
+	case e.message.Event == bootstrap.EventSecurity:
+		s.Bootstrap.Security = e.message.Security
 	case e.message.Event == bootstrap.EventReady:
 		s.takeOver(e.message.Version)
 	}

@@ -97,8 +97,8 @@ func (p *proxy) Service(n string, s *model.Service) {
 	defer p.mu.Unlock()
 	p.services[n] = s
 }
-func (p *proxy) Security(string, *model.Security) {}
-func (p *proxy) Trust(string, *model.Trust)       {}
+func (p *proxy) Security(string, *model.Security) error { return nil }
+func (p *proxy) Trust(string, *model.Trust)             {}
 func (p *proxy) Endpoints(n string, e *model.Endpoints) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

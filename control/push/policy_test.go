@@ -34,10 +34,10 @@ func (h *heard) Cluster(name string, m *model.Cluster) {
 	h.requests.Store(m.Breakers[0].Requests)
 	h.clusters <- name
 }
-func (*heard) Endpoints(string, *model.Endpoints) {}
-func (*heard) Security(string, *model.Security)   {}
-func (*heard) Trust(string, *model.Trust)         {}
-func (*heard) Connected(bool)                     {}
+func (*heard) Endpoints(string, *model.Endpoints)     {}
+func (*heard) Security(string, *model.Security) error { return nil }
+func (*heard) Trust(string, *model.Trust)             {}
+func (*heard) Connected(bool)                         {}
 
 // two is a registry with the services cart and web.
 type two struct{ view }

@@ -66,7 +66,7 @@ func (s told) Service(_ string, m *model.Service)       { s.services <- m }
 func (s told) RouteTable(_ string, m *model.RouteTable) { s.tables <- m }
 func (told) Cluster(string, *model.Cluster)             {}
 func (told) Endpoints(string, *model.Endpoints)         {}
-func (told) Security(string, *model.Security)           {}
+func (told) Security(string, *model.Security) error     { return nil }
 func (told) Trust(string, *model.Trust)                 {}
 func (told) Connected(bool)                             {}
 

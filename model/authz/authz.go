@@ -127,6 +127,7 @@ type port struct {
 	allows  bool // there are policies that allow
 	http    bool // something is about requests
 	tokens  bool // something is about tokens
+	names   bool // something is about server names
 	request actions
 	conn    actions // for connections that are not HTTP
 	every   []*rule // those that allow, for Nearest
@@ -188,10 +189,13 @@ func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
 	return v
 }
 
-// HTTP reports whether something that is or would be in force looks at requests to a port: then what is not HTTP must not
-// pass for want of a request.
-func (s *Set) HTTP(n uint16) bool {
-	return s.inForce.at(n).http || s.tried != nil && s.tried.at(n).http
+// HTTP reports whether something in force looks at requests to a port: then what is not HTTP must not pass for want of a
+// request. What is in dry run takes nothing from a port.
+func (s *Set) HTTP(n uint16) bool { return s.inForce.at(n).http }
+
+// ServerNames reports whether something that is or would be in force looks at the server names of connections to a port.
+func (s *Set) ServerNames(n uint16) bool {
+	return s.inForce.at(n).names || s.tried != nil && s.tried.at(n).names
 }
 
 // Tokens reports whether something that is or would be in force looks at tokens or their claims.

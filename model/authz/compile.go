@@ -250,6 +250,7 @@ func (c *compiler) port(n uint16, dry bool) *port {
 		for _, r := range p.rules {
 			needs := r.needsRequest()
 			out.http, out.tokens = out.http || needs, out.tokens || r.needsToken()
+			out.names = out.names || slices.ContainsFunc(r.to, func(t target) bool { return t.names.some() })
 			request[act] = append(request[act], r)
 			if act == model.ActionAllow {
 				out.every = append(out.every, r)

@@ -145,6 +145,7 @@ func (x *Exchange) finish() {
 	x.finished = true
 	x.endAttempt(x.reason)
 	x.leaveFamily()
+	x.w.let.Remove((*admittee)(x))
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.letGo()

@@ -20,6 +20,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
@@ -52,6 +53,10 @@ type Origin struct {
 	Toll *admission.Gate
 	// From is where connections to the program start, so that it sees its caller's address; zero: anywhere.
 	From netip.Addr
+
+	// Policies are asked about every request, which comes from Caller: required with it. nil: everything is allowed.
+	Policies *policy.InForce
+	Caller   *policy.Caller
 
 	// HTTP is how the requests of a foreign listener's chain are treated (gateway.go); nil: a sidecar's ways. Conn is
 	// required with it, Logs may be nil.

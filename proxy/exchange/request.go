@@ -57,6 +57,7 @@ type Exchange struct {
 	faultTimer   loop.Timer
 	copies       []*Exchange // mirrors of this request that get its body; nil: one that is over
 	busy         int         // calls that are inside
+	slot         int         // of Worker.let
 	next         *Exchange
 }
 
@@ -113,7 +114,7 @@ type result struct {
 // upgrade and CONNECT have no end). It may call client back before it returns; if that was with Finished the
 // answer is nil.
 //
-// It is the story of a request: what is ours is taken out, the route is found and does what it does itself (action.go), and
+// It is the story of a request: what is ours is taken out, the workload's policies are asked (authorize.go), the route is found and does what it does itself (action.go), and
 // attempts are made until one answers or none is left (attempt.go); bodies flow (body.go), the response returns
 // (response.go), and what happened is remembered (end.go).
 func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exchange {
@@ -133,6 +134,9 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 		return x.leave()
 	case x.moved:
 		x.redirect()
+		return x.leave()
+	}
+	if !x.authorize() {
 		return x.leave()
 	}
 	x.classify()

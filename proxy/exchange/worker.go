@@ -5,11 +5,13 @@ import (
 	"strconv"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/buffer"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/router"
 )
 
@@ -34,7 +36,12 @@ type Worker struct {
 	served  int           // of them, those that other proxies sent
 	bench   cluster.Bench // where exchanges wait before they try again
 	turning loop.Timer    // of bench, while anybody waits
-	dated   int64         // second that today is of
+	let     policy.Open   // exchanges that the workload's policies have let in
+	asked   authz.Attributes
+	lower   []byte // of a host, for one question
+	number  []byte // a field's value, likewise
+	decoded []byte // likewise
+	dated   int64  // second that today is of
 	today   []byte
 }
 

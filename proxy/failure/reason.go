@@ -52,6 +52,7 @@ const (
 	Outrun                   // another attempt of the same request has answered first; of an attempt
 	CallerGone               // the request that this one was made for has ended without waiting for it
 	Revoked                  // the certificate that the peer showed was taken out of use
+	AuthzDenied              // the workload's policies do not allow it
 	reasonCount
 )
 

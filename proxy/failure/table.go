@@ -122,6 +122,8 @@ var table = [reasonCount]entry{
 		log: "a broken invariant; a bug", hint: "report it with the proxy's log of this moment"},
 	Revoked: {label: "revoked", side: Upstream, retry: always, status: 502, grpc: grpcUnavailable,
 		log: "the certificate that the peer showed was taken out of use", hint: "`tulle cert revoked` says when and why; end the workload, or take the revocation back with `tulle cert restore`"},
+	AuthzDenied: {label: "authz_denied", side: Downstream, status: 403, grpc: grpcDenied,
+		log: "the workload's policies do not allow this", hint: "the log of the workload's proxy names policy and rule, or the nearest one and what was missing; allow the caller in an AuthorizationPolicy"},
 }
 
 func (r Reason) entry() *entry {

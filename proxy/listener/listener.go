@@ -20,6 +20,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 )
 
@@ -49,10 +50,11 @@ type Context struct {
 
 	Port Port // outbound: where the requests go
 
-	Own     OwnPort // inbound: the workload's port
-	Peer    Peer    // inbound over mTLS: who calls
-	MTLS    bool    // inbound from another proxy of the mesh
-	Publish bool    // inbound from outside the mesh
+	Own     OwnPort        // inbound: the workload's port
+	Peer    Peer           // inbound over mTLS: who calls
+	Caller  *policy.Caller // inbound: as policies see it
+	MTLS    bool           // inbound from another proxy of the mesh
+	Publish bool           // inbound from outside the mesh
 }
 
 // OwnPort is one port of this proxy's workload.
@@ -100,6 +102,9 @@ type Config struct {
 	// ended: exactly once, also by HTTP, whose Serve gets what was admitted. May be nil. For any goroutine.
 	Connect    func(port uint16, now time.Duration) failure.Reason
 	Disconnect func(port uint16)
+
+	// Policies are asked about connections to the workload that are not HTTP; nil: everything is allowed.
+	Policies *policy.InForce
 
 	// Tolls bounds what leaves the program and how many bytes are relayed. May be nil.
 	Tolls Tolls
@@ -155,6 +160,9 @@ func New(cfg Config) *Worker {
 	w.server = relay.Server{Relays: cfg.Relays, Learn: cfg.Learn, Ended: w.cfg.Disconnect, Dial: func(port uint16, o *relay.Open) (loop.Dial, bool) {
 		return cfg.Program(port, o.Source.Addr())
 	}}
+	if cfg.Policies != nil {
+		w.server.ServerNames = func(c *policy.Caller) bool { return cfg.Policies.Rules().ServerNames(c.Port) }
+	}
 	if cfg.Tolls != nil {
 		w.server.Meter = func(port uint16, rec *record.Record, o *relay.Open) relay.Meter {
 			return cfg.Tolls.Incoming(cfg.Loop, port, rec.Source, o.Source.Addr())

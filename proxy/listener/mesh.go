@@ -9,6 +9,7 @@ import (
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/sniff"
 )
@@ -86,6 +87,7 @@ type inbound struct {
 	conn  Secure
 	own   OwnPort
 	peer  Peer
+	from  *policy.Caller
 	timer loop.Timer
 	over  bool
 }
@@ -102,6 +104,7 @@ func (i *inbound) Opened() {
 	}
 	id := i.conn.PeerID()
 	i.peer = Peer{ID: id.String(), Service: model.ServiceName{Namespace: id.Namespace, Name: id.ServiceAccount}}
+	i.from = policy.NewCaller(id, i.conn.Remote().Addr(), i.own.Service.Port)
 	i.w.blanks[i] = struct{}{}
 	i.w.cfg.Loop.Arm(&i.timer, i.w.cfg.BlankIdle)
 }
@@ -124,7 +127,7 @@ func (i *inbound) Data(p []byte) int {
 	if p[0] == sniff.Preface[0] {
 		h = i.w.cfg.HTTP.Serve(i.conn, Context{
 			Direction: record.Inbound, HTTP2: true, Protocol: i.own.Protocol, Remote: i.conn.Remote(),
-			Wanted: i.conn.Local(), Own: i.own, Peer: i.peer, MTLS: true,
+			Wanted: i.conn.Local(), Own: i.own, Peer: i.peer, Caller: i.from, MTLS: true,
 		})
 	} else {
 		rec := &record.Record{}
@@ -133,7 +136,7 @@ func (i *inbound) Data(p []byte) int {
 		rec.Source, rec.SourceID = i.peer.Service, i.peer.ID
 		rec.Destination, rec.DestinationID = i.own.Service.Service, i.w.cfg.SelfID
 		rec.Port, rec.Protocol = i.own.Service.Port, i.own.Protocol
-		h = i.w.server.Serve(i.conn, i.own.Port, rec)
+		h = i.w.server.Serve(i.conn, i.own.Port, i.from, rec)
 	}
 	i.conn.SetHandler(h)
 	return 0

@@ -3,9 +3,11 @@ package listener
 import (
 	"net/netip"
 
+	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 )
 
 // Outbound serves a connection of the program that capture turned to us. The wanted address alone selects the
@@ -74,6 +76,7 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 			}
 			s := w.session(c, record.Inbound, c.Local())
 			s.far, s.dial, s.own, s.held = farProgram, d, own, true
+			s.from = policy.NewCaller(spiffe.ID{}, c.Remote().Addr(), own.Service.Port)
 			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
 			s.begin(own.Protocol)
 			return s

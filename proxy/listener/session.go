@@ -10,6 +10,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/sniff"
@@ -31,10 +32,11 @@ type session struct {
 	rec  record.Record
 
 	far  far
-	port Port      // farMesh
-	own  OwnPort   // publish
-	held bool      // likewise: the port counts the connection
-	dial loop.Dial // farProgram
+	port Port           // farMesh
+	own  OwnPort        // publish
+	from *policy.Caller // likewise
+	held bool           // likewise: the port counts the connection
+	dial loop.Dial      // farProgram
 
 	by      *model.RelayRoute // that decided; nil: none
 	instead *model.Backend    // its fallback, until it is tried
@@ -122,6 +124,9 @@ const helloWait = 10 * time.Second
 
 // byName reports whether the server name decides where the connection goes: its ClientHello comes first.
 func (s *session) byName() bool {
+	if s.from != nil && s.w.cfg.Policies.Rules().ServerNames(s.from.Port) {
+		return !s.machine.Known.HTTP()
+	}
 	return s.port != nil && s.machine.Known == model.ProtocolTLS && relay.ByName(s.port.Relays())
 }
 
@@ -390,7 +395,7 @@ func (s *session) serve() {
 	s.leave()
 	ctx := Context{
 		Direction: s.rec.Direction, HTTP2: s.machine.Verdict == sniff.HTTP2, Protocol: s.machine.Known,
-		Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Port: s.port, Own: s.own, Publish: s.rec.Direction == record.Inbound,
+		Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Port: s.port, Own: s.own, Caller: s.from, Publish: s.rec.Direction == record.Inbound,
 	}
 	if !ctx.Protocol.HTTP() {
 		ctx.Protocol = model.LearnedHTTP
@@ -408,6 +413,10 @@ func (s *session) relay() {
 		s.conn.Pause()
 		return
 	}
+	if why := relay.Ask(s.w.cfg.Policies, s.w.cfg.Loop, s.from, s.sni, &s.rec); why != failure.None {
+		s.refuse(why)
+		return
+	}
 	held := s.held
 	s.held = false
 	breaker, ok := s.bound()
@@ -423,7 +432,7 @@ func (s *session) relay() {
 			s.open(false)
 		}
 	}
-	o := relay.Options{Endpoint: s.endpoint, Meter: s.meter()}
+	o := relay.Options{Endpoint: s.endpoint, Meter: s.meter(), Caller: s.from, ServerName: s.sni}
 	if s.by != nil {
 		o.Fault, o.Idle, o.MaxDuration = s.by.Fault, s.by.Idle, s.by.MaxDuration
 	}

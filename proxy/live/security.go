@@ -12,18 +12,18 @@ const trustName = "trust"
 // single is a resource of which a proxy has one. changed is set before the subscription and never again.
 type single[M any] struct {
 	now     atomic.Pointer[M]
-	changed func(*M)
+	changed func(*M) error
 }
 
 // FollowSecurity subscribes to what the workload's service enforces. changed is called with each new value, from the goroutine
-// that delivers it, when Believed answers it already; it must not wait. It is called once.
-func (l *Live) FollowSecurity(service model.ServiceName, changed func(*model.Security)) {
+// that delivers it; it must not wait. Its error refuses the value, which Believed never answers then. It is called once.
+func (l *Live) FollowSecurity(service model.ServiceName, changed func(*model.Security) error) {
 	follow(l, &l.security, KindSecurity, service.String(), changed)
 }
 
-// FollowTrust subscribes to whom the mesh believes, as FollowSecurity does.
+// FollowTrust subscribes to whom the mesh believes, as FollowSecurity does; none is refused, and Believed answers it already.
 func (l *Live) FollowTrust(changed func(*model.Trust)) {
-	follow(l, &l.trust, KindTrust, trustName, changed)
+	follow(l, &l.trust, KindTrust, trustName, func(t *model.Trust) error { changed(t); return nil })
 }
 
 // Believed answers what the workload's proxy enforces and whom it believes; nil: it is not known yet. Lock-free.
@@ -31,7 +31,7 @@ func (l *Live) Believed() (*model.Security, *model.Trust) {
 	return l.security.now.Load(), l.trust.now.Load()
 }
 
-func follow[M any](l *Live, s *single[M], kind Kind, name string, changed func(*M)) {
+func follow[M any](l *Live, s *single[M], kind Kind, name string, changed func(*M) error) {
 	l.mu.Lock()
 	s.changed = changed
 	l.subscribe(kind, name)
@@ -40,20 +40,28 @@ func follow[M any](l *Live, s *single[M], kind Kind, name string, changed func(*
 }
 
 // Security takes what a service enforces. nil, the service is not known, changes nothing: policies are never lost.
-func (l *Live) Security(_ string, s *model.Security) { take(l, &l.security, s) }
+// An error refuses it.
+func (l *Live) Security(_ string, s *model.Security) error { return take(l, &l.security, s, false) }
 
 // Trust takes whom the mesh believes; nil changes nothing.
-func (l *Live) Trust(_ string, t *model.Trust) { take(l, &l.trust, t) }
+func (l *Live) Trust(_ string, t *model.Trust) { _ = take(l, &l.trust, t, true) }
 
-func take[M any](l *Live, s *single[M], m *M) {
+// take tells m, and keeps it unless it is refused; first: it is kept before it is told.
+func take[M any](l *Live, s *single[M], m *M, first bool) error {
 	if m == nil {
-		return
+		return nil
 	}
 	l.mu.Lock()
 	changed := s.changed
 	l.mu.Unlock()
-	s.now.Store(m)
-	if changed != nil {
-		changed(m)
+	if first {
+		s.now.Store(m)
 	}
+	if changed != nil {
+		if err := changed(m); err != nil {
+			return err
+		}
+	}
+	s.now.Store(m)
+	return nil
 }

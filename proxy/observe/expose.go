@@ -44,6 +44,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.edges(m, edges, func(e *sums) uint64 { return e.Received })
 		case telemetry.RefusedTotal:
 			x.refused(m, o)
+		case telemetry.AuthzDecisions:
+			x.decided(m, o)
 		case telemetry.MirroredTotal:
 			x.mirrors(m, o)
 		case telemetry.BreakerOverflows:

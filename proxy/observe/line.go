@@ -37,6 +37,7 @@ func appendLine(dst []byte, r *record.Record) []byte {
 	l.number("status", int64(r.Status), r.Status != 0)
 	l.number("grpc_status", int64(r.GRPC), r.GRPC >= 0 && !r.TCP)
 	l.text("reason", r.Reason)
+	l.decision(&r.Decision)
 	l.text("route", r.Route)
 	if r.Mirror {
 		l.key("mirror")
@@ -55,6 +56,22 @@ func appendLine(dst []byte, r *record.Record) []byte {
 	l.attempts(r)
 	l.bytes("request_id", r.RequestID)
 	return append(l.b, '}', '\n')
+}
+
+// decision tells what the workload's policies said.
+func (l *line) decision(d *record.Decision) {
+	if d.Verdict == record.Unasked {
+		return
+	}
+	l.text("authz", d.Verdict.String())
+	l.text("policy", d.Policy)
+	l.text("policy_rule", d.Rule)
+	l.text("nearest", d.Nearest)
+	l.text("dry_run", d.Dry.String())
+	l.text("dry_run_policy", d.DryPolicy)
+	l.text("dry_run_rule", d.DryRule)
+	l.text("audit", d.Audit)
+	l.text("audit_rule", d.AuditRule)
 }
 
 func (l *line) attempts(r *record.Record) {

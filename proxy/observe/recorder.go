@@ -19,6 +19,10 @@ type Recorder struct {
 
 	decisions *decisions // nil: they are not told
 	flight    *flight    // nil: there is none
+
+	byPolicy    map[decidedKey]*decided
+	lastDecided *decided                // most are of one policy
+	decidedHead atomic.Pointer[decided] // of the list of all, newest first
 }
 
 const maxReasons = 64
@@ -26,7 +30,8 @@ const maxReasons = 64
 // Flow is one relayed connection that is being counted. The zero value is ready for Opened.
 type Flow struct {
 	e                 *edge
-	request, response int64 // bytes counted so far
+	request, response int64          // bytes counted so far
+	verdict           record.Verdict // with which it was let in
 }
 
 // Done counts what ended: an exchange, or a whole TCP connection (r.TCP) for which Opened was not called. r is
@@ -45,6 +50,7 @@ func (c *Recorder) Done(r *record.Record) {
 		if c.decisions != nil && r.Direction == record.Inbound {
 			c.decisions.note(r)
 		}
+		c.decide(&r.Decision)
 	}
 	c.keep(r)
 	if c.o.log.on.Load() {
@@ -59,6 +65,8 @@ func (c *Recorder) Opened(r *record.Record, f *Flow) {
 	if c.decisions != nil && r.Direction == record.Inbound {
 		c.decisions.note(r) // it may stay open for days
 	}
+	f.verdict = r.Decision.Verdict
+	c.decide(&r.Decision)
 }
 
 // Moved counts bytes of a connection that goes on: how many have gone either way since it began.
@@ -80,6 +88,9 @@ func (c *Recorder) Closed(r *record.Record, f *Flow) {
 	}
 	f.Moved(r.RequestBytes, r.ResponseBytes)
 	add(&f.e.closed, 1)
+	if r.Decision.Verdict != f.verdict { // it was let in and is not allowed any more
+		c.decide(&r.Decision)
+	}
 	add(&f.e.outcome(0, -1, r.Reason).n, 1)
 	if failed(r) {
 		add(&f.e.failures, 1)

@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 )
 
 // Observer counts connections; *observe.Recorder is one. No record is kept after the call. It is called on the loop.
@@ -32,9 +33,10 @@ type Observer interface {
 type Config struct {
 	Loop     loop.Loop
 	Observer Observer
-	Idle     time.Duration // without a byte either way; 0: for ever, as without a mesh
-	HalfIdle time.Duration // likewise once one direction has ended; default 1 h
-	Max      int           // at once; default 16384
+	Policies *policy.InForce // asked again about relays with a Caller; nil: everything is allowed
+	Idle     time.Duration   // without a byte either way; 0: for ever, as without a mesh
+	HalfIdle time.Duration   // likewise once one direction has ended; default 1 h
+	Max      int             // at once; default 16384
 	// Random draws which connections get a fault, uniform over uint64; nil: as chance has it.
 	Random func() uint64
 }
@@ -43,6 +45,7 @@ type Config struct {
 type Relays struct {
 	cfg  Config
 	live map[*relay]struct{}
+	let  policy.Open
 	free *relay
 }
 
@@ -74,6 +77,10 @@ type Options struct {
 	Idle, MaxDuration time.Duration
 	// Meter bounds the bytes; nil: nothing does.
 	Meter Meter
+	// Caller is who the policies are asked about, with ServerName of the program's own TLS as far as it was looked at; nil: they
+	// are not.
+	Caller     *policy.Caller
+	ServerName string
 	// Fault is injected: Delay, AbortShare with Reset, and Rate, each by its share (fault.go). nil: none.
 	Fault *model.Fault
 }
@@ -154,6 +161,7 @@ func (rs *Relays) Start(down, up loop.Conn, rec *record.Record, o Options) {
 	if o.MaxDuration > 0 {
 		rs.cfg.Loop.Arm(&r.life, o.MaxDuration)
 	}
+	r.admitted()
 }
 
 // relay is one pair of connections.
@@ -177,6 +185,7 @@ type relay struct {
 	slow     throttle
 	waits    bool // for an injected delay: nothing is read
 	abort    bool // it is reset after that
+	slot     int  // of Relays.let
 	next     *relay
 }
 
@@ -382,6 +391,7 @@ func (r *relay) end() {
 	rs.cfg.Loop.Disarm(&r.fault)
 	rs.cfg.Loop.Disarm(&r.meter)
 	delete(rs.live, r)
+	rs.let.Remove(r)
 	if r.opt.Endpoint != nil {
 		r.opt.Endpoint.End()
 	}

@@ -382,7 +382,7 @@ func (w *world) serveOpen() (addr string, program net.Listener) {
 			w.mu.Unlock()
 		},
 	}
-	return w.accept(func(c loop.Conn) loop.Handler { return srv.Serve(c, 80, &record.Record{}) }), ln
+	return w.accept(func(c loop.Conn) loop.Handler { return srv.Serve(c, 80, nil, &record.Record{}) }), ln
 }
 
 func open(o relay.Open) string { return string(relay.AppendOpen(nil, &o)) }

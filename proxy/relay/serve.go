@@ -8,6 +8,8 @@ import (
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/policy"
+	"github.com/tulle-mesh/tulle/proxy/sniff"
 )
 
 // openTimeout is how long the rest of an OPEN frame may take.
@@ -22,16 +24,20 @@ type Server struct {
 	Learn func(port uint16, p model.Protocol)
 	// Meter bounds the bytes of a connection to a port; rec says who calls. May be nil, and answer nil.
 	Meter func(port uint16, rec *record.Record, o *Open) Meter
+	// ServerNames reports whether policies look at the server names of a port: then what the client says first is awaited and
+	// looked at. May be nil.
+	ServerNames func(c *policy.Caller) bool
 	// Ended is told of every connection that Serve has taken when it is over. May be nil.
 	Ended func(port uint16)
 }
 
 // Serve answers the handler for c, a mesh connection whose first byte is OpenByte. port is the workload's port that
 // the connection was authorized for, and no other is opened. rec has what is known of the peer and is copied.
-func (s *Server) Serve(c loop.Conn, port uint16, rec *record.Record) loop.Handler {
-	o := &opening{server: s, down: c, port: port, rec: *rec}
+// caller is who the workload's policies are asked about, nil: they are not.
+func (s *Server) Serve(c loop.Conn, port uint16, caller *policy.Caller, rec *record.Record) loop.Handler {
+	o := &opening{server: s, down: c, port: port, caller: caller, rec: *rec}
 	o.rec.Start, o.rec.Wall = c.Loop().Now(), c.Loop().Wall()
-	o.timer.Expired = func() { o.fail(failure.BadRequest) }
+	o.timer.Expired = o.expired
 	c.Loop().Arm(&o.timer, openTimeout)
 	return o
 }
@@ -47,6 +53,11 @@ type opening struct {
 	silent bool
 	over   bool
 	meter  Meter
+
+	caller *policy.Caller
+	named  bool   // what the client says first is awaited, for its server name
+	open   Open   // while it is
+	name   string // the server name
 }
 
 // Opened implements loop.Handler.
@@ -57,14 +68,59 @@ func (o *opening) Data(p []byte) int {
 	if o.up != nil || o.over {
 		return 0
 	}
+	if o.named {
+		o.hello(p)
+		return 0
+	}
 	f, n, err := ParseOpen(p)
 	switch {
 	case err != nil || n > 0 && f.Port != o.port:
 		o.fail(failure.BadRequest)
+	case n > 0 && o.caller != nil && o.server.ServerNames != nil && o.server.ServerNames(o.caller):
+		o.named, o.open = true, f
+		o.open.RequestID = nil // a part of p
+		if len(p) > n { // the rest is given again
+			o.hello(p[n:])
+		}
 	case n > 0:
-		o.dial(&f)
+		o.ask(&f)
 	}
 	return n
+}
+
+// hello looks for the server name in what the client says first, which stays unread.
+func (o *opening) hello(p []byte) {
+	if o.open.Silent {
+		if p[0] != GoByte {
+			o.ask(&o.open) // it was taken back: the relay sees to it
+			return
+		}
+		p = p[1:]
+	}
+	h, n, err := sniff.ReadHello(p)
+	if n > 0 || err != nil {
+		o.name = h.ServerName
+		o.ask(&o.open)
+	}
+}
+
+// expired: the frame, or what a client says first, does not come. Who says nothing has no name.
+func (o *opening) expired() {
+	if o.named {
+		o.ask(&o.open)
+		return
+	}
+	o.fail(failure.BadRequest)
+}
+
+// ask asks the workload's policies, and then connects.
+func (o *opening) ask(f *Open) {
+	rs := o.server.Relays
+	if why := Ask(rs.cfg.Policies, rs.cfg.Loop, o.caller, o.name, &o.rec); why != failure.None {
+		o.fail(why)
+		return
+	}
+	o.dial(f)
 }
 
 func (o *opening) dial(f *Open) {
@@ -151,7 +207,8 @@ func (p *program) Opened() {
 		return
 	}
 	o.over = true
-	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent, Ended: o.ended, Meter: o.meter})
+	o.server.Relays.Start(o.down, o.up, &o.rec, Options{First: o.first, Silent: o.silent, Ended: o.ended, Meter: o.meter,
+		Caller: o.caller, ServerName: o.name})
 }
 
 // Data implements loop.Handler.

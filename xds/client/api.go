@@ -43,7 +43,7 @@ type Sink interface {
 	RouteTable(name string, t *model.RouteTable)
 	Cluster(name string, c *model.Cluster)
 	Endpoints(name string, e *model.Endpoints)
-	Security(name string, s *model.Security)
+	Security(name string, s *model.Security) error // an error refuses it: the control plane hears so
 	Trust(name string, t *model.Trust)
 	Connected(up bool) // whether the control plane is reachable; first call is not before the first connection
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -348,7 +349,9 @@ func (c *Client) deliver(typ string, u delta.Update) error {
 	case resource.TypeEndpoints:
 		return pass(u, func() (*model.Endpoints, error) { return resource.DecodeEndpoints(a) }, c.sink.Endpoints)
 	case resource.TypeSecurity:
-		return pass(u, func() (*model.Security, error) { return resource.DecodeSecurity(a) }, c.sink.Security)
+		var refused error
+		err := pass(u, func() (*model.Security, error) { return resource.DecodeSecurity(a) }, func(n string, s *model.Security) { refused = c.sink.Security(n, s) })
+		return cmp.Or(err, refused)
 	case resource.TypeTrust:
 		return pass(u, func() (*model.Trust, error) { return resource.DecodeTrust(a) }, c.sink.Trust)
 	}

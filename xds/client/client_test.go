@@ -66,9 +66,12 @@ func (l *log) RouteTable(n string, t *model.RouteTable) {
 }
 func (l *log) Cluster(n string, c *model.Cluster)     { l.add("cluster %s %v", n, c != nil) }
 func (l *log) Endpoints(n string, e *model.Endpoints) { l.add("endpoints %s %v", n, e != nil) }
-func (l *log) Security(n string, s *model.Security)   { l.add("security %s %v", n, s != nil) }
-func (l *log) Trust(n string, m *model.Trust)         { l.add("trust %s %v", n, m != nil) }
-func (l *log) Connected(up bool)                      { l.add("connected %v", up) }
+func (l *log) Security(n string, s *model.Security) error {
+	l.add("security %s %v", n, s != nil)
+	return nil
+}
+func (l *log) Trust(n string, m *model.Trust) { l.add("trust %s %v", n, m != nil) }
+func (l *log) Connected(up bool)              { l.add("connected %v", up) }
 
 // next waits until line has been told, and forgets everything up to it.
 func (l *log) next(t *testing.T, line string) {

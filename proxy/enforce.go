@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/policy"
+	"github.com/tulle-mesh/tulle/xds/resource"
+)
+
+// What the workload's policies are, and that they are in force (docs/design/security.md).
+
+// policiesWait is how long a proxy waits for its policies before it listens; without them it lets nobody in.
+const policiesWait = 5 * time.Second
+
+// mostKept is how much the link to the supervisor carries of policies, in bytes.
+const mostKept = 512 << 10
+
+// enforced begins to follow what the workload's service enforces, with what the proxy before this one knew.
+func (p *Proxy) enforced() {
+	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log})
+	if kept := p.cfg.Bootstrap.Security; kept != nil {
+		s, err := resource.DecodeSecurity(&anypb.Any{TypeUrl: resource.TypeSecurity, Value: kept})
+		if err == nil {
+			err = p.policies.Set(s)
+		}
+		if err != nil {
+			p.cfg.Log.Warn("the policies that the proxy before this one has left cannot be understood; nobody is let in until the control plane has said them", "error", err)
+		}
+	}
+}
+
+// enforce puts what the service enforces in force, off the loops; what is open and not allowed any more ends. An error means
+// that everything stays as it was.
+func (p *Proxy) enforce(s *model.Security) error {
+	if err := p.policies.Set(s); err != nil {
+		p.cfg.Log.Error("policies refused, those before stay in force", "error", err)
+		return err
+	}
+	for _, w := range p.workers {
+		w.loop.Post(func() {
+			w.exchange.Review(p.policies)
+			w.relays.Review()
+		})
+	}
+	p.keepPolicies(s)
+	return nil
+}
+
+// keepPolicies gives the supervisor what the proxy after this one begins with.
+func (p *Proxy) keepPolicies(s *model.Security) {
+	if p.cfg.KeepSecurity == nil {
+		return
+	}
+	m, err := resource.EncodeSecurity(s)
+	var b []byte
+	if err == nil {
+		b, err = proto.Marshal(m)
+	}
+	if err == nil && len(b) > mostKept {
+		err = fmt.Errorf("they are %d bytes, more than %d", len(b), mostKept)
+	}
+	if err == nil {
+		err = p.cfg.KeepSecurity(b)
+	}
+	if err != nil {
+		p.cfg.Log.Warn("a proxy that replaces this one will have to wait for its policies", "error", err)
+	}
+}
+
+// awaitPolicies returns when the workload's policies are in force. Without them the proxy listens and lets nobody in.
+func (p *Proxy) awaitPolicies(ctx context.Context) error {
+	if len(p.ports) == 0 {
+		return nil
+	}
+	for end := time.Now().Add(policiesWait); !p.policies.Known(); {
+		if time.Now().After(end) {
+			p.cfg.Log.Warn("the control plane has not said which policies the workload has: nobody is let in until it does",
+				"control", p.cfg.Control, "last_error", fmt.Sprint(p.client.State().LastError))
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(waitEvery / 20):
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package exchange
+
+import (
+	"bytes"
+	"strconv"
+	"unsafe"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/policy"
+)
+
+// Whether the workload's policies allow the request (docs/design/security.md). What they look at is the verified certificate
+// of the connection and the request as it will reach the program; it points into the exchange's memory and is not kept.
+
+// authorize reports whether the request goes on. Otherwise it has been answered.
+func (x *Exchange) authorize() bool {
+	in := x.origin.Policies
+	if in == nil {
+		return true
+	}
+	if r := in.Rules(); r != nil {
+		a := x.attributes()
+		if !r.Request(a, &x.rec.Decision, x.rec.RequestID).Allowed {
+			x.answer(failure.AuthzDenied)
+			return false
+		}
+	}
+	x.w.let.Add((*admittee)(x))
+	return true
+}
+
+// admittee is Exchange as policies see it that have changed while it is open.
+type admittee Exchange
+
+// Slot implements policy.Held.
+func (h *admittee) Slot() *int { return &h.slot }
+
+// Judge implements policy.Held.
+func (h *admittee) Judge(r *policy.Rules) {
+	x := (*Exchange)(h)
+	var d record.Decision
+	if x.finished || r.Request(x.attributes(), &d, x.rec.RequestID).Allowed {
+		return
+	}
+	x.rec.Decision = d
+	x.busy++
+	x.revoke()
+	x.leave()
+}
+
+// Review asks the policies again about everything that is open, a bounded number of exchanges in each turn of the loop. What is
+// not allowed any more ends; nothing else is touched.
+func (w *Worker) Review(in *policy.InForce) { w.let.Review(w.cfg.Loop, in) }
+
+// revoke ends an exchange that is not allowed any more: with an answer where none has begun, in a gRPC call with its trailer,
+// otherwise by breaking it off.
+func (x *Exchange) revoke() {
+	if !x.begun || x.over || x.rec.Protocol != model.ProtocolGRPC || x.origin.HTTP != nil || len(x.held) > 0 {
+		x.fail(failure.AuthzDenied)
+		return
+	}
+	x.endAttempt(failure.AuthzDenied)
+	x.reason, x.over = failure.AuthzDenied, true
+	x.rec.GRPC = failure.AuthzDenied.GRPC()
+	h := &x.w.reply.head
+	h.Reset()
+	h.Add([]byte("grpc-status"), strconv.AppendInt(nil, int64(x.rec.GRPC), 10))
+	h.Add([]byte("grpc-message"), []byte("tulle: "+failure.AuthzDenied.Log()))
+	h.Add(nameReason, []byte(failure.AuthzDenied.Label()))
+	h.Add(nameRequest, x.rec.RequestID)
+	x.client.Trailers(h)
+	x.finish()
+}
+
+// attributes answers what is known about the request, valid until the next call on this loop.
+func (x *Exchange) attributes() *authz.Attributes {
+	w := x.w
+	a := &w.asked
+	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Method: x.rec.Method, Fields: (*facts)(x)}
+	x.origin.Caller.Fill(a)
+	a.Path = text(normalizedPath(x.head.Target))
+	a.Host = text(w.plainHost(x.head.Authority))
+	if len(a.Path) > 0 && a.Path[0] == '/' && grpcCall(&x.head) {
+		a.Procedure = a.Path[1:]
+	}
+	return a
+}
+
+// normalizedPath answers the path of a target as policies compare it, without its query.
+func normalizedPath(target []byte) []byte {
+	path, _, _ := bytes.Cut(target, question)
+	return path
+}
+
+// plainHost answers a host in lower case, without a port and without the dot at the end of a full name.
+func (w *Worker) plainHost(authority []byte) []byte {
+	h := bytes.TrimSuffix(withoutPort(authority), dot)
+	for i, c := range h {
+		if c >= 'A' && c <= 'Z' {
+			w.lower = append(w.lower[:0], h...)
+			for j := i; j < len(h); j++ {
+				if c := h[j]; c >= 'A' && c <= 'Z' {
+					w.lower[j] = c + 'a' - 'A'
+				}
+			}
+			return w.lower
+		}
+	}
+	return h
+}
+
+var dot = []byte{'.'}
+
+// grpcCall reports whether it is a gRPC call, also one of gRPC-Web.
+func grpcCall(h *message.Head) bool {
+	const t = "application/grpc"
+	v := h.Get("content-type")
+	return len(v) >= len(t) && message.EqualFold(v[:len(t)], t)
+}
+
+// facts is Exchange as conditions see it.
+type facts Exchange
+
+// Value implements authz.Fields.
+func (f *facts) Value(kind model.ConditionKind, name string, i int) (string, bool) {
+	var v []byte
+	ok := false
+	switch h := &f.head; kind {
+	case model.ConditionHeader:
+		v, ok = f.field(h, name, i)
+	case model.ConditionCookie:
+		v, ok = nthCookie(h, name, i)
+	case model.ConditionQuery:
+		v, ok = f.w.parameter(h.Target, name, i)
+	}
+	return text(v), ok
+}
+
+// field answers the i-th field called name. What the codec has taken out of the fields is looked up where it is.
+func (f *facts) field(h *message.Head, name string, i int) ([]byte, bool) {
+	switch name {
+	case "host":
+		return h.Authority, i == 0
+	case "upgrade":
+		return h.Upgrade, i == 0 && h.Upgrade != nil
+	case "content-length":
+		if i > 0 || h.ContentLength < 0 {
+			return nil, false
+		}
+		f.w.number = strconv.AppendInt(f.w.number[:0], h.ContentLength, 10)
+		return f.w.number, true
+	}
+	for j := range h.Fields {
+		if message.EqualFold(h.Fields[j].Name, name) {
+			if i == 0 {
+				return h.Fields[j].Value, true
+			}
+			i--
+		}
+	}
+	return nil, false
+}
+
+// nthCookie answers the i-th value of a cookie.
+func nthCookie(h *message.Head, name string, i int) ([]byte, bool) {
+	for j := range h.Fields {
+		if !message.EqualFold(h.Fields[j].Name, "cookie") {
+			continue
+		}
+		for rest := h.Fields[j].Value; len(rest) > 0; {
+			var pair []byte
+			pair, rest, _ = bytes.Cut(rest, semicolon)
+			key, v, _ := bytes.Cut(bytes.TrimSpace(pair), equals)
+			if string(key) != name {
+				continue
+			}
+			if i > 0 {
+				i--
+				continue
+			}
+			if n := len(v); n >= 2 && v[0] == '"' && v[n-1] == '"' {
+				v = v[1 : n-1]
+			}
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// parameter answers the i-th value of a query parameter. Names and values are decoded as programs do (WHATWG URL,
+// application/x-www-form-urlencoded), so that none gets by written in another way.
+func (w *Worker) parameter(target []byte, name string, i int) ([]byte, bool) {
+	_, rest, _ := bytes.Cut(target, question)
+	for len(rest) > 0 {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, ampersand)
+		key, v, _ := bytes.Cut(pair, equals)
+		if string(w.decode(key)) != name {
+			continue
+		}
+		if i == 0 {
+			return w.decode(v), true
+		}
+		i--
+	}
+	return nil, false
+}
+
+// decode answers p with its plus signs and percent-encodings resolved, valid until the next call.
+func (w *Worker) decode(p []byte) []byte {
+	if bytes.IndexByte(p, '%') < 0 && bytes.IndexByte(p, '+') < 0 {
+		return p
+	}
+	w.decoded = w.decoded[:0]
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		switch {
+		case c == '+':
+			c = ' '
+		case c == '%' && i+2 < len(p):
+			if hexadecimal(p[i+1]) && hexadecimal(p[i+2]) {
+				c = unhex(p[i+1])<<4 | unhex(p[i+2])
+				i += 2
+			}
+		}
+		w.decoded = append(w.decoded, c)
+	}
+	return w.decoded
+}
+
+func hexadecimal(c byte) bool {
+	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f'
+}
+
+// text answers b as a string that changes when b does.
+func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
