@@ -110,6 +110,16 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 			}
 			return []any{o.GetName(), strings.Join(parents, ","), len(v1alpha1.Rules(o)), condition(o, "Accepted"), condition(o, "ResolvedRefs"), condition(o, "Programmed")}
 		}
+	case v1alpha1.ExternalKind:
+		return []any{"NAME", "HOSTS", "PORTS", "RESOLUTION", "ADDRESSES", "ACCEPTED", "PROGRAMMED"}, func(o v1alpha1.Object) []any {
+			s := o.(*v1alpha1.ExternalService)
+			var ports []string
+			for _, p := range s.Spec.Ports {
+				ports = append(ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+			}
+			return []any{s.Name, strings.Join(s.Spec.Hosts, ","), strings.Join(ports, ","), s.Spec.Resolution, strings.Join(s.Status.Addresses, ","),
+				stateOf(s.Status.Conditions, "Accepted"), stateOf(s.Status.Conditions, "Programmed")}
+		}
 	case "ReferenceGrant":
 		return []any{"NAME", "FROM", "TO"}, func(o v1alpha1.Object) []any {
 			g := o.(*v1alpha1.ReferenceGrant)

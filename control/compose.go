@@ -54,7 +54,7 @@ func (p *Plane) compose(ctx context.Context) error {
 		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trustModel}
 	}
 	out := push.New(push.Config{Snapshot: snap, Log: p.log})
-	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return serviceNames(reg) }, Changed: func(services []model.ServiceName, revision int64) {
+	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return everyone(reg) }, Changed: func(services []model.ServiceName, revision int64) {
 		out.Changed(uint64(revision), services, nil)
 	}})
 	close(started)
@@ -114,6 +114,22 @@ func here(reg *registry.Registry) func(string) bool {
 func reportsAs(w registry.Workload) string { return fmt.Sprintf("%s#%d", w.Key(), w.Starts) }
 
 // serviceNames answers every service.
+// everyone answers the services, and what pure clients are called, who have policies too.
+func everyone(reg *registry.Registry) []model.ServiceName {
+	out := serviceNames(reg)
+	known := map[model.ServiceName]bool{}
+	for _, n := range out {
+		known[n] = true
+	}
+	for _, w := range reg.Workloads() {
+		if n := (model.ServiceName{Namespace: w.Namespace, Name: w.Service}); !known[n] {
+			known[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
 func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 	for _, s := range reg.Services() {
 		out = append(out, s.Name)
@@ -175,6 +191,9 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		SecurityStatus: func(o v1alpha1.Object) v1alpha1.SecurityPolicyStatus {
 			return status.Security(compiler(), out, o, serviceNames(reg), time.Now())
+		},
+		ExternalStatus: func(o *v1alpha1.ExternalService) v1alpha1.ExternalServiceStatus {
+			return status.External(compiler(), out, o, time.Now())
 		},
 		UsedStatus: func(o v1alpha1.Object) v1alpha1.UsedStatus { return status.Used(compiler(), out, o, time.Now()) },
 		Reach:      rt.Reach, Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,

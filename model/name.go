@@ -23,6 +23,17 @@ func (n ServiceName) String() string {
 	return n.Name + "." + n.Namespace
 }
 
+// externalPrefix begins the names of services outside of the mesh; no Service can have such a name.
+const externalPrefix = "external~"
+
+// External names the ExternalService of that name: routes, clusters and metrics of it are called "external~payments.shop".
+func External(namespace, name string) ServiceName {
+	return ServiceName{Namespace: namespace, Name: externalPrefix + name}
+}
+
+// External answers the name of the ExternalService that n is; ok is false for every other service.
+func (n ServiceName) External() (name string, ok bool) { return strings.CutPrefix(n.Name, externalPrefix) }
+
 // IsZero reports whether n names nothing.
 func (n ServiceName) IsZero() bool { return n == ServiceName{} }
 

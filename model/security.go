@@ -174,6 +174,20 @@ const (
 type Egress struct {
 	Mode  EgressMode
 	Rules []EgressRule // the first that fits decides, then Mode
+	// Services are the ExternalServices that the workload may know of; of several with a host the first counts.
+	Services []EgressService
+}
+
+// EgressService is an ExternalService as its callers know it.
+type EgressService struct {
+	Name  ServiceName
+	Hosts []string // in lower case; "*.example.com" is every name below
+	Ports []uint16
+	// Original: programs look its hosts up themselves, and what they then ask for must be one of Hosts. Otherwise its hosts
+	// have the virtual addresses of Name.
+	Original bool
+	// Policies of it, which its callers' proxies enforce as a workload's own proxy enforces Security.Policies.
+	Policies []Policy
 }
 
 // EgressRule is about some of the workloads, hosts and addresses.

@@ -41,7 +41,7 @@ func defaultAuthenticationPolicy(p *AuthenticationPolicy) {
 
 func (c *check) authenticationPolicy(p *AuthenticationPolicy) {
 	s := &p.Spec
-	c.securityTargets(&s.SecurityTargets)
+	c.securityTargets(&s.SecurityTargets, "Service")
 	if s.MTLS == nil && len(s.JWT) == 0 {
 		c.fail("spec", "asks for nothing: write mtls or jwt")
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +45,8 @@ func defaultAuthorizationPolicy(p *AuthorizationPolicy) {
 
 func (c *check) authorizationPolicy(p *AuthorizationPolicy) {
 	s := &p.Spec
-	c.securityTargets(&s.SecurityTargets)
+	c.securityTargets(&s.SecurityTargets, "Service", ExternalKind)
+	c.egressPolicy(s)
 	switch s.Action {
 	case ActionAllow, ActionDeny, ActionAudit:
 		if s.External != nil {
@@ -74,14 +76,31 @@ func (c *check) authorizationPolicy(p *AuthorizationPolicy) {
 	}
 }
 
+// egressPolicy checks what only a workload's own proxy can do, which a policy on an ExternalService does not have.
+func (c *check) egressPolicy(s *AuthorizationPolicySpec) {
+	for i, ref := range s.TargetRefs {
+		if ref.Kind != ExternalKind {
+			continue
+		}
+		if s.Action == ActionExternal {
+			c.fail("spec.action", "is External, and targetRefs[%d] is %s, where the callers' own proxies decide: write Allow, Deny or Audit", i, ref)
+		}
+		for k, r := range s.Rules {
+			if r.Expression != "" {
+				c.fail(fmt.Sprintf("spec.rules[%d].expression", k), "means nothing on targetRefs[%d], %s: write from, to and when", i, ref)
+			}
+		}
+	}
+}
+
 // securityTargets checks what a policy about security is about.
-func (c *check) securityTargets(t *SecurityTargets) {
+func (c *check) securityTargets(t *SecurityTargets, kinds ...string) {
 	c.count("spec.targetRefs", len(t.TargetRefs), maxTargets)
 	seen := map[PolicyTarget]int{}
 	for i, ref := range t.TargetRefs {
 		at := fmt.Sprintf("spec.targetRefs[%d]", i)
-		if ref.Kind != "Service" {
-			c.fail(at+".kind", "%q is not what a policy about security attaches to: write Service", ref.Kind)
+		if !slices.Contains(kinds, ref.Kind) {
+			c.fail(at+".kind", "%q is not what this policy about security attaches to: write %s", ref.Kind, strings.Join(kinds, " or "))
 			continue
 		}
 		c.target(at, ref)

@@ -12,7 +12,8 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization and MTLS, which are in force at once.
+// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization, MTLS and Egress, which are in force
+// at once.
 type MeshConfigSpec struct {
 	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
 	TrustDomain string `json:"trustDomain,omitempty"`
@@ -22,6 +23,8 @@ type MeshConfigSpec struct {
 	// Defaults are what every service has that no TrafficPolicy says otherwise about: balancing, connections, breakers,
 	// ejection, timeouts, retries, retryBudget, hedging, capacity and concurrency.
 	Defaults *TrafficParts `json:"defaults,omitempty"`
+	// Egress is whom workloads may talk to outside of the mesh.
+	Egress *MeshEgress `json:"egress,omitempty"`
 	// Authorization is what becomes of what no AuthorizationPolicy is about.
 	Authorization *MeshAuthorization `json:"authorization,omitempty"`
 	// MTLS is the mode of ports that no AuthenticationPolicy is about.

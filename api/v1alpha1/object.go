@@ -60,6 +60,7 @@ func Kinds() []Kind {
 		{Name: "FaultInjection", APIVersion: APIVersion, Plural: "faultinjections", Namespaced: true, New: func() Object { return new(FaultInjection) }},
 		{Name: "DirectResponse", APIVersion: APIVersion, Plural: "directresponses", Namespaced: true, New: func() Object { return new(DirectResponse) }},
 		{Name: "TrafficPolicy", APIVersion: APIVersion, Plural: "trafficpolicies", Namespaced: true, New: func() Object { return new(TrafficPolicy) }},
+		{Name: "ExternalService", APIVersion: APIVersion, Plural: "externalservices", Namespaced: true, New: func() Object { return new(ExternalService) }},
 		{Name: "AuthorizationPolicy", APIVersion: APIVersion, Plural: "authorizationpolicies", Namespaced: true, New: func() Object { return new(AuthorizationPolicy) }},
 		{Name: "AuthenticationPolicy", APIVersion: APIVersion, Plural: "authenticationpolicies", Namespaced: true, New: func() Object { return new(AuthenticationPolicy) }},
 		{Name: "MeshConfig", APIVersion: APIVersion, Plural: "meshconfigs", New: func() Object { return new(MeshConfig) }},

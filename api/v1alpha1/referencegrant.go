@@ -36,7 +36,9 @@ func (c *check) referenceGrant(g *ReferenceGrant) {
 	}
 	for i, t := range g.Spec.To {
 		at := fmt.Sprintf("spec.to[%d]", i)
-		if t.Group != "" {
+		if t.Group == TulleGroup && t.Kind == ExternalKind {
+			// as it should be
+		} else if t.Group != "" {
 			c.fail(at+".group", `%q is not supported: write {group: "", kind: Service}`, t.Group)
 		} else if t.Kind != "Service" {
 			c.fail(at+".kind", `%s/%s is not supported: write {group: "", kind: Service}`, t.Group, t.Kind)
@@ -47,11 +49,15 @@ func (c *check) referenceGrant(g *ReferenceGrant) {
 	}
 }
 
-// Permits reports whether g lets a route of kind in namespace from name the Service name of g's own namespace.
-func Permits(g *ReferenceGrant, kind, from, name string) bool {
+// Permits reports whether g lets a route of kind in namespace from name the Service, or ExternalService, name of g's own namespace.
+func Permits(g *ReferenceGrant, kind, from, name string, external bool) bool {
 	return slices.ContainsFunc(g.Spec.From, func(f ReferenceGrantFrom) bool {
 		return f.Group == GatewayGroup && string(f.Kind) == kind && string(f.Namespace) == from
 	}) && slices.ContainsFunc(g.Spec.To, func(t ReferenceGrantTo) bool {
-		return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == name)
+		own := t.Group == "" && t.Kind == "Service"
+		if external {
+			own = t.Group == TulleGroup && t.Kind == ExternalKind
+		}
+		return own && (t.Name == nil || string(*t.Name) == name)
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // Bounds of the routes' schemas (Gateway API v1.6).
@@ -37,6 +39,7 @@ func (c *check) parents(spec *CommonRouteSpec, namespace string) {
 	for i, p := range spec.ParentRefs {
 		at := fmt.Sprintf("spec.parentRefs[%d]", i)
 		switch {
+		case IsExternal(p.Group, p.Kind):
 		case p.Kind == nil || *p.Kind != "Service":
 			c.fail(at+".kind", "is %q: only routes of a Service are run, write {group: \"\", kind: Service}", value(p.Kind, "Gateway"))
 		case p.Group == nil || *p.Group != "":
@@ -58,7 +61,7 @@ func (c *check) parents(spec *CommonRouteSpec, namespace string) {
 		if p.Port != nil && (*p.Port < 1 || *p.Port > 65535) {
 			c.fail(at+".port", "%d is not a port: write 1 to 65535", *p.Port)
 		}
-		key := parent{ns + "/" + string(p.Name), int32(value(p.Port, 0)), string(value(p.SectionName, ""))}
+		key := parent{string(value(p.Kind, "")) + "/" + ns + "/" + string(p.Name), int32(value(p.Port, 0)), string(value(p.SectionName, ""))}
 		whole := parent{service: key.service}
 		switch {
 		case seen[key]:
@@ -68,6 +71,11 @@ func (c *check) parents(spec *CommonRouteSpec, namespace string) {
 		}
 		seen[key] = true
 	}
+}
+
+// IsExternal reports whether a reference names an ExternalService.
+func IsExternal(group *gateway.Group, kind *gateway.Kind) bool {
+	return kind != nil && *kind == ExternalKind && group != nil && *group == TulleGroup
 }
 
 // hostnames refuses what would be ignored.
@@ -115,12 +123,12 @@ func (c *check) backends(at string, list []HTTPBackendRef, allowed string) {
 
 // backendRef checks a reference to a port of a Service, which may be in another namespace (see ReferenceGrant).
 func (c *check) backendRef(at string, b *BackendObjectRef) {
-	if value(b.Kind, "Service") != "Service" || value(b.Group, "") != "" {
+	if !IsExternal(b.Group, b.Kind) && (value(b.Kind, "Service") != "Service" || value(b.Group, "") != "") {
 		field := ".kind"
 		if value(b.Group, "") != "" {
 			field = ".group"
 		}
-		c.fail(at+field, "%s/%s is not supported: a backend is a Service of the group \"\"", value(b.Group, ""), value(b.Kind, ""))
+		c.fail(at+field, "%s/%s is not supported: a backend is a Service of the group \"\", or an ExternalService of the group tulle.dev", value(b.Group, ""), value(b.Kind, ""))
 	}
 	if !label(string(b.Name)) {
 		c.fail(at+".name", "%q is not the name of a Service", b.Name)

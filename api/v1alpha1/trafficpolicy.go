@@ -161,6 +161,14 @@ func (c *check) trafficPolicy(p *TrafficPolicy) {
 
 // within checks what of a part means nothing on a target that the part itself may be attached to.
 func (c *check) within(i int, t PolicyTarget, p *TrafficParts) {
+	if t.Kind == ExternalKind {
+		for j := range p.RateLimits {
+			if p.RateLimits[j].Side != "Caller" {
+				c.fail(fmt.Sprintf("spec.rateLimits[%d].side", j), "must be Caller on targetRefs[%d], %s: nobody outside of the mesh keeps it", i, t)
+			}
+		}
+		return
+	}
 	if t.Kind == "Service" {
 		if p.Fallback != nil && p.Fallback.Name == t.Name {
 			c.fail("spec.fallback.name", "is targetRefs[%d], %s, itself: name another Service", i, t)
@@ -197,13 +205,16 @@ func (c *check) within(i int, t PolicyTarget, p *TrafficParts) {
 func (c *check) target(at string, t PolicyTarget) {
 	group := GatewayGroup
 	switch t.Kind {
-	case "Service":
+	case "Service", ExternalKind:
 		group = ""
+		if t.Kind == ExternalKind {
+			group = TulleGroup
+		}
 		if _, err := strconv.ParseUint(t.SectionName, 10, 16); t.SectionName != "" && !label(t.SectionName) || err == nil && t.SectionName == "0" {
 			c.fail(at+".sectionName", "%q is not the name or the number of a port", t.SectionName)
 		}
 		if !label(t.Name) {
-			c.fail(at+".name", "%q is not the name of a Service", t.Name)
+			c.fail(at+".name", "%q is not the name of %s", t.Name, article(t.Kind))
 		}
 	case "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute":
 		if t.SectionName != "" && !subdomain(t.SectionName) {
@@ -213,11 +224,11 @@ func (c *check) target(at string, t PolicyTarget) {
 			c.fail(at+".name", "%q is not the name of a %s", t.Name, t.Kind)
 		}
 	default:
-		c.fail(at+".kind", "%q is not what a policy attaches to: write Service, HTTPRoute, GRPCRoute, TCPRoute or TLSRoute", t.Kind)
+		c.fail(at+".kind", "%q is not what a policy attaches to: write Service, ExternalService, HTTPRoute, GRPCRoute, TCPRoute or TLSRoute", t.Kind)
 		return
 	}
 	if t.Group != group {
-		c.fail(at+".group", "is %q: a %s is of the group %q", t.Group, t.Kind, group)
+		c.fail(at+".group", "is %q: %s is of the group %q", t.Group, article(t.Kind), group)
 	}
 }
 
@@ -237,8 +248,15 @@ func misplaced(part string, t PolicyTarget) string {
 		if t.Kind == "TCPRoute" || t.Kind == "TLSRoute" {
 			return "connections are bounded for the Service that they go to: attach it there"
 		}
-	default:
+	case "capacity", "concurrency", "priority":
+		if t.Kind == ExternalKind {
+			return "it is kept by the proxy beside the server, and there is none outside of the mesh"
+		}
 		if t.Kind != "Service" {
+			return "it is about a Service: attach it to the Service"
+		}
+	default:
+		if t.Kind != "Service" && t.Kind != ExternalKind {
 			return "it is about a Service: attach it to the Service"
 		}
 	}

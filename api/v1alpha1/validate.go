@@ -34,6 +34,8 @@ func Default(o Object) {
 		defaultAuthorizationPolicy(o)
 	case *AuthenticationPolicy:
 		defaultAuthenticationPolicy(o)
+	case *ExternalService:
+		defaultExternalService(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -67,6 +69,8 @@ func Validate(o Object) []FieldError {
 		c.authorizationPolicy(o)
 	case *AuthenticationPolicy:
 		c.authenticationPolicy(o)
+	case *ExternalService:
+		c.externalService(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}
@@ -96,8 +100,8 @@ func (c *check) meta(o Object) {
 	switch {
 	case m.Name == "":
 		c.fail("metadata.name", "is missing: give the %s a name", kind.Name)
-	case kind.Name == "Service" && !label(m.Name):
-		c.fail("metadata.name", "%q is not a name for a Service: at most 63 of a-z, 0-9 and '-', a letter or digit first and last", m.Name)
+	case (kind.Name == "Service" || kind.Name == "ExternalService") && !label(m.Name):
+		c.fail("metadata.name", "%q is not a name for %s: at most 63 of a-z, 0-9 and '-', a letter or digit first and last", m.Name, article(kind.Name))
 	case !subdomain(m.Name):
 		c.fail("metadata.name", "%q is not a name: at most 253 of a-z, 0-9, '-' and '.', a letter or digit first and last", m.Name)
 	}
@@ -120,6 +124,13 @@ func (c *check) meta(o Object) {
 	}
 }
 
+func article(kind string) string {
+	if strings.IndexByte("AEIOU", kind[0]) >= 0 {
+		return "an " + kind
+	}
+	return "a " + kind
+}
+
 func (c *check) meshConfig(m *MeshConfig) {
 	if m.Name != "" && m.Name != MeshConfigName {
 		c.fail("metadata.name", "is %q: the one MeshConfig is named %q", m.Name, MeshConfigName)
@@ -135,6 +146,7 @@ func (c *check) meshConfig(m *MeshConfig) {
 		c.fail("spec.virtualIPv6", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv6, DefaultVirtualIPv6)
 	}
 	c.meshDefaults(m.Spec.Defaults)
+	c.meshEgress(m.Spec.Egress)
 	if a := m.Spec.Authorization; a != nil && a.Default != ActionAllow && a.Default != ActionDeny {
 		c.fail("spec.authorization.default", "%q is not a decision: write Allow or Deny", a.Default)
 	}
@@ -158,6 +170,7 @@ func defaultMeshConfig(m *MeshConfig) {
 	if t := m.Spec.MTLS; t != nil && t.Mode == "" {
 		t.Mode = ModePermissive
 	}
+	defaultEgress(m.Spec.Egress)
 	if m.Spec.Defaults != nil {
 		defaultParts(m.Spec.Defaults)
 	}

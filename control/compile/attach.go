@@ -47,14 +47,15 @@ func Backends(r v1alpha1.Object) []model.PortName {
 
 // parentService answers the service that a parentRef names; ok is false for another kind of parent.
 func parentService(r v1alpha1.Object, p v1alpha1.ParentRef) (model.ServiceName, bool) {
-	if p.Kind == nil || *p.Kind != "Service" || p.Group == nil || *p.Group != "" {
+	external := v1alpha1.IsExternal(p.Group, p.Kind)
+	if !external && (p.Kind == nil || *p.Kind != "Service" || p.Group == nil || *p.Group != "") {
 		return model.ServiceName{}, false
 	}
 	ns := r.GetNamespace()
 	if p.Namespace != nil {
 		ns = string(*p.Namespace)
 	}
-	return model.ServiceName{Namespace: ns, Name: string(p.Name)}, true
+	return refersTo(string(*p.Kind), ns, string(p.Name)), true
 }
 
 // verdict is what came of one parentRef or backendRef: reason "" is success.
@@ -84,7 +85,7 @@ func (c Compiler) accept(r Route, p v1alpha1.ParentRef) verdict {
 func (c Compiler) attachable(r Route, p v1alpha1.ParentRef) ([]model.ServicePort, verdict) {
 	name, ok := parentService(r.Object, p)
 	if !ok {
-		return nil, verdict{"NoMatchingParent", "only a Service (group \"\", kind Service) can be a parent"}
+		return nil, verdict{"NoMatchingParent", "only a Service (group \"\", kind Service) or an ExternalService (group tulle.dev) can be a parent"}
 	}
 	s, ok := c.Services.Service(name)
 	if !ok {
@@ -182,10 +183,14 @@ func (ix *Index) consumers(name model.ServiceName) (out []string) {
 
 // backendName answers the port that a backendRef names; its port is 0 when it has none.
 func backendName(r v1alpha1.Object, b *v1alpha1.BackendObjectRef) model.PortName {
-	name := model.PortName{Service: model.ServiceName{Namespace: r.GetNamespace(), Name: string(b.Name)}}
+	ns, kind := r.GetNamespace(), ""
 	if b.Namespace != nil {
-		name.Service.Namespace = string(*b.Namespace)
+		ns = string(*b.Namespace)
 	}
+	if v1alpha1.IsExternal(b.Group, b.Kind) {
+		kind = v1alpha1.ExternalKind
+	}
+	name := model.PortName{Service: refersTo(kind, ns, string(b.Name))}
 	if b.Port != nil {
 		name.Port = uint16(*b.Port)
 	}
@@ -196,8 +201,8 @@ func backendName(r v1alpha1.Object, b *v1alpha1.BackendObjectRef) model.PortName
 func (c Compiler) resolve(r Route, b *v1alpha1.BackendObjectRef) verdict {
 	name := backendName(r.Object, b)
 	switch {
-	case b.Kind != nil && *b.Kind != "Service", b.Group != nil && *b.Group != "":
-		return verdict{"InvalidKind", "only a Service can be a backend"}
+	case !v1alpha1.IsExternal(b.Group, b.Kind) && (b.Kind != nil && *b.Kind != "Service" || b.Group != nil && *b.Group != ""):
+		return verdict{"InvalidKind", "only a Service or an ExternalService can be a backend"}
 	case !c.permitted(r, name.Service):
 		return verdict{"RefNotPermitted", fmt.Sprintf("backend %s is in another namespace, and no ReferenceGrant in %s lets a %s of %s name it", name.Service, name.Service.Namespace, r.Kind, r.Object.GetNamespace())}
 	case name.Port == 0:
@@ -217,6 +222,14 @@ func (c Compiler) resolve(r Route, b *v1alpha1.BackendObjectRef) verdict {
 	return verdict{}
 }
 
+func permits(g *v1alpha1.ReferenceGrant, r Route, name model.ServiceName) bool {
+	own, external := name.External()
+	if !external {
+		own = name.Name
+	}
+	return v1alpha1.Permits(g, r.Kind, r.Object.GetNamespace(), own, external)
+}
+
 // permitted reports whether a route may have a service as a backend: one of its own namespace, its parent, which is where the
 // requests go anyway, or one that a ReferenceGrant gives away.
 func (c Compiler) permitted(r Route, name model.ServiceName) bool {
@@ -224,6 +237,6 @@ func (c Compiler) permitted(r Route, name model.ServiceName) bool {
 		return true
 	}
 	return slices.ContainsFunc(c.Index.beside.Grants, func(g *v1alpha1.ReferenceGrant) bool {
-		return g.Namespace == name.Namespace && v1alpha1.Permits(g, r.Kind, r.Object.GetNamespace(), name.Name)
+		return g.Namespace == name.Namespace && permits(g, r, name)
 	})
 }

@@ -48,6 +48,7 @@ type Beside struct {
 	Grants    []*v1alpha1.ReferenceGrant
 	Faults    []*v1alpha1.FaultInjection
 	Responses []*v1alpha1.DirectResponse
+	Externals []*v1alpha1.ExternalService
 }
 
 // Index is the routes by the service they name as a parent. It is immutable.
@@ -138,6 +139,7 @@ func (c Compiler) Cluster(name model.PortName) (*model.Cluster, bool) {
 		return nil, false
 	}
 	m := &model.Cluster{Name: name, Protocol: c.protocol(name, p.Protocol), ConnectTimeout: ConnectTimeout}
+	c.callExternal(m)
 	c.treatCluster(m)
 	return m, true
 }

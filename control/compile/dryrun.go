@@ -45,6 +45,8 @@ func (ix *Index) Edited(edits []Edit) *Index {
 			beside.Grants = swap(beside.Grants, o, e.Delete, same)
 		case *v1alpha1.FaultInjection:
 			beside.Faults = swap(beside.Faults, o, e.Delete, same)
+		case *v1alpha1.ExternalService:
+			beside.Externals = swap(beside.Externals, o, e.Delete, same)
 		case *v1alpha1.DirectResponse:
 			beside.Responses = swap(beside.Responses, o, e.Delete, same)
 		default:

@@ -70,11 +70,11 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 	notFound := func(format string, args ...any) verdict {
 		return verdict{"TargetNotFound", fmt.Sprintf(format, args...)}
 	}
-	if ref.Kind == "Service" {
-		name := model.ServiceName{Namespace: namespace, Name: ref.Name}
+	if ref.Kind == "Service" || ref.Kind == v1alpha1.ExternalKind {
+		name := refersTo(ref.Kind, namespace, ref.Name)
 		svc, ok := c.Services.Service(name)
 		if !ok {
-			return notFound("there is no Service %s", name)
+			return notFound("there is no %s %s.%s", ref.Kind, ref.Name, namespace)
 		}
 		for _, p := range svc.Ports {
 			if at := (model.PortName{Service: name, Port: p.Port}); ref.SectionName == "" || ref.SectionName == p.Name || ref.SectionName == fmt.Sprint(p.Port) {
@@ -82,7 +82,7 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 			}
 		}
 		if len(s.Tables) == 0 {
-			return notFound("Service %s has no port %s", name, ref.SectionName)
+			return notFound("%s %s.%s has no port %s", ref.Kind, ref.Name, namespace, ref.SectionName)
 		}
 		return verdict{}
 	}
@@ -115,7 +115,7 @@ func (c Compiler) target(namespace string, ref v1alpha1.PolicyTarget, s *TargetS
 // invalid where all of it does nothing, and said to be partly idle where some does.
 func (c Compiler) idle(p *v1alpha1.TrafficParts, ref v1alpha1.PolicyTarget, s *TargetStatus) (verdict, string) {
 	requests, rest := aboutRequests(p)
-	if ref.Kind != "Service" || len(requests) == 0 {
+	if ref.Kind != "Service" && ref.Kind != v1alpha1.ExternalKind || len(requests) == 0 {
 		return verdict{}, ""
 	}
 	var opaque []string

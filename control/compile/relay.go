@@ -88,7 +88,7 @@ func (c Compiler) ownRelay(name model.PortName) []model.RelayRoute {
 	if p, ok := s.FindPort(name.Port); !ok || p.Protocol != model.ProtocolTCP && p.Protocol != model.ProtocolTLS {
 		return nil
 	}
-	r := model.RelayRoute{Name: "Service/" + name.Service.Namespace + "/" + name.Service.Name, Backends: []model.Backend{{Cluster: name, Weight: 1}}}
+	r := model.RelayRoute{Name: fullName(name.Service), Backends: []model.Backend{{Cluster: name, Weight: 1}}}
 	if c.treatRelay(name, &r); r.Idle == 0 && r.MaxDuration == 0 && r.Fallback == nil {
 		return nil
 	}

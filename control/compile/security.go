@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -58,11 +59,12 @@ func (p SecurityPolicy) About(name model.ServiceName) (sections []string, ok boo
 	t := p.targets()
 	ns := p.Object.GetNamespace()
 	if len(t.TargetRefs) == 0 {
-		return nil, ns == name.Namespace || ns == v1alpha1.RootNamespace
+		_, external := name.External()
+		return nil, !external && (ns == name.Namespace || ns == v1alpha1.RootNamespace)
 	}
 	whole := false
 	for _, ref := range t.TargetRefs {
-		if ns == name.Namespace && ref.Kind == "Service" && ref.Name == name.Name {
+		if ns == name.Namespace && refersTo(ref.Kind, ns, ref.Name) == name {
 			ok, whole = true, whole || ref.SectionName == ""
 			sections = append(sections, ref.SectionName)
 		}
@@ -75,11 +77,14 @@ func (p SecurityPolicy) About(name model.ServiceName) (sections []string, ok boo
 
 // Security answers what the proxies of a service's workloads enforce.
 func (c Compiler) Security(name model.ServiceName) (*model.Security, bool) {
-	svc, ok := c.Services.Service(name)
-	if !ok {
-		return nil, false
+	if _, external := name.External(); external {
+		return nil, false // it has no workloads here
 	}
-	out := &model.Security{Name: name}
+	svc, ok := c.Services.Service(name)
+	if !ok { // of a pure client, which answers to no name and yet calls others
+		svc = &registry.Service{}
+	}
+	out := &model.Security{Name: name, Egress: c.egress(name)}
 	if m := c.Index.security.mesh; m != nil && m.Authorization != nil {
 		out.DenyByDefault = m.Authorization.Default == v1alpha1.ActionDeny
 	}

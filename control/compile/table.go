@@ -40,7 +40,7 @@ func (c Compiler) RouteTableFor(name model.PortName, caller string) (*model.Rout
 	switch routes := c.attached(name, caller); {
 	case len(routes) == 0:
 		t.Routes = []model.Route{{
-			Name:     "Service/" + name.Service.Namespace + "/" + name.Service.Name,
+			Name:     fullName(name.Service),
 			Match:    model.Match{PathKind: model.PathPrefix, Path: "/"},
 			Backends: []model.Backend{{Cluster: name, Weight: 1}},
 		}}

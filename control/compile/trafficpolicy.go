@@ -38,6 +38,9 @@ func (ix *Index) With(list []Policy, mesh *v1alpha1.TrafficParts) *Index {
 	for _, p := range out.policies.all {
 		for _, t := range p.Object.Spec.TargetRefs {
 			at := place{t.Kind, p.Object.Namespace, t.Name, t.SectionName}
+			if t.Kind == v1alpha1.ExternalKind {
+				at.kind, at.name = "Service", refersTo(t.Kind, at.namespace, t.Name).Name
+			}
 			out.policies.at[at] = append(out.policies.at[at], p)
 		}
 	}
@@ -133,7 +136,7 @@ func (p *policies) attached(places ...place) (out []attachedPolicy) {
 // layer adds the policies on one place, the oldest first: it wins.
 func (t *Treatment) layer(list []attachedPolicy) {
 	for _, p := range list {
-		t.add(&p.Object.Spec.TrafficParts, Source{From: p.name(), On: v1alpha1.PolicyTarget{Kind: p.at.kind, Name: p.at.name, SectionName: p.at.section}.String()})
+		t.add(&p.Object.Spec.TrafficParts, Source{From: p.name(), On: p.at.target().String()})
 	}
 }
 
@@ -152,6 +155,14 @@ func (t *Treatment) service(c Compiler, name model.PortName) {
 	if c.Index.policies.mesh != nil {
 		t.add(c.Index.policies.mesh, Source{From: "MeshConfig/" + v1alpha1.MeshConfigName})
 	}
+}
+
+// target answers the reference that a policy attaches by.
+func (p place) target() v1alpha1.PolicyTarget {
+	if name, ok := (model.ServiceName{Name: p.name}).External(); ok {
+		return v1alpha1.PolicyTarget{Kind: v1alpha1.ExternalKind, Name: name, SectionName: p.section}
+	}
+	return v1alpha1.PolicyTarget{Kind: p.kind, Name: p.name, SectionName: p.section}
 }
 
 func servicePlace(n model.ServiceName) place {
@@ -259,8 +270,8 @@ func (ix *Index) Touched(p *v1alpha1.TrafficPolicy) (out []model.ServiceName) {
 		}
 	}
 	for _, t := range p.Spec.TargetRefs {
-		if t.Kind == "Service" {
-			add(model.ServiceName{Namespace: p.Namespace, Name: t.Name})
+		if t.Kind == "Service" || t.Kind == v1alpha1.ExternalKind {
+			add(refersTo(t.Kind, p.Namespace, t.Name))
 			continue
 		}
 		for _, r := range ix.all {

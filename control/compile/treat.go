@@ -161,6 +161,10 @@ func policyOf(name string) model.LBPolicy {
 
 // Endpoints answers a port's endpoints with the shares that a policy gives their localities.
 func (c Compiler) Endpoints(e *model.Endpoints) *model.Endpoints {
+	if static := c.staticEndpoints(e.Cluster); static != nil {
+		with := *e
+		with.Endpoints, e = static, &with
+	}
 	b := c.ServiceTreatment(e.Cluster).Balancing
 	if b == nil || b.Locality == nil || len(b.Locality.Weights) == 0 {
 		return e

@@ -52,6 +52,8 @@ type Config struct {
 	PolicyStatus func(*v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus
 	// SecurityStatus answers what the author of a policy about security is told.
 	SecurityStatus func(v1alpha1.Object) v1alpha1.SecurityPolicyStatus
+	// ExternalStatus answers what the author of an ExternalService is told.
+	ExternalStatus func(*v1alpha1.ExternalService) v1alpha1.ExternalServiceStatus
 	// UsedStatus answers what the author of a FaultInjection or a DirectResponse is told.
 	UsedStatus func(v1alpha1.Object) v1alpha1.UsedStatus
 	// Reach waits until what the functions above answer shows a revision of the store, or ctx ends.

@@ -84,6 +84,9 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 			p.Status = a.cfg.SecurityStatus(p)
 		}
 	}
+	if o, ok := object.(*v1alpha1.ExternalService); ok && a.cfg.ExternalStatus != nil {
+		o.Status = a.cfg.ExternalStatus(o)
+	}
 	if a.cfg.UsedStatus != nil {
 		switch o := object.(type) {
 		case *v1alpha1.FaultInjection:

@@ -98,7 +98,10 @@ func (s services) object(o *v1alpha1.Service) {
 
 // route checks the Services of a route's parents, backends and mirrors; of another kind of object there is nothing to check.
 func (s services) route(d *decode.Document) (errs []decode.Error) {
-	check := func(path string, namespace *v1alpha1.Namespace, name string, port *int32) {
+	check := func(path string, external bool, namespace *v1alpha1.Namespace, name string, port *int32) {
+		if external {
+			return // it may come later; the status says so until it does
+		}
 		ns := d.Object.GetNamespace()
 		if namespace != nil {
 			ns = string(*namespace)
@@ -108,15 +111,15 @@ func (s services) route(d *decode.Document) (errs []decode.Error) {
 		}
 	}
 	for i, p := range v1alpha1.Parents(d.Object) {
-		check(fmt.Sprintf("spec.parentRefs[%d]", i), p.Namespace, string(p.Name), (*int32)(p.Port))
+		check(fmt.Sprintf("spec.parentRefs[%d]", i), v1alpha1.IsExternal(p.Group, p.Kind), p.Namespace, string(p.Name), (*int32)(p.Port))
 	}
 	for i, rule := range v1alpha1.Rules(d.Object) {
 		for j, b := range rule.Backends {
-			check(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, string(b.Name), (*int32)(b.Port))
+			check(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), v1alpha1.IsExternal(b.Group, b.Kind), b.Namespace, string(b.Name), (*int32)(b.Port))
 		}
 		for j, f := range rule.Filters {
 			if m := f.RequestMirror; m != nil {
-				check(fmt.Sprintf("spec.rules[%d].filters[%d].requestMirror.backendRef", i, j), m.BackendRef.Namespace, string(m.BackendRef.Name), (*int32)(m.BackendRef.Port))
+				check(fmt.Sprintf("spec.rules[%d].filters[%d].requestMirror.backendRef", i, j), v1alpha1.IsExternal(m.BackendRef.Group, m.BackendRef.Kind), m.BackendRef.Namespace, string(m.BackendRef.Name), (*int32)(m.BackendRef.Port))
 			}
 		}
 	}
@@ -139,7 +142,7 @@ func (s services) policy(d *decode.Document) (errs []decode.Error) {
 		}
 	}
 	for i, t := range p.Spec.TargetRefs {
-		if t.Kind == "Service" {
+		if t.Kind == "Service" { // one that is outside may come later, and its status says so
 			check(fmt.Sprintf("spec.targetRefs[%d]", i), t.Name, 0)
 		}
 	}

@@ -55,6 +55,28 @@ func ParseService(name model.ServiceName, b []byte) (Definition, error) {
 	return d, nil
 }
 
+// parseExternal reads the stored JSON of an ExternalService. It selects no workload.
+func parseExternal(name model.ServiceName, b []byte) (Definition, error) {
+	var doc struct {
+		Spec struct {
+			Ports []struct {
+				Name     string `json:"name"`
+				Port     uint16 `json:"port"`
+				Protocol string `json:"protocol"`
+			} `json:"ports"`
+		} `json:"spec"`
+	}
+	d := Definition{Name: name}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return d, fmt.Errorf("ExternalService %s: %w", name, err)
+	}
+	for _, p := range doc.Spec.Ports {
+		d.Ports = append(d.Ports, model.ServicePort{Name: p.Name, Port: p.Port, Protocol: appProtocol(p.Protocol)})
+		d.Targets = append(d.Targets, Target{Port: p.Port})
+	}
+	return d, nil
+}
+
 // appProtocol reads the names that Kubernetes knows (KEP-3726) besides our own.
 func appProtocol(s string) model.Protocol {
 	switch s {

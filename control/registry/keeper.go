@@ -203,6 +203,11 @@ func (r *Registry) readDefinitions(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	outside, at, err := r.cfg.Store.List(ctx, kindExternal, "")
+	if err != nil {
+		return 0, err
+	}
+	objects, revision = append(objects, outside...), min(revision, at) // what comes between is heard again, which does no harm
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range r.defs {
@@ -216,15 +221,27 @@ func (r *Registry) readDefinitions(ctx context.Context) (int64, error) {
 }
 
 func (r *Registry) define(o store.Object) {
-	name := model.ServiceName{Namespace: o.Namespace, Name: o.Name}
+	name := nameOf(o.Key)
 	r.core.dirty[o.Namespace] = true
-	d, err := ParseService(name, o.Value)
+	parse := ParseService
+	if o.Kind == kindExternal {
+		parse = parseExternal
+	}
+	d, err := parse(name, o.Value)
 	if err != nil {
 		r.cfg.Log.Error("stored Service cannot be read; it is left out", "service", name.String(), "error", err)
 		delete(r.defs, name)
 		return
 	}
 	r.defs[name] = d
+}
+
+// nameOf answers the service that an object defines.
+func nameOf(k store.Key) model.ServiceName {
+	if k.Kind == kindExternal {
+		return model.External(k.Namespace, k.Name)
+	}
+	return model.ServiceName{Namespace: k.Namespace, Name: k.Name}
 }
 
 // follow takes over what users change; when the watch breaks, everything is read again.
@@ -248,24 +265,30 @@ func (r *Registry) follow(ctx context.Context, after int64) {
 }
 
 func (r *Registry) watchDefinitions(ctx context.Context, after *int64) error {
-	w, err := r.cfg.Store.Watch(ctx, kindService, *after)
+	w, err := r.cfg.Store.Watch(ctx, "", *after)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	for events := range w.Events() {
 		r.mu.Lock()
+		ours := false
 		for _, e := range events {
+			if *after = e.Revision; e.Kind != kindService && e.Kind != kindExternal {
+				continue
+			}
+			ours = true
 			if e.Deleted {
-				delete(r.defs, model.ServiceName{Namespace: e.Namespace, Name: e.Name})
+				delete(r.defs, nameOf(e.Key))
 				r.core.dirty[e.Namespace] = true
 			} else {
 				r.define(e.Object)
 			}
-			*after = e.Revision
 		}
 		r.mu.Unlock()
-		r.publish()
+		if ours {
+			r.publish()
+		}
 	}
 	if err := w.Err(); err != nil {
 		return err

@@ -21,6 +21,7 @@ const (
 	KindWorkload = "Workload"
 	KindAddress  = "VirtualAddress"
 	kindService  = "Service" // read only: what users wrote
+	kindExternal = "ExternalService"
 )
 
 // Config of a Registry. Store is needed.

@@ -23,7 +23,7 @@ import (
 
 // routeKinds decide about requests and connections; besideKinds are what they refer to.
 func routeKinds() []string  { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
-func besideKinds() []string { return []string{"ReferenceGrant", "FaultInjection", "DirectResponse"} }
+func besideKinds() []string { return []string{"ReferenceGrant", "FaultInjection", "DirectResponse", "ExternalService"} }
 
 // retryWait is how long a broken watch waits before it is begun again.
 const retryWait = 200 * time.Millisecond
@@ -152,6 +152,9 @@ func (r *Routes) put(o store.Object) {
 		r.routes[o.Key] = compile.Route{Object: object, Created: o.Created}
 		return
 	}
+	if external, ok := object.(*v1alpha1.ExternalService); ok {
+		v1alpha1.Default(external)
+	}
 	r.beside[o.Key] = object
 }
 
@@ -178,6 +181,8 @@ func (r *Routes) indexed() *compile.Index {
 			beside.Grants = append(beside.Grants, o)
 		case *v1alpha1.FaultInjection:
 			beside.Faults = append(beside.Faults, o)
+		case *v1alpha1.ExternalService:
+			beside.Externals = append(beside.Externals, o)
 		case *v1alpha1.DirectResponse:
 			beside.Responses = append(beside.Responses, o)
 		}
@@ -249,6 +254,9 @@ func (r *Routes) watch(ctx context.Context, revision *int64) error {
 func (r *Routes) concerned(k store.Key) []model.ServiceName {
 	if route, ok := r.routes[k]; ok {
 		return compile.Parents(route.Object)
+	}
+	if k.Kind == v1alpha1.ExternalKind {
+		return r.cfg.Services() // each may call it
 	}
 	if o, ok := r.beside[k]; ok {
 		return r.indexed().Referring(o)

@@ -41,7 +41,7 @@ func (r *Routes) secures(k store.Key) (out []model.ServiceName) {
 		return nil
 	}
 	for _, name := range r.cfg.Services() {
-		if _, about := p.About(name); about {
+		if _, about := p.About(name); about || p.AboutExternal() {
 			out = append(out, name)
 		}
 	}

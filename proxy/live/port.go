@@ -105,7 +105,7 @@ func consumed(t *model.RouteTable) model.Protocol {
 		return model.ProtocolTLS
 	case len(t.Relay) > 0:
 		return model.ProtocolTCP
-	case len(t.Routes) > 0 && !strings.HasPrefix(t.Routes[0].Name, "Service/"):
+	case len(t.Routes) > 0 && !strings.HasPrefix(t.Routes[0].Name, "Service/") && !strings.HasPrefix(t.Routes[0].Name, "ExternalService/"):
 		return model.ProtocolHTTP
 	}
 	return model.ProtocolUnknown

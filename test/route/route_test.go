@@ -81,6 +81,9 @@ func story(t *testing.T, file string) {
 			continue
 		case "resources.yaml":
 			c.Index, refused = readObjects(file, f.Data)
+			if refused == "" {
+				c.Services.(services).outside(c.Index.Externals())
+			}
 			if next := i + 1; refused != "" && (next == len(a.Files) || a.Files[next].Name != "errors.txt") {
 				t.Fatalf("%s", refused)
 			}
@@ -116,6 +119,18 @@ func story(t *testing.T, file string) {
 		if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// outside adds the ExternalServices.
+func (s services) outside(all []*v1alpha1.ExternalService) {
+	for _, o := range all {
+		svc := &registry.Service{Service: model.Service{Name: model.External(o.Namespace, o.Name)}}
+		for _, p := range o.Spec.Ports {
+			proto, _ := model.ParseProtocol(p.Protocol)
+			svc.Ports = append(svc.Ports, model.ServicePort{Name: p.Name, Port: uint16(p.Port), Protocol: proto})
+		}
+		s[svc.Name] = svc
 	}
 }
 
@@ -178,6 +193,8 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			beside.Grants = append(beside.Grants, o)
 		case *v1alpha1.FaultInjection:
 			beside.Faults = append(beside.Faults, o)
+		case *v1alpha1.ExternalService:
+			beside.Externals = append(beside.Externals, o)
 		case *v1alpha1.DirectResponse:
 			beside.Responses = append(beside.Responses, o)
 		case *v1alpha1.TrafficPolicy:

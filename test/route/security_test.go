@@ -46,7 +46,9 @@ func security(t *testing.T, c compile.Compiler, name model.ServiceName) *model.S
 func securities(t *testing.T, c compile.Compiler) string {
 	var names []model.ServiceName
 	for n := range c.Services.(services) {
-		names = append(names, n)
+		if _, external := n.External(); !external {
+			names = append(names, n)
+		}
 	}
 	slices.SortFunc(names, func(a, b model.ServiceName) int { return strings.Compare(a.String(), b.String()) })
 	var b strings.Builder

@@ -1166,6 +1166,7 @@ type Egress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`
 	Rules         []*EgressRule          `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
+	Services      []*EgressService       `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,6 +1215,89 @@ func (x *Egress) GetRules() []*EgressRule {
 	return nil
 }
 
+func (x *Egress) GetServices() []*EgressService {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type EgressService struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          *ServiceName           `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Hosts         []string               `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Ports         []uint32               `protobuf:"varint,3,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	Original      bool                   `protobuf:"varint,4,opt,name=original,proto3" json:"original,omitempty"`
+	Policies      []*Policy              `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EgressService) Reset() {
+	*x = EgressService{}
+	mi := &file_xds_tullepb_security_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EgressService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EgressService) ProtoMessage() {}
+
+func (x *EgressService) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_security_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EgressService.ProtoReflect.Descriptor instead.
+func (*EgressService) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *EgressService) GetName() *ServiceName {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *EgressService) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *EgressService) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *EgressService) GetOriginal() bool {
+	if x != nil {
+		return x.Original
+	}
+	return false
+}
+
+func (x *EgressService) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
 type EgressRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
@@ -1228,7 +1312,7 @@ type EgressRule struct {
 
 func (x *EgressRule) Reset() {
 	*x = EgressRule{}
-	mi := &file_xds_tullepb_security_proto_msgTypes[13]
+	mi := &file_xds_tullepb_security_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1324,7 @@ func (x *EgressRule) String() string {
 func (*EgressRule) ProtoMessage() {}
 
 func (x *EgressRule) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_security_proto_msgTypes[13]
+	mi := &file_xds_tullepb_security_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1337,7 @@ func (x *EgressRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EgressRule.ProtoReflect.Descriptor instead.
 func (*EgressRule) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{13}
+	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *EgressRule) GetPolicy() string {
@@ -1311,7 +1395,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_xds_tullepb_security_proto_msgTypes[14]
+	mi := &file_xds_tullepb_security_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1407,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_security_proto_msgTypes[14]
+	mi := &file_xds_tullepb_security_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1420,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{14}
+	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Trust) GetStage() uint64 {
@@ -1378,7 +1462,7 @@ type TrustBundle struct {
 
 func (x *TrustBundle) Reset() {
 	*x = TrustBundle{}
-	mi := &file_xds_tullepb_security_proto_msgTypes[15]
+	mi := &file_xds_tullepb_security_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1474,7 @@ func (x *TrustBundle) String() string {
 func (*TrustBundle) ProtoMessage() {}
 
 func (x *TrustBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_security_proto_msgTypes[15]
+	mi := &file_xds_tullepb_security_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1487,7 @@ func (x *TrustBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrustBundle.ProtoReflect.Descriptor instead.
 func (*TrustBundle) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{15}
+	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TrustBundle) GetTrustDomain() string {
@@ -1439,7 +1523,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_xds_tullepb_security_proto_msgTypes[16]
+	mi := &file_xds_tullepb_security_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1535,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_security_proto_msgTypes[16]
+	mi := &file_xds_tullepb_security_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1548,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{16}
+	return file_xds_tullepb_security_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Revocation) GetIdentity() string {
@@ -1621,10 +1705,17 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x0frequest_headers\x18\t \x03(\tR\x0erequestHeaders\x12)\n" +
 	"\x10upstream_headers\x18\n" +
 	" \x03(\tR\x0fupstreamHeaders\x12%\n" +
-	"\x0eclient_headers\x18\v \x03(\tR\rclientHeaders\"H\n" +
+	"\x0eclient_headers\x18\v \x03(\tR\rclientHeaders\"}\n" +
 	"\x06Egress\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12*\n" +
-	"\x05rules\x18\x02 \x03(\v2\x14.tulle.v1.EgressRuleR\x05rules\"\xc2\x01\n" +
+	"\x05rules\x18\x02 \x03(\v2\x14.tulle.v1.EgressRuleR\x05rules\x123\n" +
+	"\bservices\x18\x03 \x03(\v2\x17.tulle.v1.EgressServiceR\bservices\"\xb0\x01\n" +
+	"\rEgressService\x12)\n" +
+	"\x04name\x18\x01 \x01(\v2\x15.tulle.v1.ServiceNameR\x04name\x12\x14\n" +
+	"\x05hosts\x18\x02 \x03(\tR\x05hosts\x12\x14\n" +
+	"\x05ports\x18\x03 \x03(\rR\x05ports\x12\x1a\n" +
+	"\boriginal\x18\x04 \x01(\bR\boriginal\x12,\n" +
+	"\bpolicies\x18\x05 \x03(\v2\x10.tulle.v1.PolicyR\bpolicies\"\xc2\x01\n" +
 	"\n" +
 	"EgressRule\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12'\n" +
@@ -1661,7 +1752,7 @@ func file_xds_tullepb_security_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_security_proto_rawDescData
 }
 
-var file_xds_tullepb_security_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_xds_tullepb_security_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_xds_tullepb_security_proto_goTypes = []any{
 	(*Security)(nil),        // 0: tulle.v1.Security
 	(*PortMode)(nil),        // 1: tulle.v1.PortMode
@@ -1676,66 +1767,70 @@ var file_xds_tullepb_security_proto_goTypes = []any{
 	(*ClaimHeader)(nil),     // 10: tulle.v1.ClaimHeader
 	(*Authorizer)(nil),      // 11: tulle.v1.Authorizer
 	(*Egress)(nil),          // 12: tulle.v1.Egress
-	(*EgressRule)(nil),      // 13: tulle.v1.EgressRule
-	(*Trust)(nil),           // 14: tulle.v1.Trust
-	(*TrustBundle)(nil),     // 15: tulle.v1.TrustBundle
-	(*Revocation)(nil),      // 16: tulle.v1.Revocation
-	(*ServiceName)(nil),     // 17: tulle.v1.ServiceName
-	(*Label)(nil),           // 18: tulle.v1.Label
-	(*StringMatch)(nil),     // 19: tulle.v1.StringMatch
-	(*PortName)(nil),        // 20: tulle.v1.PortName
+	(*EgressService)(nil),   // 13: tulle.v1.EgressService
+	(*EgressRule)(nil),      // 14: tulle.v1.EgressRule
+	(*Trust)(nil),           // 15: tulle.v1.Trust
+	(*TrustBundle)(nil),     // 16: tulle.v1.TrustBundle
+	(*Revocation)(nil),      // 17: tulle.v1.Revocation
+	(*ServiceName)(nil),     // 18: tulle.v1.ServiceName
+	(*Label)(nil),           // 19: tulle.v1.Label
+	(*StringMatch)(nil),     // 20: tulle.v1.StringMatch
+	(*PortName)(nil),        // 21: tulle.v1.PortName
 }
 var file_xds_tullepb_security_proto_depIdxs = []int32{
-	17, // 0: tulle.v1.Security.name:type_name -> tulle.v1.ServiceName
+	18, // 0: tulle.v1.Security.name:type_name -> tulle.v1.ServiceName
 	1,  // 1: tulle.v1.Security.modes:type_name -> tulle.v1.PortMode
 	2,  // 2: tulle.v1.Security.policies:type_name -> tulle.v1.Policy
 	8,  // 3: tulle.v1.Security.tokens:type_name -> tulle.v1.TokenIssuer
 	11, // 4: tulle.v1.Security.authorizers:type_name -> tulle.v1.Authorizer
 	12, // 5: tulle.v1.Security.egress:type_name -> tulle.v1.Egress
-	18, // 6: tulle.v1.PortMode.labels:type_name -> tulle.v1.Label
-	18, // 7: tulle.v1.Policy.labels:type_name -> tulle.v1.Label
+	19, // 6: tulle.v1.PortMode.labels:type_name -> tulle.v1.Label
+	19, // 7: tulle.v1.Policy.labels:type_name -> tulle.v1.Label
 	3,  // 8: tulle.v1.Policy.rules:type_name -> tulle.v1.PolicyRule
 	4,  // 9: tulle.v1.PolicyRule.from:type_name -> tulle.v1.PolicySource
 	5,  // 10: tulle.v1.PolicyRule.to:type_name -> tulle.v1.PolicyTarget
 	7,  // 11: tulle.v1.PolicyRule.when:type_name -> tulle.v1.PolicyCondition
-	19, // 12: tulle.v1.PolicySource.principals:type_name -> tulle.v1.StringMatch
-	19, // 13: tulle.v1.PolicySource.not_principals:type_name -> tulle.v1.StringMatch
-	19, // 14: tulle.v1.PolicySource.namespaces:type_name -> tulle.v1.StringMatch
-	19, // 15: tulle.v1.PolicySource.not_namespaces:type_name -> tulle.v1.StringMatch
-	19, // 16: tulle.v1.PolicySource.accounts:type_name -> tulle.v1.StringMatch
-	19, // 17: tulle.v1.PolicySource.not_accounts:type_name -> tulle.v1.StringMatch
-	19, // 18: tulle.v1.PolicySource.trust_domains:type_name -> tulle.v1.StringMatch
-	19, // 19: tulle.v1.PolicySource.not_trust_domains:type_name -> tulle.v1.StringMatch
-	19, // 20: tulle.v1.PolicySource.token_principals:type_name -> tulle.v1.StringMatch
-	19, // 21: tulle.v1.PolicySource.not_token_principals:type_name -> tulle.v1.StringMatch
-	19, // 22: tulle.v1.PolicyTarget.hosts:type_name -> tulle.v1.StringMatch
-	19, // 23: tulle.v1.PolicyTarget.not_hosts:type_name -> tulle.v1.StringMatch
-	19, // 24: tulle.v1.PolicyTarget.methods:type_name -> tulle.v1.StringMatch
-	19, // 25: tulle.v1.PolicyTarget.not_methods:type_name -> tulle.v1.StringMatch
+	20, // 12: tulle.v1.PolicySource.principals:type_name -> tulle.v1.StringMatch
+	20, // 13: tulle.v1.PolicySource.not_principals:type_name -> tulle.v1.StringMatch
+	20, // 14: tulle.v1.PolicySource.namespaces:type_name -> tulle.v1.StringMatch
+	20, // 15: tulle.v1.PolicySource.not_namespaces:type_name -> tulle.v1.StringMatch
+	20, // 16: tulle.v1.PolicySource.accounts:type_name -> tulle.v1.StringMatch
+	20, // 17: tulle.v1.PolicySource.not_accounts:type_name -> tulle.v1.StringMatch
+	20, // 18: tulle.v1.PolicySource.trust_domains:type_name -> tulle.v1.StringMatch
+	20, // 19: tulle.v1.PolicySource.not_trust_domains:type_name -> tulle.v1.StringMatch
+	20, // 20: tulle.v1.PolicySource.token_principals:type_name -> tulle.v1.StringMatch
+	20, // 21: tulle.v1.PolicySource.not_token_principals:type_name -> tulle.v1.StringMatch
+	20, // 22: tulle.v1.PolicyTarget.hosts:type_name -> tulle.v1.StringMatch
+	20, // 23: tulle.v1.PolicyTarget.not_hosts:type_name -> tulle.v1.StringMatch
+	20, // 24: tulle.v1.PolicyTarget.methods:type_name -> tulle.v1.StringMatch
+	20, // 25: tulle.v1.PolicyTarget.not_methods:type_name -> tulle.v1.StringMatch
 	6,  // 26: tulle.v1.PolicyTarget.paths:type_name -> tulle.v1.PolicyPath
 	6,  // 27: tulle.v1.PolicyTarget.not_paths:type_name -> tulle.v1.PolicyPath
-	19, // 28: tulle.v1.PolicyTarget.procedures:type_name -> tulle.v1.StringMatch
-	19, // 29: tulle.v1.PolicyTarget.not_procedures:type_name -> tulle.v1.StringMatch
-	19, // 30: tulle.v1.PolicyTarget.server_names:type_name -> tulle.v1.StringMatch
-	19, // 31: tulle.v1.PolicyTarget.not_server_names:type_name -> tulle.v1.StringMatch
-	19, // 32: tulle.v1.PolicyPath.match:type_name -> tulle.v1.StringMatch
-	19, // 33: tulle.v1.PolicyCondition.values:type_name -> tulle.v1.StringMatch
-	19, // 34: tulle.v1.PolicyCondition.not_values:type_name -> tulle.v1.StringMatch
-	18, // 35: tulle.v1.TokenIssuer.labels:type_name -> tulle.v1.Label
+	20, // 28: tulle.v1.PolicyTarget.procedures:type_name -> tulle.v1.StringMatch
+	20, // 29: tulle.v1.PolicyTarget.not_procedures:type_name -> tulle.v1.StringMatch
+	20, // 30: tulle.v1.PolicyTarget.server_names:type_name -> tulle.v1.StringMatch
+	20, // 31: tulle.v1.PolicyTarget.not_server_names:type_name -> tulle.v1.StringMatch
+	20, // 32: tulle.v1.PolicyPath.match:type_name -> tulle.v1.StringMatch
+	20, // 33: tulle.v1.PolicyCondition.values:type_name -> tulle.v1.StringMatch
+	20, // 34: tulle.v1.PolicyCondition.not_values:type_name -> tulle.v1.StringMatch
+	19, // 35: tulle.v1.TokenIssuer.labels:type_name -> tulle.v1.Label
 	9,  // 36: tulle.v1.TokenIssuer.from:type_name -> tulle.v1.TokenPlace
 	10, // 37: tulle.v1.TokenIssuer.claim_headers:type_name -> tulle.v1.ClaimHeader
 	6,  // 38: tulle.v1.TokenIssuer.required_paths:type_name -> tulle.v1.PolicyPath
-	20, // 39: tulle.v1.Authorizer.backend:type_name -> tulle.v1.PortName
-	13, // 40: tulle.v1.Egress.rules:type_name -> tulle.v1.EgressRule
-	18, // 41: tulle.v1.EgressRule.labels:type_name -> tulle.v1.Label
-	19, // 42: tulle.v1.EgressRule.hosts:type_name -> tulle.v1.StringMatch
-	15, // 43: tulle.v1.Trust.bundles:type_name -> tulle.v1.TrustBundle
-	16, // 44: tulle.v1.Trust.revoked:type_name -> tulle.v1.Revocation
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	21, // 39: tulle.v1.Authorizer.backend:type_name -> tulle.v1.PortName
+	14, // 40: tulle.v1.Egress.rules:type_name -> tulle.v1.EgressRule
+	13, // 41: tulle.v1.Egress.services:type_name -> tulle.v1.EgressService
+	18, // 42: tulle.v1.EgressService.name:type_name -> tulle.v1.ServiceName
+	2,  // 43: tulle.v1.EgressService.policies:type_name -> tulle.v1.Policy
+	19, // 44: tulle.v1.EgressRule.labels:type_name -> tulle.v1.Label
+	20, // 45: tulle.v1.EgressRule.hosts:type_name -> tulle.v1.StringMatch
+	16, // 46: tulle.v1.Trust.bundles:type_name -> tulle.v1.TrustBundle
+	17, // 47: tulle.v1.Trust.revoked:type_name -> tulle.v1.Revocation
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_security_proto_init() }
@@ -1750,7 +1845,7 @@ func file_xds_tullepb_security_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_security_proto_rawDesc), len(file_xds_tullepb_security_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
