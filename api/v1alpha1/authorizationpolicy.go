@@ -42,7 +42,7 @@ type AuthorizationRule struct {
 	To []AuthorizationTarget `json:"to,omitempty"`
 	// When is what else must hold.
 	When []AuthorizationCondition `json:"when,omitempty"`
-	// Expression is a CEL expression over the attributes of the request; it must be a bool.
+	// Expression is a condition in CEL over what is known of the request (docs/reference/expressions.md).
 	Expression string `json:"expression,omitempty"`
 	// NotBefore and NotAfter bound the rule in time (RFC 3339).
 	NotBefore string `json:"notBefore,omitempty"`

@@ -145,6 +145,9 @@ func (c Compiler) SecurityStatus(o v1alpha1.Object, every []model.ServiceName) (
 			return services, Condition{Type: "Accepted", Reason: v.reason, Message: v.message}
 		}
 	}
+	for _, n := range Expressions(o) {
+		return services, Condition{Type: "Accepted", Reason: "Invalid", Message: n.Path + ": " + n.Message}
+	}
 	return services, accepted
 }
 

@@ -100,6 +100,7 @@ func New(cfg Config) *API {
 		"GET /v1/routes":                               a.fresh(a.serveRoutes),
 		"GET /v1/retries":                              a.serveRetries,
 		"GET /v1/conflicts":                            a.fresh(a.serveConflicts),
+		"POST /v1/authz/check":                         a.fresh(a.serveAuthzCheck),
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/certificates":                         a.trusted(a.serveCertificates),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/store"
 )
 
@@ -205,6 +206,9 @@ func decodeAll(files []File) ([]decode.Document, error) {
 		key := store.Key{Kind: d.Kind.Name, Namespace: d.Object.GetNamespace(), Name: d.Object.GetName()}
 		if first := where[key]; first != nil {
 			errs = append(errs, d.Errorf("", "is in %s too: remove one", first.File))
+		}
+		for _, n := range compile.Expressions(d.Object) {
+			errs = append(errs, d.Errorf(n.Path, "%s", n.Message))
 		}
 		where[key] = d
 	}

@@ -224,6 +224,12 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 			}
 		}
 	}
+	for _, p := range c.Index.SecurityPolicies() {
+		for _, n := range compile.Expressions(p.Object) {
+			out.Policies = append(out.Policies, PolicyNote{Policy: v1alpha1.KindOf(p.Object).Name + "/" + p.Object.GetNamespace() + "/" + p.Object.GetName(),
+				Target: n.Path, Reason: "Invalid", Message: n.Message})
+		}
+	}
 	return out, r.Context().Err()
 }
 

@@ -73,9 +73,9 @@ func (r *rule) missing(a *Attributes, request bool) (out []Missing) {
 	}
 	if r.expression != nil && request {
 		if ok, err := r.expression.Holds(a); err != nil {
-			out = append(out, Missing{"expression", "that fails (" + clip(err.Error()) + ")", "one that holds: " + clip(r.of.Expression)})
+			out = append(out, Missing{"expression", "that fails (" + clip(err.Error()) + ")", "one that holds: " + clip(oneLine(r.of.Expression))})
 		} else if !ok {
-			out = append(out, Missing{"expression", "false", clip(r.of.Expression)})
+			out = append(out, Missing{"expression", "false", clip(oneLine(r.of.Expression))})
 		}
 	}
 	return out
@@ -211,6 +211,9 @@ func join[E interface{}](is, not []E, say func(E) string) string {
 	}
 	return some(is) + " but not " + some(not)
 }
+
+// oneLine answers an expression as it is said in a log.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func clip(s string) string {
 	if len(s) <= maxSaid {

@@ -181,6 +181,14 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 	if len(errs) > 0 {
 		return nil, errs.Error() + "\n"
 	}
+	for _, d := range docs { // as the control plane's API does
+		for _, n := range compile.Expressions(d.Object) {
+			errs = append(errs, d.Errorf(n.Path, "%s", n.Message))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errs.Error() + "\n"
+	}
 	var routes []compile.Route
 	var policies []compile.Policy
 	var beside compile.Beside

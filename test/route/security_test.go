@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/authz/cel"
 	"github.com/tulle-mesh/tulle/xds/resource"
 )
 
@@ -175,7 +176,7 @@ func decided(t *testing.T, c compile.Compiler, words []string) string {
 			fields[k] = v
 		}
 	}
-	set, err := authz.Compile(security(t, c, serviceName(service)), []model.Label{{Name: "version", Value: "v1"}}, nil)
+	set, err := authz.Compile(security(t, c, serviceName(service)), []model.Label{{Name: "version", Value: "v1"}}, cel.Compile)
 	if err != nil {
 		return err.Error()
 	}

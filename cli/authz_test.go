@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/httpapi"
+)
+
+const guardFile = `apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: cart}
+spec:
+  targetRefs: [{group: "", kind: Service, name: cart}]
+  rules:
+  - name: readers
+    from: [{serviceAccounts: [web]}]
+    to: [{methods: [GET], paths: ["/items/{id}"]}]
+  - name: staff
+    expression: '"staff" in token.claims.values("groups") && request.headers["x-user"] == "alice"'
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: stricter}
+spec:
+  targetRefs: [{group: "", kind: Service, name: cart}]
+  action: Deny
+  dryRun: true
+  rules:
+  - name: old
+    to: [{paths: ["/items/1"]}]
+`
+
+// TestAuthzCheck: what would be decided is told before the fact, with the policy, the rule, and what is missing.
+func TestAuthzCheck(t *testing.T) {
+	file := write(t, t.TempDir(), "guard.yaml", guardFile)
+	check := func(args ...string) (out, errText string) {
+		return tulle(t, append([]string{"authz", "check", "--offline", "-f", file, "--to", "cart"}, args...)...)
+	}
+	for _, one := range []struct{ args, want, code string }{
+		{"--from web --method GET --path /items/7", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, readers\n", ""},
+		{"--from web --path /items/7", "allowed: ", ""},
+		{"--from web --method POST --path /items/7", "denied: cart.default:80\n  because nothing allows it\n  nearest: AuthorizationPolicy/default/cart, readers: method POST instead of GET\n", "exit code 1"},
+		{"--from shop/web --method GET --path /items/7", "nearest: AuthorizationPolicy/default/cart, readers: service account shop/web instead of default/web", "exit code 1"},
+		{"--from web --method GET --path /items/1", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, readers\n  in dry run: denied, by AuthorizationPolicy/default/stricter, old\n", ""},
+		{"--method DELETE --path /x --header X-User=alice --token-claim groups=dev --token-claim groups=staff", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, staff\n", ""},
+		{"--from web", "because nothing allows it\n  nearest: ", "exit code 1"},
+		{"--from spiffe://tulle.local/ns/default/sa/web --method GET --path /items/7?a=b --port 80", "allowed: ", ""},
+		{"--from web --ip nowhere", "", "exit code 2"},
+		{"--from spiffe://x", "", "exit code 2"},
+		{"--header x", "", "exit code 2"},
+	} {
+		out, errText := check(strings.Fields(one.args)...)
+		if !strings.Contains(out, one.want) || !strings.Contains(errText, one.code) || one.code == "" && errText != "" {
+			t.Errorf("%s: %s%s", one.args, out, errText)
+		}
+	}
+	out, _ := check("--from", "web", "--method", "POST", "--path", "/items/7", "-o", "json")
+	var a httpapi.AuthzAnswer
+	if err := json.Unmarshal([]byte(out), &a); err != nil || a.Allowed || len(a.Decisions) != 1 || a.Decisions[0].Near != "readers" || !a.Decisions[0].Absent {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestAuthzCheckStored: files are held to be applied, beside what is stored, and change nothing.
+func TestAuthzCheckStored(t *testing.T) {
+	dir, files := t.TempDir(), t.TempDir()
+	p, err := control.Start(t.Context(), control.Config{DataDir: dir, HTTPListen: "127.0.0.1:0", GRPCListen: "127.0.0.1:0", Version: version()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	guard := write(t, files, "guard.yaml", guardFile)
+	if out, errText := tulle(t, "apply", "-f", write(t, files, "cart.yaml", cartFile), "--data-dir", dir); errText != "" {
+		t.Fatal(out, errText)
+	}
+	asked := []string{"authz", "check", "--data-dir", dir, "--from", "web", "--to", "cart", "--method", "POST"}
+	for _, one := range []struct {
+		more string
+		want string
+	}{{"", "allowed: cart.default:80\n  because no policy is about it\n"}, {guard, "denied: cart.default:80\n  because nothing allows it\n"}, {"", "allowed: "}} {
+		args := asked
+		if one.more != "" {
+			args = append(append([]string{}, asked...), "-f", one.more)
+		}
+		if out, errText := tulle(t, args...); !strings.HasPrefix(out, one.want) {
+			t.Errorf("%v: %s%s", args, out, errText)
+		}
+	}
+	bad := write(t, files, "bad.yaml", strings.Replace(guardFile, "token.claims", "token.claim", 1))
+	if out, errText := tulle(t, "apply", "-f", bad, "--data-dir", dir); !strings.Contains(errText, "bad.yaml:11: AuthorizationPolicy/cart: spec.rules[1].expression: line 1, column 30: ") {
+		t.Errorf("%s%s", out, errText)
+	}
+	if _, errText := tulle(t, "apply", "-f", guard, "--data-dir", dir); errText != "" {
+		t.Fatal(errText)
+	}
+	if out, errText := tulle(t, asked...); !strings.HasPrefix(out, "denied: ") || !strings.Contains(errText, "exit code 1") {
+		t.Errorf("%s%s", out, errText)
+	}
+}

@@ -1,0 +1,102 @@
+package httpapi
+
+import (
+	"cmp"
+	"net/http"
+
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/registry"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// AuthzCheck asks what the proxies of a service would decide. Files are held to be applied.
+type AuthzCheck struct {
+	Files []File `json:"files,omitempty"`
+	compile.Question
+}
+
+// AuthzAnswer is what they would: one decision, or one for each kind of workload where labels decide.
+type AuthzAnswer struct {
+	Allowed   bool               `json:"allowed"` // by all of them
+	Decisions []compile.Decision `json:"decisions"`
+}
+
+// serveAuthzCheck answers before the fact.
+func (a *API) serveAuthzCheck(r *http.Request) (any, error) {
+	var req AuthzCheck
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	if a.cfg.Compiler == nil {
+		return nil, missing("what policies decide")
+	}
+	c := a.cfg.Compiler()
+	if len(req.Files) > 0 {
+		docs, err := decodeAll(req.Files)
+		if err != nil {
+			return nil, err
+		}
+		var edits []compile.Edit
+		for i := range docs {
+			edits = append(edits, compile.Edit{Object: docs[i].Object})
+		}
+		c = c.Edited(edits)
+	}
+	q := &req.Question
+	q.TrustDomain = a.cfg.Info.TrustDomain
+	if q.Now == 0 {
+		q.Now = a.cfg.Now().Unix()
+	}
+	return Answer(c, q, a.labels(q))
+}
+
+// Answer asks a compiler.
+func Answer(c compile.Compiler, q *compile.Question, workloads [][]model.Label) (*AuthzAnswer, error) {
+	list, err := c.Decide(q, workloads)
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	out := &AuthzAnswer{Allowed: true, Decisions: list}
+	for _, d := range list {
+		out.Allowed = out.Allowed && d.Allowed
+	}
+	return out, nil
+}
+
+// labels answers those of the workloads of the service that is asked.
+func (a *API) labels(q *compile.Question) (out [][]model.Label) {
+	name, err := q.Service()
+	if err != nil {
+		return nil
+	}
+	for _, w := range a.cfg.Registry.Workloads() {
+		if w.Namespace == name.Namespace && w.Service == name.Name {
+			out = append(out, model.LabelsOf(w.Labels))
+		}
+	}
+	return out
+}
+
+// AuthzOffline answers req as if its files were all that is stored. A Service that they do not have is taken to have the port
+// that is asked for.
+func AuthzOffline(req *AuthzCheck) (*AuthzAnswer, error) {
+	docs, err := decodeAll(req.Files)
+	if err != nil {
+		return nil, err
+	}
+	var edits []compile.Edit
+	for i := range docs {
+		edits = append(edits, compile.Edit{Object: docs[i].Object})
+	}
+	name, err := req.Service()
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	one := &registry.Service{Service: model.Service{Name: name, Ports: []model.ServicePort{{Port: cmp.Or(req.Port, 80)}}}}
+	return Answer(compile.Compiler{Index: compile.NewIndex(nil), Services: alone{one}}.Edited(edits), &req.Question, nil)
+}
+
+// alone is a service where there is no other.
+type alone struct{ one *registry.Service }
+
+func (a alone) Service(n model.ServiceName) (*registry.Service, bool) { return a.one, n == a.one.Name }
