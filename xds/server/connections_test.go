@@ -1,0 +1,104 @@
+package server_test
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
+	"github.com/tulle-mesh/tulle/xds/server"
+	"github.com/tulle-mesh/tulle/xds/tullepb"
+)
+
+func meshID(account string) spiffe.ID {
+	return spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: account}
+}
+
+// TestConnectionsEnd: who is refused loses what is open, with every stream on it, and is not let in again; others notice nothing.
+func TestConnectionsEnd(t *testing.T) {
+	ca := svidtest.New(t)
+	var refused atomic.Pointer[spiffe.ID]
+	open := server.NewConnections(ca.Issue(meshID("control")), func(id spiffe.ID, chain []*x509.Certificate) error {
+		if bad := refused.Load(); bad != nil && id == *bad && len(chain) > 0 {
+			return svid.ErrRevoked
+		}
+		return nil
+	})
+	g := grpc.NewServer(open.Options()...)
+	sessions := joined{}
+	server.New(server.Config{Sessions: sessions}).Register(g)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go g.Serve(l) // ends with Stop
+	t.Cleanup(g.Stop)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	join := func(who string) (grpc.BidiStreamingClient[tullepb.FromProxy, tullepb.ToProxy], error) {
+		creds := credentials.NewTLS(svid.ClientConfig(ca.Issue(meshID(who)), meshID("control")))
+		c, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(creds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		s, err := tullepb.NewSessionClient(c).Join(ctx)
+		if err != nil {
+			return nil, err
+		}
+		hello := &tullepb.Hello{Workload: who + "-1", Namespace: "default", Service: who, ServiceAccount: who}
+		if err := s.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}}); err != nil {
+			return nil, err
+		}
+		_, err = s.Recv()
+		return s, err
+	}
+	bad, err := join("bad")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := join("good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := meshID("bad")
+	refused.Store(&id)
+	if n := open.Review(); n != 1 {
+		t.Errorf("%d connections ended, want 1", n)
+	}
+	if _, err := bad.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the session of who is refused: %v", err)
+	}
+	if _, err := join("bad"); err == nil {
+		t.Error("let in again")
+	}
+	if err := good.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := good.Recv(); err != nil {
+		t.Errorf("the session of somebody else: %v", err)
+	}
+	if n := open.Review(); n != 0 {
+		t.Errorf("%d connections ended again", n)
+	}
+}
+
+// joined takes every session.
+type joined struct{}
+
+func (joined) Begin(spiffe.ID, server.Hello) (server.Session, error) { return heard{}, nil }
+
+type heard struct{ server.Session }
+
+func (heard) Goodbye(context.Context) int { return 0 }
+func (heard) End(bool)                    {}
