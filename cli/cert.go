@@ -71,6 +71,9 @@ func certTables(w io.Writer, r *trust.Report, now time.Time) {
 	for _, c := range r.Authorities {
 		certRow(w, "the mesh", &c, c.Note, now)
 	}
+	for i := range r.Control {
+		certRow(w, "the control plane", &r.Control[i], "", now)
+	}
 	for _, k := range r.Workloads {
 		for i := range k.Chain {
 			of, note := "", ""

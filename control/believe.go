@@ -28,6 +28,12 @@ func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.P
 	p.open = server.NewConnections(own, func(id spiffe.ID, chain []*x509.Certificate) error { return p.trust.Refuses(id, chain) })
 	p.trust, err = trust.Start(ctx, trust.Config{CA: p.ca, Store: p.store, Log: p.log,
 		Behind: func() (behind, connected []string) { return out.Unheld(resource.TypeTrust, resource.TrustName) },
+		Own: func() (*svid.SVID, error) {
+			if f, _ := own.Failing(); f != nil {
+				return own.Current(), f.Err
+			}
+			return own.Current(), nil
+		},
 		Announced: func() (list []string) {
 			for _, w := range reg.Workloads() {
 				list = append(list, w.Key())

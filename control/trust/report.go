@@ -19,6 +19,7 @@ type Report struct {
 	First       Expiry        `json:"first"` // the first certificate in use to end anywhere
 	Rotation    Rotation      `json:"rotation"`
 	Authorities []Certificate `json:"authorities"` // the one that signs first
+	Control     []Certificate `json:"control"`     // the control plane's own chain, root first
 	Workloads   []Workload    `json:"workloads"`
 	Alarms      []Alarm       `json:"alarms"`
 	Revoked     int           `json:"revoked"` // how many revocations are in force
@@ -75,7 +76,7 @@ func (k *Keeper) Report() *Report { return k.report(k.cfg.Now()) }
 func (k *Keeper) report(now time.Time) *Report {
 	m := k.standing(now)
 	s := k.cfg.CA.Status(now, m)
-	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Authorities: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
+	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Authorities: []Certificate{}, Control: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
 		Rotation: Rotation{Stage: s.Stage, Phase: s.Phase, Back: s.Back, Since: s.Since, Waits: s.Waits}}
 	for i, line := range []ca.Line{s.Signing, s.Other} {
 		if line.Root == nil {
@@ -106,6 +107,7 @@ func (k *Keeper) report(now time.Time) *Report {
 	}
 	k.mu.Unlock()
 	slices.SortFunc(r.Workloads, func(a, b Workload) int { return strings.Compare(a.Workload, b.Workload) })
+	k.own(r, s, now)
 	k.alarm(r, s, now)
 	return r
 }
@@ -126,8 +128,13 @@ func certificate(role string, c *x509.Certificate, note string) Certificate {
 }
 
 func (h *holder) describe(name string, s ca.Status, behind bool) Workload {
-	w := Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead}
-	for i, c := range h.chain {
+	return Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead,
+		Chain: chainOf(h.chain, s)}
+}
+
+// chainOf describes a chain (leaf first), root first.
+func chainOf(chain []*x509.Certificate, s ca.Status) (out []Certificate) {
+	for i, c := range chain {
 		role := "leaf"
 		switch {
 		case i == 1:
@@ -135,16 +142,39 @@ func (h *holder) describe(name string, s ca.Status, behind bool) Workload {
 		case i > 1:
 			role = "cross-signed root"
 		}
-		w.Chain = append(w.Chain, certificate(role, c, ""))
+		out = append(out, certificate(role, c, ""))
 	}
-	last := h.chain[min(1, len(h.chain)-1)]
+	last := chain[min(1, len(chain)-1)]
 	for _, line := range []ca.Line{s.Signing, s.Other} {
 		if line.Root != nil && ca.IssuedBy(last, line.Root) {
-			w.Chain = append(w.Chain, certificate("root", line.Root, ""))
+			out = append(out, certificate("root", line.Root, ""))
 		}
 	}
-	slices.Reverse(w.Chain)
-	return w
+	slices.Reverse(out)
+	return out
+}
+
+// own adds what the control plane proves itself with; its chain shows more, for join tokens.
+func (k *Keeper) own(r *Report, s ca.Status, now time.Time) {
+	if k.cfg.Own == nil {
+		return
+	}
+	id, failing := k.cfg.Own()
+	var chain []*x509.Certificate
+	for _, der := range id.Certificate.Certificate[:min(2, len(id.Certificate.Certificate))] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return // it was made here
+		}
+		chain = append(chain, c)
+	}
+	r.Control = chainOf(chain, s)
+	r.First.take("certificate of the control plane", id.NotAfter)
+	left := id.NotAfter.Sub(now)
+	if failing != nil || left < time.Duration(alarmLeft*float64(id.Life())) {
+		r.Alarms = append(r.Alarms, Alarm{What: "certificate of the control plane", Left: left.Round(time.Second),
+			Message: fmt.Sprintf("is not renewed, and ends in %s: %v", left.Round(time.Second), failing)})
+	}
 }
 
 // alarm adds what will hurt.

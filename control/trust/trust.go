@@ -19,7 +19,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
-// Config of a Keeper; all but Log, Now and Every are needed.
+// Config of a Keeper; all but Log, Now, Every and Own are needed.
 type Config struct {
 	CA    *ca.CA
 	Store store.Store // of revocations
@@ -28,6 +28,8 @@ type Config struct {
 	Behind func() (behind, connected []string)
 	// Announced answers the workloads that the mesh knows, "namespace/workload".
 	Announced func() []string
+	// Own answers what the control plane proves itself with, and why that is not renewed, nil if it is; may be nil.
+	Own func() (*svid.SVID, error)
 	// Changed is called when whom the mesh believes is different, with what that is now. It must have Behind answer accordingly
 	// when it returns.
 	Changed func(t *svid.Trust)
@@ -132,7 +134,11 @@ func (k *Keeper) Look() {
 	k.looking.Lock()
 	defer k.looking.Unlock()
 	now := k.cfg.Now()
-	moved, err := k.cfg.CA.Step(now, k.standing(now))
+	var m ca.Standing
+	if k.cfg.CA.Status(now, m).Phase != ca.Steady {
+		m = k.standing(now)
+	}
+	moved, err := k.cfg.CA.Step(now, m)
 	if err == nil && moved {
 		s := k.cfg.CA.Status(now, ca.Standing{})
 		k.cfg.Log.Info("the mesh's roots: next stage", "stage", s.Stage, "phase", string(s.Phase), "back", s.Back, "signs", s.Signing.Root.Subject.CommonName)
