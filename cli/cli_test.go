@@ -116,7 +116,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"get", "httproute", "cart", "-o", "yaml"}, "kind: HTTPRoute\n", ""},
 		{[]string{"get", "httproutes", "-A"}, "NAMESPACE", ""},
 		{[]string{"get", "httproute", "nope"}, "", "tulle get: HTTPRoute/default/nope: not found\n"},
-		{[]string{"get", "pods"}, "", "write one of services, httproutes, grpcroutes, tlsroutes, tcproutes, referencegrants, faultinjections, directresponses, trafficpolicies, authorizationpolicies, meshconfigs\n"},
+		{[]string{"get", "pods"}, "", "write one of services, httproutes, grpcroutes"},
 		{[]string{"get", "services", "-o", "xml"}, "", "write json or yaml"},
 		{[]string{"routes", "cart"}, "GET /a/* x=1", ""},
 		{[]string{"diff", "-f", good}, "", ""},
