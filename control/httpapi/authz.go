@@ -30,24 +30,25 @@ func (a *API) serveAuthzCheck(r *http.Request) (any, error) {
 	if a.cfg.Compiler == nil {
 		return nil, missing("what policies decide")
 	}
-	c := a.cfg.Compiler()
+	edits, err := a.storedServices(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	if len(req.Files) > 0 {
 		docs, err := decodeAll(req.Files)
 		if err != nil {
 			return nil, err
 		}
-		var edits []compile.Edit
 		for i := range docs {
 			edits = append(edits, compile.Edit{Object: docs[i].Object})
 		}
-		c = c.Edited(edits)
 	}
 	q := &req.Question
 	q.TrustDomain = a.cfg.Info.TrustDomain
 	if q.Now == 0 {
 		q.Now = a.cfg.Now().Unix()
 	}
-	return Answer(c, q, a.labels(q))
+	return Answer(a.cfg.Compiler().Edited(edits), q, a.labels(q))
 }
 
 // Answer asks a compiler.
