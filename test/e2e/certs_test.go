@@ -3,11 +3,19 @@
 package e2e
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -259,5 +267,120 @@ func TestPausedControlPlane(t *testing.T) {
 	})
 	if c := l.finish(); c.Failed > 0 {
 		t.Errorf("%d of %d failed: %v", c.Failed, c.OK, c.Errors)
+	}
+}
+
+// holdMain opens a number of responses that take long, and counts those that are open, that have come to their end, and that broke
+// off, until SIGTERM or until none is open.
+func holdMain(args []string) error {
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	target, err := url.Parse(args[0])
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	sum := counts{Errors: map[string]int{}}
+	ended := make(chan struct{}, n)
+	for range n {
+		go func() {
+			err := holdOne(target, func() { mu.Lock(); sum.Opened++; mu.Unlock() })
+			mu.Lock()
+			if err != nil {
+				sum.Failed++
+				sum.Errors[err.Error()]++
+			} else {
+				sum.OK++
+			}
+			mu.Unlock()
+			ended <- struct{}{}
+		}()
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for left := n; left > 0; {
+		select {
+		case <-ended:
+			left--
+		case <-tick.C:
+		}
+		mu.Lock()
+		sum.Final = left == 0
+		_ = json.NewEncoder(os.Stdout).Encode(sum) // who does not read it has ended
+		mu.Unlock()
+	}
+	return nil
+}
+
+// holdOne reads one response to its end; opened is called when its first byte is there.
+func holdOne(target *url.URL, opened func()) error {
+	c, err := net.DialTimeout("tcp", target.Host, 10*time.Second)
+	if err != nil {
+		return plain(err)
+	}
+	defer c.Close()
+	req := &http.Request{Method: http.MethodGet, URL: target, Host: target.Host}
+	if err := req.Write(c); err != nil {
+		return plain(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), req)
+	if err != nil {
+		return plain(err)
+	}
+	defer resp.Body.Close()
+	var b [1]byte
+	if _, err := io.ReadFull(resp.Body, b[:]); err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %w", resp.Status, plain(err))
+	}
+	opened()
+	if _, err = io.Copy(io.Discard, resp.Body); err != nil {
+		return plain(err)
+	}
+	return nil
+}
+
+// TestRevocationOfStreams: of a thousand open streams, over few connections between proxies and over one each, those of the caller
+// that is revoked end within a second, and no other is touched.
+func TestRevocationOfStreams(t *testing.T) {
+	m := newMesh(t)
+	p := m.run([]string{"--service", "httpbin", "--port", "8080", "--port", "raw=8081:8080/tcp"}, binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF")
+	m.announced(p)
+	const each = 250
+	hold := func(service, port string) *loader {
+		return &loader{m: m, p: m.run([]string{"--service", service}, self(t), "hold", "http://httpbin:"+port+"/drip?duration=6&numbytes=6", strconv.Itoa(each))}
+	}
+	bad, good := []*loader{hold("bad", "8080"), hold("bad", "8081")}, []*loader{hold("good", "8080"), hold("good", "8081")}
+	for _, l := range append(append([]*loader{}, bad...), good...) {
+		eventually(t, patience, "all streams are open", func() error {
+			if c := l.counts(); c.Opened < each {
+				return fmt.Errorf("%+v", c)
+			}
+			return nil
+		})
+	}
+	begin := time.Now()
+	m.ok(m.cli("cert", "revoke", "spiffe://tulle.local/ns/default/sa/bad"))
+	for _, l := range bad {
+		eventually(t, patience, "the streams of who is revoked have ended", func() error {
+			if c := l.counts(); c.Failed < each {
+				return fmt.Errorf("%+v", c)
+			}
+			return nil
+		})
+	}
+	took := time.Since(begin)
+	t.Logf("measured: %d streams had ended %s after the command began", 2*each, took.Round(time.Millisecond))
+	if took > 2*time.Second { // a second, and the command itself
+		t.Error("that is too late")
+	}
+	for _, l := range good {
+		if code := l.p.wait(patience); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		if c := l.counts(); c.OK != each || c.Failed > 0 {
+			t.Errorf("somebody else's streams: %+v", c)
+		}
 	}
 }

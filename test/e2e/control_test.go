@@ -134,7 +134,7 @@ func TestCommands(t *testing.T) {
 	l := m.load(nil, "http://reviews:8080/anything")
 	for command, want := range map[string]string{
 		"status": "reviews.default", "endpoints": "reviews-v1", "endpoints reviews": "127.0.0.1:", "routes": "90%", "routes reviews": "reviews-v2.default:8080 10%",
-		"stat --window 5s": "load.default", "check": "ok", "get httproutes": "True", "get httproute reviews": "reviews",
+		"stat --window 5s": "load.default", "check": "ok", "cert": "intermediate", "get httproutes": "True", "get httproute reviews": "reviews",
 	} {
 		eventually(t, patience, command, func() error { // what flows is reported once a second
 			if r := m.cli(strings.Fields(command)...); r.code != 0 || !strings.Contains(r.stdout, want) {

@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		if program, ok := map[string]func([]string) error{
-			"load": loadMain, "grpc-health": grpcHealthMain, "datagram": datagramMain, "ping": pingMain, "dial": dialMain, "grpc-load": grpcLoadMain, "many": manyMain, "websocket": websocketMain, "streams": streamsMain, "proxy": hangMain, "serve-after-fin": serveAfterFINMain,
+			"load": loadMain, "grpc-health": grpcHealthMain, "datagram": datagramMain, "ping": pingMain, "dial": dialMain, "grpc-load": grpcLoadMain, "many": manyMain, "hold": holdMain, "websocket": websocketMain, "streams": streamsMain, "proxy": hangMain, "serve-after-fin": serveAfterFINMain,
 			"shop": shopMain, "talk": talkMain, "talk-load": talkLoadMain, "rls": rlsMain, "flaky": flakyMain, "shop-load": shopLoadMain,
 			"part": partMain,
 		}[os.Args[1]]; ok {
