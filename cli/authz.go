@@ -23,7 +23,7 @@ func newAuthzCommand() *cobra.Command {
 		Use: "authz", Short: "Ask what policies allow", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newAuthzCheckCommand())
+	cmd.AddCommand(newAuthzCheckCommand(), newAuthzSuggestCommand(), newAuthzWhatIfCommand())
 	return cmd
 }
 

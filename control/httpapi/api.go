@@ -101,6 +101,8 @@ func New(cfg Config) *API {
 		"GET /v1/retries":                              a.serveRetries,
 		"GET /v1/conflicts":                            a.fresh(a.serveConflicts),
 		"POST /v1/authz/check":                         a.fresh(a.serveAuthzCheck),
+		"GET /v1/authz/suggest":                        a.fresh(a.serveSuggest),
+		"POST /v1/authz/what-if":                       a.fresh(a.serveWhatIf),
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/certificates":                         a.trusted(a.serveCertificates),

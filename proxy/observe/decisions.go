@@ -91,13 +91,15 @@ func appendPart(k []byte, s string) []byte {
 	return append(binary.BigEndian.AppendUint16(k, uint16(len(s))), s...)
 }
 
-// appendHost appends an authority in lower case, without its port.
+var dot = []byte{'.'}
+
+// appendHost appends an authority in lower case, without its port and without the dot at the end of a full name.
 func appendHost(k, authority []byte) []byte {
 	end := len(authority)
 	if i := bytes.LastIndexByte(authority, ':'); i >= 0 && bytes.IndexByte(authority[i:], ']') < 0 {
 		end = i
 	}
-	for _, c := range authority[:end] {
+	for _, c := range bytes.TrimSuffix(authority[:end], dot) {
 		if c >= 'A' && c <= 'Z' {
 			c += 'a' - 'A'
 		}

@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/advise"
+	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/decisions"
+	"github.com/tulle-mesh/tulle/model"
+)
+
+// How far back is looked at what was let in and what not.
+const (
+	defaultSince = 24 * time.Hour
+	maxSince     = decisions.Expires
+)
+
+// WhatIfRequest asks what a change of policies would let in or refuse that it does not now. Files are held to be applied, and
+// Deleted ("AuthorizationPolicy/default/cart") to be gone.
+type WhatIfRequest struct {
+	Files     []File        `json:"files,omitempty"`
+	Deleted   []string      `json:"deleted,omitempty"` // "KIND/NAME" of Namespace, or "KIND/NAMESPACE/NAME"
+	Namespace string        `json:"namespace,omitempty"`
+	Since     time.Duration `json:"since,omitempty"`
+}
+
+// serveSuggest proposes policies from what was let in.
+func (a *API) serveSuggest(r *http.Request) (any, error) {
+	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
+		return nil, missing("what was let in")
+	}
+	since, err := duration(r, "since", defaultSince, maxSince)
+	if err != nil {
+		return nil, err
+	}
+	q := r.URL.Query()
+	namespace, service := q.Get("namespace"), q.Get("service")
+	list := a.cfg.Decisions(func(n model.ServiceName) bool {
+		return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
+	}, a.cfg.Now().Add(-since))
+	hosts, _ := strconv.ParseBool(q.Get("hosts"))
+	out, err := advise.Suggest(list, a.cfg.Compiler(), advise.Options{Hosts: hosts, Now: a.cfg.Now().Unix()})
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	if out == nil {
+		out = []advise.Suggestion{}
+	}
+	return out, nil
+}
+
+// serveWhatIf replays what was recorded.
+func (a *API) serveWhatIf(r *http.Request) (any, error) {
+	var req WhatIfRequest
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
+		return nil, missing("what was let in")
+	}
+	edits, err := a.whatIf(r, &req)
+	if err != nil {
+		return nil, err
+	}
+	if req.Since <= 0 || req.Since > maxSince {
+		req.Since = maxSince
+	}
+	now := a.cfg.Now()
+	before := a.cfg.Compiler()
+	list := a.cfg.Decisions(func(model.ServiceName) bool { return true }, now.Add(-req.Since))
+	out, err := advise.Replay(list, before, before.Edited(a.final(edits)), now.Unix())
+	if err != nil {
+		return nil, bad("%v", err)
+	}
+	return out, nil
+}
+
+// whatIf answers the change that is asked about.
+func (a *API) whatIf(r *http.Request, req *WhatIfRequest) (edits []compile.Edit, err error) {
+	docs, err := decodeAll(req.Files)
+	if err != nil {
+		return nil, err
+	}
+	for i := range docs {
+		edits = append(edits, compile.Edit{Object: docs[i].Object})
+	}
+	for _, s := range req.Deleted {
+		kind, namespace, name, err := parseObject(s, req.Namespace)
+		if err != nil {
+			return nil, err
+		}
+		key, k, err := objectKey(kind, namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := a.cfg.Store.Get(r.Context(), key); err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		o := k.New()
+		m := v1alpha1.Meta(o)
+		m.Namespace, m.Name = key.Namespace, key.Name
+		edits = append(edits, compile.Edit{Object: o, Delete: true})
+	}
+	if len(edits) == 0 {
+		return nil, bad("nothing is changed: name files, or what is to be deleted")
+	}
+	return edits, nil
+}
+
+// parseObject reads "KIND/NAME" or "KIND/NAMESPACE/NAME".
+func parseObject(s, namespace string) (kind, in, name string, err error) {
+	parts := strings.Split(s, "/")
+	switch len(parts) {
+	case 2:
+		if namespace == "" {
+			namespace = v1alpha1.DefaultNamespace
+		}
+		return parts[0], namespace, parts[1], nil
+	case 3:
+		return parts[0], parts[1], parts[2], nil
+	}
+	return "", "", "", bad("%q names no object: write KIND/NAME, such as authorizationpolicy/cart", s)
+}
