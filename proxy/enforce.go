@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz/cel"
 	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/xds/resource"
 )
@@ -23,7 +24,7 @@ const mostKept = 512 << 10
 
 // enforced begins to follow what the workload's service enforces, with what the proxy before this one knew.
 func (p *Proxy) enforced() {
-	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log})
+	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log, Expressions: cel.Compile})
 	if kept := p.cfg.Bootstrap.Security; kept != nil {
 		s, err := resource.DecodeSecurity(&anypb.Any{TypeUrl: resource.TypeSecurity, Value: kept})
 		if err == nil {

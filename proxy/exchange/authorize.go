@@ -24,9 +24,13 @@ func (x *Exchange) authorize() bool {
 	}
 	if r := in.Rules(); r != nil {
 		a := x.attributes()
-		if !r.Request(a, &x.rec.Decision, x.rec.RequestID).Allowed {
+		v := r.Request(a, &x.rec.Decision, x.rec.RequestID)
+		if !v.Allowed {
 			x.answer(failure.AuthzDenied)
 			return false
+		}
+		if v.External != nil {
+			return x.consult(v.External)
 		}
 	}
 	x.w.let.Add((*admittee)(x))

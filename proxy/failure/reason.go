@@ -53,6 +53,7 @@ const (
 	CallerGone               // the request that this one was made for has ended without waiting for it
 	Revoked                  // the certificate that the peer showed was taken out of use
 	AuthzDenied              // the workload's policies do not allow it
+	AuthorizerUnavailable    // the external authorizer could not be asked, and nothing may pass without it
 	reasonCount
 )
 

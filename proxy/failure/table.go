@@ -124,6 +124,8 @@ var table = [reasonCount]entry{
 		log: "the certificate that the peer showed was taken out of use", hint: "`tulle cert revoked` says when and why; end the workload, or take the revocation back with `tulle cert restore`"},
 	AuthzDenied: {label: "authz_denied", side: Downstream, status: 403, grpc: grpcDenied,
 		log: "the workload's policies do not allow this", hint: "the log of the workload's proxy names policy and rule, or the nearest one and what was missing; allow the caller in an AuthorizationPolicy"},
+	AuthorizerUnavailable: {label: "authorizer_unavailable", side: Us, status: 403, grpc: grpcDenied,
+		log: "the external authorizer could not be asked", hint: "see that the service that the AuthorizationPolicy names in spec.external is up and allows this workload; the proxy's log has its error; failOpen lets requests pass meanwhile"},
 }
 
 func (r Reason) entry() *entry {
