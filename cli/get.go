@@ -169,6 +169,9 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 	if kind == "AuthenticationPolicy" {
 		return []any{"NAME", "MTLS", "ISSUERS", "ON", "ACCEPTED", "PROGRAMMED"}, authenticationCells
 	}
+	if kind == v1alpha1.InferencePoolKind {
+		return []any{"NAME", "SELECTOR", "PORTS", "PICKER", "FAILURE MODE", "ACCEPTED", "RESOLVED"}, poolCells
+	}
 	if kind == "TrafficPolicy" {
 		return []any{"NAME", "ON", "PARTS", "ACCEPTED", "CONFLICTED", "PROGRAMMED"}, policyCells
 	}
@@ -238,6 +241,29 @@ func authenticationCells(o v1alpha1.Object) []any {
 	}
 	return []any{p.Name, strings.Join(modes, ","), strings.Join(issuers, ","), guarded(p.Namespace, &p.Spec.SecurityTargets),
 		stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
+}
+
+func poolCells(o v1alpha1.Object) []any {
+	p := o.(*v1alpha1.InferencePool)
+	var selector, ports []string
+	for k, v := range p.Spec.Selector.MatchLabels {
+		selector = append(selector, k+"="+v)
+	}
+	for _, t := range p.Spec.TargetPorts {
+		ports = append(ports, fmt.Sprint(t.Number))
+	}
+	accepted, resolved, ref := "", "", &p.Spec.EndpointPickerRef
+	for _, s := range p.Status.Parents {
+		accepted, resolved = stateOf(s.Conditions, "Accepted"), stateOf(s.Conditions, "ResolvedRefs")
+		if accepted != "True" {
+			break
+		}
+	}
+	picker := ref.Name
+	if ref.Port != nil {
+		picker = fmt.Sprintf("%s:%d", ref.Name, ref.Port.Number)
+	}
+	return []any{p.Name, sorted(selector), strings.Join(ports, ","), picker, ref.FailureMode, accepted, resolved}
 }
 
 // guarded says what a policy about security is about.

@@ -195,6 +195,9 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		ExternalStatus: func(o *v1alpha1.ExternalService) v1alpha1.ExternalServiceStatus {
 			return status.External(compiler(), out, o, time.Now())
 		},
+		PoolStatus: func(p *v1alpha1.InferencePool) v1alpha1.InferencePoolStatus {
+			return status.Pool(compiler(), p, time.Now())
+		},
 		UsedStatus: func(o v1alpha1.Object) v1alpha1.UsedStatus { return status.Used(compiler(), out, o, time.Now()) },
 		Reach:      rt.Reach, Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,
 		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {

@@ -38,6 +38,8 @@ type Cluster struct {
 	// Recovery is what all proxies have learned about how long its failures last: the wire form of a recovery.Learned; nil:
 	// nothing.
 	Recovery []byte
+	// Picker says which endpoint takes a request; nil: Balancing alone does.
+	Picker *Picker
 }
 
 // Discovery is where endpoints come from.

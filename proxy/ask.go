@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
@@ -18,10 +20,12 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/xds/extproc"
 	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
-// askers are who asks the rate-limit services of the mesh. They are few: those that limits of the workload's own ports name.
+// askers are who asks services of the mesh on the way of a request: rate-limit services and endpoint pickers. They are few: those
+// that limits of the workload's own ports name, and those of the pools that it calls.
 type askers struct {
 	control *ratelimit.Client // the control plane
 
@@ -39,6 +43,7 @@ type asker struct {
 	why    failure.Reason
 	conn   *grpc.ClientConn
 	client *ratelimit.Client
+	picks  *extproc.Client
 }
 
 // maxAskers is how many services are asked at most.
@@ -53,6 +58,18 @@ func (p *Proxy) ask(q *model.RateQuestion, then func(*model.RateAnswer, error)) 
 	return a != nil && a.client.Ask(q, then)
 }
 
+// pick asks an endpoint picker of the mesh: exchange.Config.Pick.
+func (p *Proxy) pick(q *model.PickQuestion, then func(*model.PickAnswer, error)) bool {
+	a := p.asker(q.Picker)
+	return a != nil && a.picks.Pick(q, then)
+}
+
+// again is how long a service that cannot be connected to is left alone: not for long, since requests wait for what it says.
+func again() grpc.ConnectParams {
+	return grpc.ConnectParams{MinConnectTimeout: 5 * time.Second,
+		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}}
+}
+
 // asker answers who asks a service, made if it is asked for the first time; nil: nobody can.
 func (p *Proxy) asker(name model.PortName) *asker {
 	all := &p.asking
@@ -64,12 +81,13 @@ func (p *Proxy) asker(name model.PortName) *asker {
 	a := &asker{p: p, name: name, known: make(chan struct{})}
 	var err error
 	a.conn, err = grpc.NewClient("passthrough:///"+name.String(), grpc.WithTransportCredentials(insecure.NewCredentials()), // TLS is in dial
-		grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0), grpc.WithContextDialer(a.dial))
+		grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0), grpc.WithConnectParams(again()), grpc.WithContextDialer(a.dial))
 	if err != nil {
-		p.cfg.Log.Error("rate-limit service cannot be asked", "service", name.String(), "error", err)
+		p.cfg.Log.Error("service cannot be asked", "service", name.String(), "error", err)
 		return nil
 	}
-	a.client = ratelimit.NewClient(func() grpc.ClientConnInterface { return a.conn }, 0)
+	conn := func() grpc.ClientConnInterface { return a.conn }
+	a.client, a.picks = ratelimit.NewClient(conn, 0), extproc.NewClient(conn)
 	if all.others == nil {
 		all.others = map[model.PortName]*asker{}
 	}
@@ -129,6 +147,7 @@ func (p *Proxy) forgetAsker(a *asker) {
 
 func (a *asker) close() {
 	a.client.Close()
+	a.picks.Close()
 	_ = a.conn.Close()
 }
 

@@ -63,6 +63,7 @@ func Kinds() []Kind {
 		{Name: "ExternalService", APIVersion: APIVersion, Plural: "externalservices", Namespaced: true, New: func() Object { return new(ExternalService) }},
 		{Name: "AuthorizationPolicy", APIVersion: APIVersion, Plural: "authorizationpolicies", Namespaced: true, New: func() Object { return new(AuthorizationPolicy) }},
 		{Name: "AuthenticationPolicy", APIVersion: APIVersion, Plural: "authenticationpolicies", Namespaced: true, New: func() Object { return new(AuthenticationPolicy) }},
+		{Name: InferencePoolKind, APIVersion: InferenceAPIVersion, Plural: "inferencepools", Namespaced: true, New: func() Object { return new(InferencePool) }},
 		{Name: "MeshConfig", APIVersion: APIVersion, Plural: "meshconfigs", New: func() Object { return new(MeshConfig) }},
 	}
 }

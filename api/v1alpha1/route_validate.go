@@ -113,11 +113,28 @@ func (c *check) backends(at string, list []HTTPBackendRef, allowed string) {
 	}
 	for j := range list {
 		b, at := &list[j], fmt.Sprintf("%s[%d]", at, j)
-		c.backendRef(at, &b.BackendObjectReference)
+		if c.http && IsPool(&b.BackendObjectReference) {
+			c.poolRef(at, &b.BackendObjectReference)
+		} else {
+			c.backendRef(at, &b.BackendObjectReference)
+		}
 		if w := value(b.Weight, 1); w < 0 || w > maxBackendShare {
 			c.fail(at+".weight", "%d is out of bounds: write 0 to %d", w, maxBackendShare)
 		}
 		c.filters(at+".filters", b.Filters, allowed, " of a backend")
+	}
+}
+
+// poolRef checks a reference to an InferencePool, which is of the route's own namespace and has no port: its targetPorts say it.
+func (c *check) poolRef(at string, b *BackendObjectRef) {
+	if !label(string(b.Name)) {
+		c.fail(at+".name", "%q is not the name of an InferencePool", b.Name)
+	}
+	if b.Namespace != nil {
+		c.fail(at+".namespace", "is not supported with an InferencePool: it is one of the route's own namespace")
+	}
+	if b.Port != nil {
+		c.fail(at+".port", "means nothing with an InferencePool, whose targetPorts say it: remove it")
 	}
 }
 
@@ -128,7 +145,8 @@ func (c *check) backendRef(at string, b *BackendObjectRef) {
 		if value(b.Group, "") != "" {
 			field = ".group"
 		}
-		c.fail(at+field, "%s/%s is not supported: a backend is a Service of the group \"\", or an ExternalService of the group tulle.dev", value(b.Group, ""), value(b.Kind, ""))
+		c.fail(at+field, "%s/%s is not supported: a backend is a Service of the group \"\", an ExternalService of the group tulle.dev, or, of an HTTPRoute's rule, an InferencePool of the group %s",
+			value(b.Group, ""), value(b.Kind, ""), InferenceGroup)
 	}
 	if !label(string(b.Name)) {
 		c.fail(at+".name", "%q is not the name of a Service", b.Name)

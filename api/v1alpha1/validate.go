@@ -36,6 +36,8 @@ func Default(o Object) {
 		defaultAuthenticationPolicy(o)
 	case *ExternalService:
 		defaultExternalService(o)
+	case *InferencePool:
+		defaultInferencePool(o)
 	case *MeshConfig:
 		defaultMeshConfig(o)
 	}
@@ -50,6 +52,7 @@ func Validate(o Object) []FieldError {
 	case *Service:
 		c.service(o)
 	case *HTTPRoute:
+		c.http = true
 		c.httpRoute(o)
 	case *TrafficPolicy:
 		c.trafficPolicy(o)
@@ -71,6 +74,8 @@ func Validate(o Object) []FieldError {
 		c.authenticationPolicy(o)
 	case *ExternalService:
 		c.externalService(o)
+	case *InferencePool:
+		c.inferencePool(o)
 	case *MeshConfig:
 		c.meshConfig(o)
 	}
@@ -81,7 +86,10 @@ func Validate(o Object) []FieldError {
 const maxQuoted = 200
 
 // check gathers what is wrong.
-type check struct{ errs []FieldError }
+type check struct {
+	errs []FieldError
+	http bool // it is an HTTPRoute that is checked
+}
 
 func (c *check) fail(path, format string, args ...any) {
 	for i, a := range args {
@@ -100,7 +108,7 @@ func (c *check) meta(o Object) {
 	switch {
 	case m.Name == "":
 		c.fail("metadata.name", "is missing: give the %s a name", kind.Name)
-	case (kind.Name == "Service" || kind.Name == "ExternalService") && !label(m.Name):
+	case (kind.Name == "Service" || kind.Name == "ExternalService" || kind.Name == InferencePoolKind) && !label(m.Name):
 		c.fail("metadata.name", "%q is not a name for %s: at most 63 of a-z, 0-9 and '-', a letter or digit first and last", m.Name, article(kind.Name))
 	case !subdomain(m.Name):
 		c.fail("metadata.name", "%q is not a name: at most 253 of a-z, 0-9, '-' and '.', a letter or digit first and last", m.Name)

@@ -194,15 +194,31 @@ func backendName(r v1alpha1.Object, b *v1alpha1.BackendObjectRef) model.PortName
 	if b.Port != nil {
 		name.Port = uint16(*b.Port)
 	}
+	if v1alpha1.IsPool(b) {
+		name.Service = registry.PoolName(name.Service)
+	}
+	return name
+}
+
+// backend is backendName with the port of an InferencePool, which the reference does not say; 0 where there is no such pool.
+func (c Compiler) backend(r v1alpha1.Object, b *v1alpha1.BackendObjectRef) model.PortName {
+	name := backendName(r, b)
+	if v1alpha1.IsPool(b) {
+		if s, ok := c.Services.Service(name.Service); ok && len(s.Ports) > 0 {
+			name.Port = s.Ports[0].Port
+		}
+	}
 	return name
 }
 
 // resolve decides whether a backendRef can be used.
 func (c Compiler) resolve(r Route, b *v1alpha1.BackendObjectRef) verdict {
-	name := backendName(r.Object, b)
+	name := c.backend(r.Object, b)
 	switch {
+	case v1alpha1.IsPool(b) && r.Kind == "HTTPRoute":
+		return c.resolvePool(r, b, name)
 	case !v1alpha1.IsExternal(b.Group, b.Kind) && (b.Kind != nil && *b.Kind != "Service" || b.Group != nil && *b.Group != ""):
-		return verdict{"InvalidKind", "only a Service or an ExternalService can be a backend"}
+		return verdict{"InvalidKind", "only a Service, an ExternalService or, in an HTTPRoute, an InferencePool can be a backend"}
 	case !c.permitted(r, name.Service):
 		return verdict{"RefNotPermitted", fmt.Sprintf("backend %s is in another namespace, and no ReferenceGrant in %s lets a %s of %s name it", name.Service, name.Service.Namespace, r.Kind, r.Object.GetNamespace())}
 	case name.Port == 0:

@@ -141,6 +141,7 @@ func (c Compiler) Cluster(name model.PortName) (*model.Cluster, bool) {
 	m := &model.Cluster{Name: name, Protocol: c.protocol(name, p.Protocol), ConnectTimeout: ConnectTimeout}
 	c.callExternal(m)
 	c.treatCluster(m)
+	m.Picker = s.Picker
 	return m, true
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -42,6 +43,8 @@ func (c Compiler) Notes(o v1alpha1.Object) (out []Note) {
 		if len(c.Users(o)) == 0 {
 			say("", "no route uses it, so it answers nothing: name it in a filter of a rule, {type: ExtensionRef, extensionRef: {group: tulle.dev, kind: DirectResponse, name: %s}}", o.Name)
 		}
+	case *v1alpha1.InferencePool:
+		out = c.poolNotes(o)
 	default:
 		if v1alpha1.IsRoute(o) {
 			out = c.routeNotes(Route{Kind: v1alpha1.KindOf(o).Name, Object: o})
@@ -99,6 +102,9 @@ func nextStep(v verdict, r Route, to model.ServiceName) string {
 		return "name another port, or declare it http or grpc"
 	case "InvalidKind":
 		return "name a Service"
+	}
+	if registry.IsPool(to) {
+		return "apply the InferencePool, or correct the name"
 	}
 	return "correct it, apply the Service or start a workload of it"
 }

@@ -86,7 +86,7 @@ func (c Compiler) backends(r Route, refs []v1alpha1.HTTPBackendRef) []model.Back
 			continue
 		}
 		out = append(out, model.Backend{
-			Cluster: backendName(r.Object, &b.BackendObjectReference),
+			Cluster: c.backend(r.Object, &b.BackendObjectReference),
 			Weight:  weight,
 			Filters: headerFilters(b.Filters),
 			Invalid: c.resolve(r, &b.BackendObjectReference).reason != "",

@@ -56,6 +56,8 @@ type Config struct {
 	ExternalStatus func(*v1alpha1.ExternalService) v1alpha1.ExternalServiceStatus
 	// UsedStatus answers what the author of a FaultInjection or a DirectResponse is told.
 	UsedStatus func(v1alpha1.Object) v1alpha1.UsedStatus
+	// PoolStatus answers what the author of an InferencePool is told.
+	PoolStatus func(*v1alpha1.InferencePool) v1alpha1.InferencePoolStatus
 	// Reach waits until what the functions above answer shows a revision of the store, or ctx ends.
 	Reach func(ctx context.Context, revision int64)
 	// Compiler answers what compiles what is in force now.

@@ -87,6 +87,9 @@ func (a *API) shown(kind v1alpha1.Kind, o store.Object) (json.RawMessage, error)
 	if o, ok := object.(*v1alpha1.ExternalService); ok && a.cfg.ExternalStatus != nil {
 		o.Status = a.cfg.ExternalStatus(o)
 	}
+	if p, ok := object.(*v1alpha1.InferencePool); ok && a.cfg.PoolStatus != nil {
+		p.Status = a.cfg.PoolStatus(p)
+	}
 	if a.cfg.UsedStatus != nil {
 		switch o := object.(type) {
 		case *v1alpha1.FaultInjection:

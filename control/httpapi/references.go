@@ -11,6 +11,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
+	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -39,11 +40,14 @@ func (a *API) unresolved(ctx context.Context, docs []decode.Document) ([]decode.
 		if s, ok := docs[i].Object.(*v1alpha1.Service); ok {
 			known.object(s)
 		}
+		if p, ok := docs[i].Object.(*v1alpha1.InferencePool); ok {
+			known.add(registry.PoolName(model.ServiceName{Namespace: p.Namespace, Name: p.Name}))
+		}
 	}
 	var errs []decode.Error
 	for i := range docs {
 		d := &docs[i]
-		errs = append(append(errs, known.route(d)...), known.policy(d)...)
+		errs = append(append(append(errs, known.route(d)...), known.policy(d)...), known.pool(d)...)
 		more, err := a.missingFilters(ctx, d, docs)
 		if err != nil {
 			return nil, err
@@ -115,6 +119,13 @@ func (s services) route(d *decode.Document) (errs []decode.Error) {
 	}
 	for i, rule := range v1alpha1.Rules(d.Object) {
 		for j, b := range rule.Backends {
+			if v1alpha1.IsPool(&b.BackendObjectReference) {
+				pool := registry.PoolName(model.ServiceName{Namespace: d.Object.GetNamespace(), Name: string(b.Name)})
+				if field, message := s.missing(pool, nil); message != "" {
+					errs = append(errs, d.Errorf(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j)+field, "%s", message))
+				}
+				continue
+			}
 			check(fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), v1alpha1.IsExternal(b.Group, b.Kind), b.Namespace, string(b.Name), (*int32)(b.Port))
 		}
 		for j, f := range rule.Filters {
@@ -122,6 +133,23 @@ func (s services) route(d *decode.Document) (errs []decode.Error) {
 				check(fmt.Sprintf("spec.rules[%d].filters[%d].requestMirror.backendRef", i, j), v1alpha1.IsExternal(m.BackendRef.Group, m.BackendRef.Kind), m.BackendRef.Namespace, string(m.BackendRef.Name), (*int32)(m.BackendRef.Port))
 			}
 		}
+	}
+	return errs
+}
+
+// pool checks the Service of an endpoint picker.
+func (s services) pool(d *decode.Document) (errs []decode.Error) {
+	p, ok := d.Object.(*v1alpha1.InferencePool)
+	if !ok {
+		return nil
+	}
+	ref := &p.Spec.EndpointPickerRef
+	var port *int32
+	if ref.Port != nil {
+		port = &ref.Port.Number
+	}
+	if field, message := s.missing(model.ServiceName{Namespace: p.Namespace, Name: ref.Name}, port); message != "" {
+		errs = append(errs, d.Errorf("spec.endpointPickerRef"+field, "%s", message))
 	}
 	return errs
 }
@@ -161,6 +189,8 @@ func (s services) policy(d *decode.Document) (errs []decode.Error) {
 func (s services) missing(name model.ServiceName, port *int32) (field, message string) {
 	ports, ok := s.ports[name]
 	switch {
+	case !ok && registry.IsPool(name):
+		return ".name", fmt.Sprintf("there is no InferencePool %s in namespace %s: apply it in the same file, or use --allow-unresolved", registry.PoolOf(name), name.Namespace)
 	case !ok:
 		return ".name", fmt.Sprintf("there is no Service %s in namespace %s, and no workload of it: apply it in the same file or start it, or use --allow-unresolved",
 			name.Name, name.Namespace)

@@ -22,7 +22,7 @@ func build(namespace string, workloads []*Workload, defs map[model.ServiceName]D
 	sp := &space{services: map[model.ServiceName]*Service{}, endpoints: map[model.PortName]*model.Endpoints{}, workloads: workloads}
 	for name, d := range defs {
 		if name.Namespace == namespace {
-			sp.add(&Service{serviceOf(name, d.Ports), false, d.Selector, d.Targets, 0}, b, now)
+			sp.add(NewService(d), b, now)
 		}
 	}
 	for _, implicit := range implicits(namespace, workloads) {
@@ -110,7 +110,7 @@ func (sp *space) lingering(namespace string, b *book, now time.Time) {
 			b.changed[name] = true
 		}
 		if now.Before(r.Ended.Add(ImplicitHold)) {
-			s := &Service{serviceOf(name, r.Ports), true, r.Selector, r.Targets, 0}
+			s := &Service{Service: serviceOf(name, r.Ports), Implicit: true, Selector: r.Selector, Targets: r.Targets}
 			s.VIP4, s.VIP6 = r.addresses()
 			sp.services[name] = s
 		}
@@ -139,7 +139,7 @@ func join(list []*Service, w *Workload, name model.ServiceName, selector map[str
 	i := slices.IndexFunc(list, func(s *Service) bool { return s.Name == name })
 	if i < 0 {
 		i = len(list)
-		list = append(list, &Service{serviceOf(name, nil), true, selector, nil, 0})
+		list = append(list, &Service{Service: serviceOf(name, nil), Implicit: true, Selector: selector})
 	}
 	s := list[i]
 	for _, p := range w.Ports {
@@ -168,6 +168,12 @@ func (sp *space) resolve(s *Service, c candidates) {
 			if port, ok := target(x.w, s.Targets[i], p.Port); ok {
 				e.Endpoints = append(e.Endpoints, endpoint(x.w, port))
 				some[x.w.Name] = true
+			}
+			for _, also := range s.Targets[i].Also {
+				if port, ok := target(x.w, Target{Port: also}, also); ok {
+					e.Endpoints = append(e.Endpoints, endpoint(x.w, port))
+					some[x.w.Name] = true
+				}
 			}
 		}
 		sp.endpoints[e.Cluster] = e
@@ -209,7 +215,7 @@ func compare(was, is *space, c *Change) {
 	}
 	for name := range union(was.services, is.services) {
 		a, b := was.services[name], is.services[name]
-		if a == nil || b == nil || !reflect.DeepEqual(a.Service, b.Service) {
+		if a == nil || b == nil || !reflect.DeepEqual(a.Service, b.Service) || !reflect.DeepEqual(a.Picker, b.Picker) {
 			c.Services = append(c.Services, name)
 		}
 	}

@@ -13,7 +13,8 @@ type Definition struct {
 	Name     model.ServiceName
 	Selector map[string]string // labels of its workloads
 	Ports    []model.ServicePort
-	Targets  []Target // as long as Ports
+	Targets  []Target      // as long as Ports
+	Picker   *model.Picker // of an InferencePool; else nil
 }
 
 // ParseService reads the stored JSON of a v1 Service; what the registry does not need was checked before it

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -197,17 +198,20 @@ func encode(v any) []byte {
 	return b
 }
 
-// readDefinitions reads all Service objects and answers the revision that they are as of.
+// definedBy answers the kinds of objects that define services.
+func definedBy() []string { return []string{kindService, kindExternal, kindPool} }
+
+// readDefinitions reads all objects that define services and answers the revision that they are as of.
 func (r *Registry) readDefinitions(ctx context.Context) (int64, error) {
-	objects, revision, err := r.cfg.Store.List(ctx, kindService, "")
-	if err != nil {
-		return 0, err
+	var objects []store.Object
+	revision := int64(math.MaxInt64)
+	for _, kind := range definedBy() {
+		some, at, err := r.cfg.Store.List(ctx, kind, "")
+		if err != nil {
+			return 0, err
+		}
+		objects, revision = append(objects, some...), min(revision, at) // what comes between is heard again, which does no harm
 	}
-	outside, at, err := r.cfg.Store.List(ctx, kindExternal, "")
-	if err != nil {
-		return 0, err
-	}
-	objects, revision = append(objects, outside...), min(revision, at) // what comes between is heard again, which does no harm
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range r.defs {
@@ -224,12 +228,15 @@ func (r *Registry) define(o store.Object) {
 	name := nameOf(o.Key)
 	r.core.dirty[o.Namespace] = true
 	parse := ParseService
-	if o.Kind == kindExternal {
+	switch o.Kind {
+	case kindExternal:
 		parse = parseExternal
+	case kindPool:
+		parse = ParsePool
 	}
 	d, err := parse(name, o.Value)
 	if err != nil {
-		r.cfg.Log.Error("stored Service cannot be read; it is left out", "service", name.String(), "error", err)
+		r.cfg.Log.Error("stored object cannot be read; it is left out", "kind", o.Kind, "service", name.String(), "error", err)
 		delete(r.defs, name)
 		return
 	}
@@ -238,10 +245,14 @@ func (r *Registry) define(o store.Object) {
 
 // nameOf answers the service that an object defines.
 func nameOf(k store.Key) model.ServiceName {
-	if k.Kind == kindExternal {
+	name := model.ServiceName{Namespace: k.Namespace, Name: k.Name}
+	switch k.Kind {
+	case kindExternal:
 		return model.External(k.Namespace, k.Name)
+	case kindPool:
+		return PoolName(name)
 	}
-	return model.ServiceName{Namespace: k.Namespace, Name: k.Name}
+	return name
 }
 
 // follow takes over what users change; when the watch breaks, everything is read again.
@@ -274,7 +285,7 @@ func (r *Registry) watchDefinitions(ctx context.Context, after *int64) error {
 		r.mu.Lock()
 		ours := false
 		for _, e := range events {
-			if *after = e.Revision; e.Kind != kindService && e.Kind != kindExternal {
+			if *after = e.Revision; !slices.Contains(definedBy(), e.Kind) {
 				continue
 			}
 			ours = true

@@ -22,6 +22,7 @@ const (
 	KindAddress  = "VirtualAddress"
 	kindService  = "Service" // read only: what users wrote
 	kindExternal = "ExternalService"
+	kindPool     = "InferencePool"
 )
 
 // Config of a Registry. Store is needed.

@@ -60,12 +60,14 @@ type Service struct {
 	Selector  map[string]string // nil for an implicit service without version
 	Targets   []Target          // per model.Service.Ports, in the same order
 	Workloads int               // endpoints of its first port
+	Picker    *model.Picker     // who says which endpoint takes a request: of an InferencePool; else nil
 }
 
 // Target is where a port of a service leads on the workload: a number, or the name of one of its ports.
 type Target struct {
 	Port uint16
-	Name string // "" when Port says it
+	Name string   // "" when Port says it
+	Also []uint16 // further ports, each an endpoint of its own: of an InferencePool
 }
 
 // View is what the rest of the control plane reads. Values that it answers are never changed afterwards and

@@ -89,6 +89,18 @@ func Used(c compile.Compiler, e Enforcement, o v1alpha1.Object, now time.Time) (
 	return out
 }
 
+// Pool answers the status of an InferencePool.
+func Pool(c compile.Compiler, p *v1alpha1.InferencePool, now time.Time) (out v1alpha1.InferencePoolStatus) {
+	for _, parent := range c.PoolStatus(p) {
+		one := v1alpha1.PoolParentStatus{ParentRef: parent.Ref, ControllerName: Controller}
+		for _, cond := range parent.Conditions {
+			one.Conditions = append(one.Conditions, condition(cond, p.Generation, now))
+		}
+		out.Parents = append(out.Parents, one)
+	}
+	return out
+}
+
 // Guard knows how many proxies of a service's workloads enforce its policies, and how many of them the newest ones.
 type Guard interface {
 	Secured(service model.ServiceName) (acknowledged, subscribed int)

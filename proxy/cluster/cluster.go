@@ -48,7 +48,8 @@ type set struct {
 	overprovision uint32 // percent; 0: the cluster's
 	localities    []model.LocalityWeight
 
-	names atomic.Pointer[map[uint64]*Endpoint] // made when first asked for (named.go)
+	names  atomic.Pointer[map[uint64]*Endpoint] // made when first asked for (named.go)
+	places atomic.Pointer[places]               // likewise (placed.go)
 }
 
 // New makes a Cluster without endpoints.

@@ -69,6 +69,10 @@ func (x *Exchange) proceed() {
 		x.sendElsewhere(x.route.Redirect)
 	default:
 		x.mirror()
+		if x.cluster != nil && x.cluster.Model().Picker != nil {
+			x.gather()
+			return
+		}
 		x.attempt()
 	}
 }

@@ -261,6 +261,7 @@ func (x *Exchange) fallBack(why failure.Reason) bool {
 	filter.Request(b.Filters, &x.head)
 	x.fallen, x.spared, x.ntried, x.reason, x.session.known = true, x.count, 0, failure.None, false
 	x.backend, x.cluster, x.bound = b, c, nil
+	x.leavePicker()
 	x.breaker = c.Breaker(x.route.Priority)
 	x.rec.Backend = b.Cluster
 	x.rec.Destination, x.rec.Port = b.Cluster.Service, b.Cluster.Port

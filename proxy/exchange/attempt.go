@@ -117,7 +117,11 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	if ep == nil && from > 0 && (x.rested || !x.unreachable()) && !shed && x.rivals == nil && len(choice.Excluded) > 0 {
 		x.tried, x.ntried = [maxAttempts]*cluster.Endpoint{}, 0 // all have failed once; they can be reached, or may be by now
 		choice.Random, choice.Excluded = x.w.random.Uint64(), nil
-		ep, from, why = x.cluster.Choose(&choice)
+		if x.picked != nil {
+			ep, from, why = x.choosePicked(&choice)
+		} else {
+			ep, from, why = x.cluster.Choose(&choice)
+		}
 	}
 	if ep == nil {
 		if from > 0 && x.reason != failure.None {

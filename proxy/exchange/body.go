@@ -96,6 +96,9 @@ func (x *Exchange) pump() {
 		x.pumpRivals()
 	}
 	if x.stream == nil || x.shut() {
+		if x.gathers {
+			x.gathered()
+		}
 		return
 	}
 	if x.endSent {

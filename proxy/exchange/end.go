@@ -73,8 +73,11 @@ func (x *Exchange) answer(reason failure.Reason) {
 		}
 		x.dress(&r.head, true)
 	}
-	if reason == failure.FaultInjected {
+	switch reason {
+	case failure.FaultInjected:
 		x.disguise(&r.head)
+	case failure.PickRefused:
+		x.quote(r, grpc)
 	}
 	x.present(&r.head, true)
 	x.keepForLog(&r.head, false)
@@ -146,6 +149,7 @@ func (x *Exchange) finish() {
 	x.endAttempt(x.reason)
 	x.leaveFamily()
 	x.w.let.Remove((*admittee)(x))
+	x.leavePicker()
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.letGo()

@@ -88,6 +88,8 @@ type Config struct {
 	// of all workers together. nil: nothing is joined, or told.
 	Kin   *kin.Table
 	Spent *cluster.Spent
+	// Pick asks an endpoint picker (model.Picker) about a request, as extproc.Client does; nil: nobody can be asked.
+	Pick func(q *model.PickQuestion, then func(*model.PickAnswer, error)) bool
 	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
 	Replay int
 }

@@ -45,6 +45,7 @@ type Exchange struct {
 	family
 	web web
 	actions
+	picking
 	shadow shadow
 	result
 

@@ -53,6 +53,9 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	x.rec.Head, x.rec.Status = x.w.cfg.Loop.Now(), h.Status
 	x.noteGRPC(h)
 	x.responded(h.Status)
+	if x.picked != nil {
+		x.tellPicker(h.Status)
+	}
 	if x.gate != nil {
 		x.served(h)
 	}

@@ -108,8 +108,11 @@ func (x *Exchange) chooseBackend(r *router.Route) *model.Backend {
 	return r.Choose(uint32(x.w.random.Uint64() >> 32))
 }
 
-// choose answers the endpoint of the attempt: its session's if that takes requests, else the balancer's.
+// choose answers the endpoint of the attempt: the picker's, its session's if that takes requests, else the balancer's.
 func (x *Exchange) choose(ch *cluster.Choice) (ep *cluster.Endpoint, from int, why failure.Reason) {
+	if x.picked != nil {
+		return x.choosePicked(ch)
+	}
 	if x.session.known {
 		ep, from = x.cluster.Named(x.session.endpoint)
 		if ep != nil && !slices.Contains(ch.Excluded, ep) && labelled(ep.Model(), ch.Subset) && x.cluster.Owns(ep, ch) {

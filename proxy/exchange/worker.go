@@ -113,7 +113,7 @@ func (w *Worker) put(x *Exchange) {
 	x.request, x.response, x.result = request{}, response{}, result{}
 	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
-	x.handshake, x.heard, x.closed = handshake{}, false, false
+	x.handshake, x.heard, x.closed, x.picking = handshake{}, false, false, picking{}
 	w.reclaim(x)
 	x.forgetFamily()
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""

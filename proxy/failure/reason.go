@@ -54,6 +54,9 @@ const (
 	Revoked                  // the certificate that the peer showed was taken out of use
 	AuthzDenied              // the workload's policies do not allow it
 	AuthorizerUnavailable    // the external authorizer could not be asked, and nothing may pass without it
+	PickFailed               // the endpoint picker has not said who takes the request, or nobody who may
+	PickRefused              // the endpoint picker has answered the request itself
+	PickTooLarge             // the request's body is longer than the endpoint picker is shown
 	reasonCount
 )
 

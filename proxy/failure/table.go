@@ -126,6 +126,12 @@ var table = [reasonCount]entry{
 		log: "the workload's policies do not allow this", hint: "the log of the workload's proxy names policy and rule, or the nearest one and what was missing; allow the caller in an AuthorizationPolicy"},
 	AuthorizerUnavailable: {label: "authorizer_unavailable", side: Us, status: 403, grpc: grpcDenied,
 		log: "the external authorizer could not be asked", hint: "see that the service that the AuthorizationPolicy names in spec.external is up and allows this workload; the proxy's log has its error; failOpen lets requests pass meanwhile"},
+	PickFailed: {label: "pick_failed", side: Us, retry: always, status: 503, grpc: grpcUnavailable,
+		log: "the endpoint picker of the pool has named no endpoint that can take the request", hint: "`tulle get inferencepool NAME -o yaml` names the picker: does it run, does it answer within a second, does it know the pool's endpoints? failureMode FailOpen does without it"},
+	PickRefused: {label: "pick_refused", side: Upstream, status: 503, grpc: grpcUnavailable,
+		log: "the endpoint picker of the pool has refused the request", hint: "the picker's own log says why: 429 is for load that it sheds, 503 for no endpoint that is ready"},
+	PickTooLarge: {label: "pick_too_large", side: Downstream, status: 413, grpc: grpcExhausted,
+		log: "the request's body is longer than the endpoint picker of the pool is shown", hint: "send less than 1 MiB, or set failureMode FailOpen on the InferencePool: then such a request goes to any endpoint of it"},
 }
 
 func (r Reason) entry() *entry {

@@ -12,6 +12,7 @@
 //	                      where each value comes from
 //	-- conflicts.txt --   golden: what wants the same requests, each tried on the router
 //	-- notes.txt --       golden: what refers to something in vain, and which rules use a fault or an answer
+//	-- pools.txt --       golden: the clusters of pools, and what their authors are told
 //	-- errors.txt --      golden: what is refused; such a story has no other sections after its resources
 //
 // Several rounds may follow each other: every "resources" section replaces what was applied before, and the sections after
@@ -71,7 +72,7 @@ func story(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	c := compile.Compiler{Index: compile.NewIndex(nil), Services: services{}}
-	refused := ""
+	refused, pools := "", []*v1alpha1.InferencePool(nil)
 	for i := range a.Files {
 		f := &a.Files[i]
 		var got string
@@ -84,6 +85,7 @@ func story(t *testing.T, file string) {
 			if refused == "" {
 				c.Services.(services).outside(c.Index.Externals())
 			}
+			c.Services, pools = withPools(t, c.Services.(services), file, f.Data)
 			if next := i + 1; refused != "" && (next == len(a.Files) || a.Files[next].Name != "errors.txt") {
 				t.Fatalf("%s", refused)
 			}
@@ -100,6 +102,8 @@ func story(t *testing.T, file string) {
 			got = conflicts(c)
 		case "notes.txt":
 			got = notes(c)
+		case "pools.txt":
+			got = poolsText(t, c, pools)
 		case "security.txt":
 			got = securities(t, c)
 		case "asks.txt":
@@ -211,6 +215,7 @@ func readObjects(file string, text []byte) (*compile.Index, string) {
 			defaults, mesh = o.Spec.Defaults, &o.Spec
 		case *v1alpha1.AuthorizationPolicy, *v1alpha1.AuthenticationPolicy:
 			guards = append(guards, compile.SecurityPolicy{Object: o, Created: int64(i + 1)})
+		case *v1alpha1.InferencePool: // withPools
 		default:
 			if !v1alpha1.IsRoute(o) {
 				return nil, d.Name() + " has no place in a story\n"

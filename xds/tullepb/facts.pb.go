@@ -3174,6 +3174,7 @@ type Cluster struct {
 	CloseOnHealthFailure bool                   `protobuf:"varint,20,opt,name=close_on_health_failure,json=closeOnHealthFailure,proto3" json:"close_on_health_failure,omitempty"`
 	Recovery             []byte                 `protobuf:"bytes,21,opt,name=recovery,proto3" json:"recovery,omitempty"` // wire form of recovery.Learned
 	Localities           []*LocalityWeight      `protobuf:"bytes,22,rep,name=localities,proto3" json:"localities,omitempty"`
+	Picker               *Picker                `protobuf:"bytes,23,opt,name=picker,proto3" json:"picker,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -3362,6 +3363,81 @@ func (x *Cluster) GetLocalities() []*LocalityWeight {
 	return nil
 }
 
+func (x *Cluster) GetPicker() *Picker {
+	if x != nil {
+		return x.Picker
+	}
+	return nil
+}
+
+type Picker struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *PortName              `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	FailOpen      bool                   `protobuf:"varint,2,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	Timeout       int64                  `protobuf:"varint,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	MaxBody       uint32                 `protobuf:"varint,4,opt,name=max_body,json=maxBody,proto3" json:"max_body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Picker) Reset() {
+	*x = Picker{}
+	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Picker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Picker) ProtoMessage() {}
+
+func (x *Picker) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Picker.ProtoReflect.Descriptor instead.
+func (*Picker) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Picker) GetCluster() *PortName {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Picker) GetFailOpen() bool {
+	if x != nil {
+		return x.FailOpen
+	}
+	return false
+}
+
+func (x *Picker) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Picker) GetMaxBody() uint32 {
+	if x != nil {
+		return x.MaxBody
+	}
+	return 0
+}
+
 type Host struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3377,7 +3453,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3465,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[38]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3478,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{38}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Host) GetName() string {
@@ -3465,7 +3541,7 @@ type DNSOptions struct {
 
 func (x *DNSOptions) Reset() {
 	*x = DNSOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +3553,7 @@ func (x *DNSOptions) String() string {
 func (*DNSOptions) ProtoMessage() {}
 
 func (x *DNSOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[39]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +3566,7 @@ func (x *DNSOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSOptions.ProtoReflect.Descriptor instead.
 func (*DNSOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{39}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DNSOptions) GetRefresh() int64 {
@@ -3525,7 +3601,7 @@ type OriginalOptions struct {
 
 func (x *OriginalOptions) Reset() {
 	*x = OriginalOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3613,7 @@ func (x *OriginalOptions) String() string {
 func (*OriginalOptions) ProtoMessage() {}
 
 func (x *OriginalOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[40]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3626,7 @@ func (x *OriginalOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginalOptions.ProtoReflect.Descriptor instead.
 func (*OriginalOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{40}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *OriginalOptions) GetHeader() string {
@@ -3595,7 +3671,7 @@ type Balancing struct {
 
 func (x *Balancing) Reset() {
 	*x = Balancing{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3683,7 @@ func (x *Balancing) String() string {
 func (*Balancing) ProtoMessage() {}
 
 func (x *Balancing) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[41]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3696,7 @@ func (x *Balancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
 func (*Balancing) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{41}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Balancing) GetPolicy() uint32 {
@@ -3724,7 +3800,7 @@ type EWMA struct {
 
 func (x *EWMA) Reset() {
 	*x = EWMA{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3736,7 +3812,7 @@ func (x *EWMA) String() string {
 func (*EWMA) ProtoMessage() {}
 
 func (x *EWMA) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[42]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3749,7 +3825,7 @@ func (x *EWMA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EWMA.ProtoReflect.Descriptor instead.
 func (*EWMA) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{42}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *EWMA) GetDecay() int64 {
@@ -3778,7 +3854,7 @@ type Utilization struct {
 
 func (x *Utilization) Reset() {
 	*x = Utilization{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3866,7 @@ func (x *Utilization) String() string {
 func (*Utilization) ProtoMessage() {}
 
 func (x *Utilization) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[43]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3879,7 @@ func (x *Utilization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Utilization.ProtoReflect.Descriptor instead.
 func (*Utilization) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{43}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Utilization) GetBlackout() int64 {
@@ -3845,7 +3921,7 @@ type SlowStart struct {
 
 func (x *SlowStart) Reset() {
 	*x = SlowStart{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +3933,7 @@ func (x *SlowStart) String() string {
 func (*SlowStart) ProtoMessage() {}
 
 func (x *SlowStart) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[44]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +3946,7 @@ func (x *SlowStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlowStart.ProtoReflect.Descriptor instead.
 func (*SlowStart) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{44}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SlowStart) GetWindow() int64 {
@@ -3905,7 +3981,7 @@ type Subsets struct {
 
 func (x *Subsets) Reset() {
 	*x = Subsets{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3917,7 +3993,7 @@ func (x *Subsets) String() string {
 func (*Subsets) ProtoMessage() {}
 
 func (x *Subsets) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[45]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3930,7 +4006,7 @@ func (x *Subsets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsets.ProtoReflect.Descriptor instead.
 func (*Subsets) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{45}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Subsets) GetSelectors() []*Names {
@@ -3965,7 +4041,7 @@ type Shards struct {
 
 func (x *Shards) Reset() {
 	*x = Shards{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3977,7 +4053,7 @@ func (x *Shards) String() string {
 func (*Shards) ProtoMessage() {}
 
 func (x *Shards) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[46]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3990,7 +4066,7 @@ func (x *Shards) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shards.ProtoReflect.Descriptor instead.
 func (*Shards) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{46}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Shards) GetSlots() uint32 {
@@ -4024,7 +4100,7 @@ type Names struct {
 
 func (x *Names) Reset() {
 	*x = Names{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4112,7 @@ func (x *Names) String() string {
 func (*Names) ProtoMessage() {}
 
 func (x *Names) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[47]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4125,7 @@ func (x *Names) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Names.ProtoReflect.Descriptor instead.
 func (*Names) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{47}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Names) GetNames() []string {
@@ -4071,7 +4147,7 @@ type LocalityOptions struct {
 
 func (x *LocalityOptions) Reset() {
 	*x = LocalityOptions{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4083,7 +4159,7 @@ func (x *LocalityOptions) String() string {
 func (*LocalityOptions) ProtoMessage() {}
 
 func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[48]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4096,7 +4172,7 @@ func (x *LocalityOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityOptions.ProtoReflect.Descriptor instead.
 func (*LocalityOptions) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{48}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LocalityOptions) GetMode() uint32 {
@@ -4137,7 +4213,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4149,7 +4225,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[49]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4162,7 +4238,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{49}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Failover) GetFrom() string {
@@ -4190,7 +4266,7 @@ type UpstreamHTTP struct {
 
 func (x *UpstreamHTTP) Reset() {
 	*x = UpstreamHTTP{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4202,7 +4278,7 @@ func (x *UpstreamHTTP) String() string {
 func (*UpstreamHTTP) ProtoMessage() {}
 
 func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[50]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4215,7 +4291,7 @@ func (x *UpstreamHTTP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpstreamHTTP.ProtoReflect.Descriptor instead.
 func (*UpstreamHTTP) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{50}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *UpstreamHTTP) GetVersion() uint32 {
@@ -4252,7 +4328,7 @@ type HTTP1Options struct {
 
 func (x *HTTP1Options) Reset() {
 	*x = HTTP1Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +4340,7 @@ func (x *HTTP1Options) String() string {
 func (*HTTP1Options) ProtoMessage() {}
 
 func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[51]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +4353,7 @@ func (x *HTTP1Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP1Options.ProtoReflect.Descriptor instead.
 func (*HTTP1Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{51}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *HTTP1Options) GetAcceptHttp10() bool {
@@ -4330,7 +4406,7 @@ type HTTP2Options struct {
 
 func (x *HTTP2Options) Reset() {
 	*x = HTTP2Options{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4342,7 +4418,7 @@ func (x *HTTP2Options) String() string {
 func (*HTTP2Options) ProtoMessage() {}
 
 func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[52]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4355,7 +4431,7 @@ func (x *HTTP2Options) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTP2Options.ProtoReflect.Descriptor instead.
 func (*HTTP2Options) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{52}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *HTTP2Options) GetMaxStreams() uint32 {
@@ -4423,7 +4499,7 @@ type ClientTLS struct {
 
 func (x *ClientTLS) Reset() {
 	*x = ClientTLS{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4435,7 +4511,7 @@ func (x *ClientTLS) String() string {
 func (*ClientTLS) ProtoMessage() {}
 
 func (x *ClientTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[53]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4448,7 +4524,7 @@ func (x *ClientTLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientTLS.ProtoReflect.Descriptor instead.
 func (*ClientTLS) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{53}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ClientTLS) GetParameters() *TLSParameters {
@@ -4519,7 +4595,7 @@ type TLSParameters struct {
 
 func (x *TLSParameters) Reset() {
 	*x = TLSParameters{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4531,7 +4607,7 @@ func (x *TLSParameters) String() string {
 func (*TLSParameters) ProtoMessage() {}
 
 func (x *TLSParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[54]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4544,7 +4620,7 @@ func (x *TLSParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSParameters.ProtoReflect.Descriptor instead.
 func (*TLSParameters) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{54}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *TLSParameters) GetMin() uint32 {
@@ -4585,7 +4661,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4597,7 +4673,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[55]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4610,7 +4686,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{55}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SecretRef) GetInline() *Secret {
@@ -4641,7 +4717,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4653,7 +4729,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[56]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4666,7 +4742,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{56}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Secret) GetName() string {
@@ -4721,7 +4797,7 @@ type Material struct {
 
 func (x *Material) Reset() {
 	*x = Material{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4733,7 +4809,7 @@ func (x *Material) String() string {
 func (*Material) ProtoMessage() {}
 
 func (x *Material) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[57]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4746,7 +4822,7 @@ func (x *Material) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Material.ProtoReflect.Descriptor instead.
 func (*Material) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{57}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Material) GetBytes() []byte {
@@ -4779,7 +4855,7 @@ type Validation struct {
 
 func (x *Validation) Reset() {
 	*x = Validation{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4791,7 +4867,7 @@ func (x *Validation) String() string {
 func (*Validation) ProtoMessage() {}
 
 func (x *Validation) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[58]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4804,7 +4880,7 @@ func (x *Validation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validation.ProtoReflect.Descriptor instead.
 func (*Validation) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{58}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Validation) GetRoots() *SecretRef {
@@ -4873,7 +4949,7 @@ type SANMatch struct {
 
 func (x *SANMatch) Reset() {
 	*x = SANMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4885,7 +4961,7 @@ func (x *SANMatch) String() string {
 func (*SANMatch) ProtoMessage() {}
 
 func (x *SANMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[59]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4898,7 +4974,7 @@ func (x *SANMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SANMatch.ProtoReflect.Descriptor instead.
 func (*SANMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{59}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SANMatch) GetKind() uint32 {
@@ -4926,7 +5002,7 @@ type StringMatch struct {
 
 func (x *StringMatch) Reset() {
 	*x = StringMatch{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4938,7 +5014,7 @@ func (x *StringMatch) String() string {
 func (*StringMatch) ProtoMessage() {}
 
 func (x *StringMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[60]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4951,7 +5027,7 @@ func (x *StringMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StringMatch.ProtoReflect.Descriptor instead.
 func (*StringMatch) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{60}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StringMatch) GetKind() uint32 {
@@ -5002,7 +5078,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5014,7 +5090,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[61]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5027,7 +5103,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{61}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *HealthCheck) GetKind() uint32 {
@@ -5173,7 +5249,7 @@ type StatusRange struct {
 
 func (x *StatusRange) Reset() {
 	*x = StatusRange{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5185,7 +5261,7 @@ func (x *StatusRange) String() string {
 func (*StatusRange) ProtoMessage() {}
 
 func (x *StatusRange) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[62]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5198,7 +5274,7 @@ func (x *StatusRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRange.ProtoReflect.Descriptor instead.
 func (*StatusRange) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{62}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *StatusRange) GetFrom() int64 {
@@ -5253,7 +5329,7 @@ type Outlier struct {
 
 func (x *Outlier) Reset() {
 	*x = Outlier{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5265,7 +5341,7 @@ func (x *Outlier) String() string {
 func (*Outlier) ProtoMessage() {}
 
 func (x *Outlier) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[63]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5278,7 +5354,7 @@ func (x *Outlier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlier.ProtoReflect.Descriptor instead.
 func (*Outlier) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{63}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Outlier) GetConsecutive5Xx() uint32 {
@@ -5501,7 +5577,7 @@ type Endpoints struct {
 
 func (x *Endpoints) Reset() {
 	*x = Endpoints{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5513,7 +5589,7 @@ func (x *Endpoints) String() string {
 func (*Endpoints) ProtoMessage() {}
 
 func (x *Endpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[64]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5526,7 +5602,7 @@ func (x *Endpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoints.ProtoReflect.Descriptor instead.
 func (*Endpoints) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{64}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Endpoints) GetOverprovision() uint32 {
@@ -5554,7 +5630,7 @@ type LocalityWeight struct {
 
 func (x *LocalityWeight) Reset() {
 	*x = LocalityWeight{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5566,7 +5642,7 @@ func (x *LocalityWeight) String() string {
 func (*LocalityWeight) ProtoMessage() {}
 
 func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[65]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5579,7 +5655,7 @@ func (x *LocalityWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityWeight.ProtoReflect.Descriptor instead.
 func (*LocalityWeight) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{65}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LocalityWeight) GetLocality() string {
@@ -5623,7 +5699,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5635,7 +5711,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_facts_proto_msgTypes[66]
+	mi := &file_xds_tullepb_facts_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5648,7 +5724,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{66}
+	return file_xds_tullepb_facts_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Endpoint) GetWorkload() string {
@@ -6019,7 +6095,7 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
 	"\apending\x18\x02 \x01(\rR\apending\x12\x1a\n" +
 	"\brequests\x18\x03 \x01(\rR\brequests\x12\x18\n" +
-	"\aretries\x18\x04 \x01(\rR\aretries\"\x9e\a\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\"\xc8\a\n" +
 	"\aCluster\x12&\n" +
 	"\x04name\x18\x01 \x01(\v2\x12.tulle.v1.PortNameR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12'\n" +
@@ -6047,7 +6123,13 @@ const file_xds_tullepb_facts_proto_rawDesc = "" +
 	"\brecovery\x18\x15 \x01(\fR\brecovery\x128\n" +
 	"\n" +
 	"localities\x18\x16 \x03(\v2\x18.tulle.v1.LocalityWeightR\n" +
-	"localities\"\xc6\x01\n" +
+	"localities\x12(\n" +
+	"\x06picker\x18\x17 \x01(\v2\x10.tulle.v1.PickerR\x06picker\"\x88\x01\n" +
+	"\x06Picker\x12,\n" +
+	"\acluster\x18\x01 \x01(\v2\x12.tulle.v1.PortNameR\acluster\x12\x1b\n" +
+	"\tfail_open\x18\x02 \x01(\bR\bfailOpen\x12\x18\n" +
+	"\atimeout\x18\x03 \x01(\x03R\atimeout\x12\x19\n" +
+	"\bmax_body\x18\x04 \x01(\rR\amaxBody\"\xc6\x01\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
@@ -6285,7 +6367,7 @@ func file_xds_tullepb_facts_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_facts_proto_rawDescData
 }
 
-var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_xds_tullepb_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*Facts)(nil),           // 0: tulle.v1.Facts
 	(*PortName)(nil),        // 1: tulle.v1.PortName
@@ -6325,42 +6407,43 @@ var file_xds_tullepb_facts_proto_goTypes = []any{
 	(*GlobalLimit)(nil),     // 35: tulle.v1.GlobalLimit
 	(*Breakers)(nil),        // 36: tulle.v1.Breakers
 	(*Cluster)(nil),         // 37: tulle.v1.Cluster
-	(*Host)(nil),            // 38: tulle.v1.Host
-	(*DNSOptions)(nil),      // 39: tulle.v1.DNSOptions
-	(*OriginalOptions)(nil), // 40: tulle.v1.OriginalOptions
-	(*Balancing)(nil),       // 41: tulle.v1.Balancing
-	(*EWMA)(nil),            // 42: tulle.v1.EWMA
-	(*Utilization)(nil),     // 43: tulle.v1.Utilization
-	(*SlowStart)(nil),       // 44: tulle.v1.SlowStart
-	(*Subsets)(nil),         // 45: tulle.v1.Subsets
-	(*Shards)(nil),          // 46: tulle.v1.Shards
-	(*Names)(nil),           // 47: tulle.v1.Names
-	(*LocalityOptions)(nil), // 48: tulle.v1.LocalityOptions
-	(*Failover)(nil),        // 49: tulle.v1.Failover
-	(*UpstreamHTTP)(nil),    // 50: tulle.v1.UpstreamHTTP
-	(*HTTP1Options)(nil),    // 51: tulle.v1.HTTP1Options
-	(*HTTP2Options)(nil),    // 52: tulle.v1.HTTP2Options
-	(*ClientTLS)(nil),       // 53: tulle.v1.ClientTLS
-	(*TLSParameters)(nil),   // 54: tulle.v1.TLSParameters
-	(*SecretRef)(nil),       // 55: tulle.v1.SecretRef
-	(*Secret)(nil),          // 56: tulle.v1.Secret
-	(*Material)(nil),        // 57: tulle.v1.Material
-	(*Validation)(nil),      // 58: tulle.v1.Validation
-	(*SANMatch)(nil),        // 59: tulle.v1.SANMatch
-	(*StringMatch)(nil),     // 60: tulle.v1.StringMatch
-	(*HealthCheck)(nil),     // 61: tulle.v1.HealthCheck
-	(*StatusRange)(nil),     // 62: tulle.v1.StatusRange
-	(*Outlier)(nil),         // 63: tulle.v1.Outlier
-	(*Endpoints)(nil),       // 64: tulle.v1.Endpoints
-	(*LocalityWeight)(nil),  // 65: tulle.v1.LocalityWeight
-	(*Endpoint)(nil),        // 66: tulle.v1.Endpoint
+	(*Picker)(nil),          // 38: tulle.v1.Picker
+	(*Host)(nil),            // 39: tulle.v1.Host
+	(*DNSOptions)(nil),      // 40: tulle.v1.DNSOptions
+	(*OriginalOptions)(nil), // 41: tulle.v1.OriginalOptions
+	(*Balancing)(nil),       // 42: tulle.v1.Balancing
+	(*EWMA)(nil),            // 43: tulle.v1.EWMA
+	(*Utilization)(nil),     // 44: tulle.v1.Utilization
+	(*SlowStart)(nil),       // 45: tulle.v1.SlowStart
+	(*Subsets)(nil),         // 46: tulle.v1.Subsets
+	(*Shards)(nil),          // 47: tulle.v1.Shards
+	(*Names)(nil),           // 48: tulle.v1.Names
+	(*LocalityOptions)(nil), // 49: tulle.v1.LocalityOptions
+	(*Failover)(nil),        // 50: tulle.v1.Failover
+	(*UpstreamHTTP)(nil),    // 51: tulle.v1.UpstreamHTTP
+	(*HTTP1Options)(nil),    // 52: tulle.v1.HTTP1Options
+	(*HTTP2Options)(nil),    // 53: tulle.v1.HTTP2Options
+	(*ClientTLS)(nil),       // 54: tulle.v1.ClientTLS
+	(*TLSParameters)(nil),   // 55: tulle.v1.TLSParameters
+	(*SecretRef)(nil),       // 56: tulle.v1.SecretRef
+	(*Secret)(nil),          // 57: tulle.v1.Secret
+	(*Material)(nil),        // 58: tulle.v1.Material
+	(*Validation)(nil),      // 59: tulle.v1.Validation
+	(*SANMatch)(nil),        // 60: tulle.v1.SANMatch
+	(*StringMatch)(nil),     // 61: tulle.v1.StringMatch
+	(*HealthCheck)(nil),     // 62: tulle.v1.HealthCheck
+	(*StatusRange)(nil),     // 63: tulle.v1.StatusRange
+	(*Outlier)(nil),         // 64: tulle.v1.Outlier
+	(*Endpoints)(nil),       // 65: tulle.v1.Endpoints
+	(*LocalityWeight)(nil),  // 66: tulle.v1.LocalityWeight
+	(*Endpoint)(nil),        // 67: tulle.v1.Endpoint
 }
 var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	4,   // 0: tulle.v1.Facts.table:type_name -> tulle.v1.RouteTable
 	7,   // 1: tulle.v1.Facts.route:type_name -> tulle.v1.Route
 	37,  // 2: tulle.v1.Facts.cluster:type_name -> tulle.v1.Cluster
-	64,  // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
-	66,  // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
+	65,  // 3: tulle.v1.Facts.endpoints:type_name -> tulle.v1.Endpoints
+	67,  // 4: tulle.v1.Facts.endpoint:type_name -> tulle.v1.Endpoint
 	2,   // 5: tulle.v1.PortName.service:type_name -> tulle.v1.ServiceName
 	7,   // 6: tulle.v1.RouteTable.routes:type_name -> tulle.v1.Route
 	5,   // 7: tulle.v1.RouteTable.hosts:type_name -> tulle.v1.VirtualHost
@@ -6417,50 +6500,52 @@ var file_xds_tullepb_facts_proto_depIdxs = []int32{
 	35,  // 58: tulle.v1.RateLimit.global:type_name -> tulle.v1.GlobalLimit
 	1,   // 59: tulle.v1.GlobalLimit.cluster:type_name -> tulle.v1.PortName
 	1,   // 60: tulle.v1.Cluster.name:type_name -> tulle.v1.PortName
-	38,  // 61: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
-	39,  // 62: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
-	40,  // 63: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
-	41,  // 64: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
-	50,  // 65: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
-	53,  // 66: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
+	39,  // 61: tulle.v1.Cluster.hosts:type_name -> tulle.v1.Host
+	40,  // 62: tulle.v1.Cluster.dns:type_name -> tulle.v1.DNSOptions
+	41,  // 63: tulle.v1.Cluster.original:type_name -> tulle.v1.OriginalOptions
+	42,  // 64: tulle.v1.Cluster.balancing:type_name -> tulle.v1.Balancing
+	51,  // 65: tulle.v1.Cluster.upstream:type_name -> tulle.v1.UpstreamHTTP
+	54,  // 66: tulle.v1.Cluster.tls:type_name -> tulle.v1.ClientTLS
 	36,  // 67: tulle.v1.Cluster.breakers:type_name -> tulle.v1.Breakers
 	27,  // 68: tulle.v1.Cluster.budget:type_name -> tulle.v1.Budget
-	61,  // 69: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
-	63,  // 70: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
-	65,  // 71: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
-	3,   // 72: tulle.v1.Host.labels:type_name -> tulle.v1.Label
-	42,  // 73: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
-	43,  // 74: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
-	44,  // 75: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
-	48,  // 76: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
-	45,  // 77: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
-	46,  // 78: tulle.v1.Balancing.shards:type_name -> tulle.v1.Shards
-	47,  // 79: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
-	3,   // 80: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
-	49,  // 81: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
-	51,  // 82: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
-	52,  // 83: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
-	54,  // 84: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
-	55,  // 85: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
-	58,  // 86: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
-	56,  // 87: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
-	57,  // 88: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
-	57,  // 89: tulle.v1.Secret.key:type_name -> tulle.v1.Material
-	57,  // 90: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
-	57,  // 91: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
-	55,  // 92: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
-	59,  // 93: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
-	55,  // 94: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
-	60,  // 95: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
-	62,  // 96: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
-	12,  // 97: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
-	65,  // 98: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
-	3,   // 99: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
-	100, // [100:100] is the sub-list for method output_type
-	100, // [100:100] is the sub-list for method input_type
-	100, // [100:100] is the sub-list for extension type_name
-	100, // [100:100] is the sub-list for extension extendee
-	0,   // [0:100] is the sub-list for field type_name
+	62,  // 69: tulle.v1.Cluster.health_checks:type_name -> tulle.v1.HealthCheck
+	64,  // 70: tulle.v1.Cluster.outlier:type_name -> tulle.v1.Outlier
+	66,  // 71: tulle.v1.Cluster.localities:type_name -> tulle.v1.LocalityWeight
+	38,  // 72: tulle.v1.Cluster.picker:type_name -> tulle.v1.Picker
+	1,   // 73: tulle.v1.Picker.cluster:type_name -> tulle.v1.PortName
+	3,   // 74: tulle.v1.Host.labels:type_name -> tulle.v1.Label
+	43,  // 75: tulle.v1.Balancing.ewma:type_name -> tulle.v1.EWMA
+	44,  // 76: tulle.v1.Balancing.utilization:type_name -> tulle.v1.Utilization
+	45,  // 77: tulle.v1.Balancing.slow_start:type_name -> tulle.v1.SlowStart
+	49,  // 78: tulle.v1.Balancing.locality:type_name -> tulle.v1.LocalityOptions
+	46,  // 79: tulle.v1.Balancing.subsets:type_name -> tulle.v1.Subsets
+	47,  // 80: tulle.v1.Balancing.shards:type_name -> tulle.v1.Shards
+	48,  // 81: tulle.v1.Subsets.selectors:type_name -> tulle.v1.Names
+	3,   // 82: tulle.v1.Subsets.default:type_name -> tulle.v1.Label
+	50,  // 83: tulle.v1.LocalityOptions.failover:type_name -> tulle.v1.Failover
+	52,  // 84: tulle.v1.UpstreamHTTP.http1:type_name -> tulle.v1.HTTP1Options
+	53,  // 85: tulle.v1.UpstreamHTTP.http2:type_name -> tulle.v1.HTTP2Options
+	55,  // 86: tulle.v1.ClientTLS.parameters:type_name -> tulle.v1.TLSParameters
+	56,  // 87: tulle.v1.ClientTLS.certificates:type_name -> tulle.v1.SecretRef
+	59,  // 88: tulle.v1.ClientTLS.validation:type_name -> tulle.v1.Validation
+	57,  // 89: tulle.v1.SecretRef.inline:type_name -> tulle.v1.Secret
+	58,  // 90: tulle.v1.Secret.certificate:type_name -> tulle.v1.Material
+	58,  // 91: tulle.v1.Secret.key:type_name -> tulle.v1.Material
+	58,  // 92: tulle.v1.Secret.roots:type_name -> tulle.v1.Material
+	58,  // 93: tulle.v1.Secret.crl:type_name -> tulle.v1.Material
+	56,  // 94: tulle.v1.Validation.roots:type_name -> tulle.v1.SecretRef
+	60,  // 95: tulle.v1.Validation.sans:type_name -> tulle.v1.SANMatch
+	56,  // 96: tulle.v1.Validation.crl:type_name -> tulle.v1.SecretRef
+	61,  // 97: tulle.v1.SANMatch.match:type_name -> tulle.v1.StringMatch
+	63,  // 98: tulle.v1.HealthCheck.statuses:type_name -> tulle.v1.StatusRange
+	12,  // 99: tulle.v1.HealthCheck.headers:type_name -> tulle.v1.Header
+	66,  // 100: tulle.v1.Endpoints.localities:type_name -> tulle.v1.LocalityWeight
+	3,   // 101: tulle.v1.Endpoint.labels:type_name -> tulle.v1.Label
+	102, // [102:102] is the sub-list for method output_type
+	102, // [102:102] is the sub-list for method input_type
+	102, // [102:102] is the sub-list for extension type_name
+	102, // [102:102] is the sub-list for extension extendee
+	0,   // [0:102] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_facts_proto_init() }
@@ -6475,14 +6560,14 @@ func file_xds_tullepb_facts_proto_init() {
 		(*Facts_Endpoints)(nil),
 		(*Facts_Endpoint)(nil),
 	}
-	file_xds_tullepb_facts_proto_msgTypes[41].OneofWrappers = []any{}
+	file_xds_tullepb_facts_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_facts_proto_rawDesc), len(file_xds_tullepb_facts_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
