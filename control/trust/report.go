@@ -108,7 +108,7 @@ func (k *Keeper) report(now time.Time) *Report {
 	k.mu.Unlock()
 	slices.SortFunc(r.Workloads, func(a, b Workload) int { return strings.Compare(a.Workload, b.Workload) })
 	k.own(r, s, now)
-	k.alarm(r, s, now)
+	k.alarm(r, s, m, now)
 	return r
 }
 
@@ -178,7 +178,7 @@ func (k *Keeper) own(r *Report, s ca.Status, now time.Time) {
 }
 
 // alarm adds what will hurt.
-func (k *Keeper) alarm(r *Report, s ca.Status, now time.Time) {
+func (k *Keeper) alarm(r *Report, s ca.Status, m ca.Standing, now time.Time) {
 	add := func(what string, left time.Duration, format string, args ...any) {
 		r.Alarms = append(r.Alarms, Alarm{What: what, Left: left.Round(time.Second), Message: fmt.Sprintf(format, args...)})
 	}
@@ -201,22 +201,24 @@ func (k *Keeper) alarm(r *Report, s ca.Status, now time.Time) {
 	if root.NotBefore.After(now) || middle.NotBefore.After(now) || now.Add(time.Minute).Before(s.Since) {
 		add("clock", 0, "this machine's clock says %s, and the authority's certificates begin later: set it", now.UTC().Format(time.RFC3339))
 	}
-	k.stuck(r, s, now, add)
+	k.stuck(r, s, m.Held, now, add)
 	k.files(root, middle, now, add)
 	k.holding(r, k.cfg.Announced(), now, add)
 }
 
 type adder = func(what string, left time.Duration, format string, args ...any)
 
-// stuck tells of a rotation that somebody stands in the way of.
-func (k *Keeper) stuck(r *Report, s ca.Status, now time.Time, add adder) {
+// stuck tells of a rotation that somebody stands in the way of, for longer than it takes; held are those who have a certificate to
+// renew first.
+func (k *Keeper) stuck(r *Report, s ca.Status, held []string, now time.Time, add adder) {
+	patience := min(stuckFor, k.cfg.CA.Leaf()/2)
 	var who []string
 	for _, w := range r.Rotation.Waits {
-		if w.Who != "" {
+		if w.Who != "" && (now.Sub(s.Since) >= renewsIn || !slices.Contains(held, w.Who)) {
 			who = append(who, w.Who+" "+w.Why)
 		}
 	}
-	if len(who) == 0 || now.Sub(s.Since) < min(stuckFor, k.cfg.CA.Leaf()/2) {
+	if len(who) == 0 || now.Sub(s.Since) < patience {
 		return
 	}
 	old := s.Signing.Root

@@ -72,6 +72,7 @@ const (
 	clockAlarm  = 5 * time.Second
 	showLag     = 1500 * time.Millisecond // a proxy says once a second what it shows
 	stuckFor    = 10 * time.Second
+	renewsIn    = 2 * time.Minute // a proxy has renewed its certificate by then, when it is asked to
 	alarmsAgain = 10 * time.Minute
 )
 

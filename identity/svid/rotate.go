@@ -23,7 +23,10 @@ const (
 
 	leastFetch, mostFetch = time.Second, 15 * time.Second // one try, a fifth of its life
 	fetchPart             = 1. / 5
-	hurry                 = 1. / 20 // of its life: within this a new identity is made where Trust asks for one
+
+	// Where Trust asks for a new identity, one is obtained within this part of its life, and this time at most.
+	hurry     = 1. / 20
+	mostHurry = 30 * time.Second
 )
 
 // Config of a Rotator; Fetch is needed.
@@ -141,7 +144,7 @@ func (r *Rotator) run(ctx context.Context) {
 func (r *Rotator) await(ctx context.Context) {
 	s, part, soon := r.Current(), renewFrom+(renewTo-renewFrom)*rand.Float64(), rand.Float64()
 	for first := r.Now(); ; {
-		due := r.due(s, part, first.Add(time.Duration(soon*hurry*float64(s.Life()))))
+		due := r.due(s, part, first.Add(time.Duration(soon*min(hurry*float64(s.Life()), float64(mostHurry)))))
 		t := time.NewTimer(min(max(0, due.Sub(r.Now())), maxRetry)) // timers stand still while the machine sleeps
 		select {
 		case <-ctx.Done():
