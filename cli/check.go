@@ -169,6 +169,9 @@ func checkMesh(s *httpapi.Status) []check {
 	if mine := version(); mine != s.Control.Version {
 		list = append(list, check{What: "version", Message: fmt.Sprintf("this binary is %s, the control plane is %s: restart it with this one", mine, s.Control.Version)})
 	}
+	if s.Rotation != nil {
+		list = append(list, check{What: "rotation of the root", OK: true, Message: strings.ReplaceAll(rotationText(s.Rotation, time.Now()), "\n  ", "; ")})
+	}
 	for _, a := range s.Alarms {
 		list = append(list, check{What: a.What, Message: a.Message})
 	}

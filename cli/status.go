@@ -35,6 +35,9 @@ func statusTables(w io.Writer, s *httpapi.Status) {
 	fmt.Fprintf(w, "control plane %s, process %d, up %s, %s, revision %d, trust domain %s\nAPI http://%s, proxies %s, data %s\n",
 		s.Control.Version, s.Control.PID, age(s.Control.Started, now), s.Control.Store, s.Revision, s.Control.TrustDomain,
 		s.Control.HTTP, s.Control.GRPC, s.Control.DataDir)
+	if s.Rotation != nil {
+		fmt.Fprintln(w, rotationText(s.Rotation, now))
+	}
 	for _, a := range s.Alarms {
 		fmt.Fprintf(w, "ALARM: %s: %s\n", a.What, a.Message)
 	}

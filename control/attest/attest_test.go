@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,11 +31,12 @@ type plane struct {
 	tokens          *token.Tokens
 	own             *svid.Rotator
 	remote          *grpc.Server
+	refused         *atomic.Bool // everybody is
 }
 
 func start(t *testing.T) plane {
 	t.Helper()
-	var p plane
+	p := plane{refused: &atomic.Bool{}}
 	var err error
 	if p.authority, err = ca.Open(ca.Config{Dir: filepath.Join(t.TempDir(), "ca")}, time.Now()); err != nil {
 		t.Fatal(err)
@@ -55,7 +57,13 @@ func start(t *testing.T) plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := server.New(server.Config{Authority: p.authority, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local")})
+	s := server.New(server.Config{Authority: p.authority, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local"),
+		Refuses: func(spiffe.ID) error {
+			if p.refused.Load() {
+				return svid.ErrRevoked
+			}
+			return nil
+		}})
 	remote, local := grpc.NewServer(grpc.Creds(credentials.NewTLS(svid.ServerConfig(p.own)))), s.LocalServer()
 	s.Register(remote)
 	p.remote = remote
@@ -238,5 +246,72 @@ func TestNobodyBecomesTheControlPlane(t *testing.T) {
 	defer conn.Close()
 	if _, err := attestpb.NewIdentityClient(conn).Attest(ctx(t), &attestpb.AttestRequest{Namespace: "default", ServiceAccount: "cart"}); err == nil {
 		t.Error("no token and no socket, and yet an identity")
+	}
+}
+
+// TestClockSkew: a machine's clock that is wrong is noticed with the first certificate, and certificates are judged by the control
+// plane's from then on; one that is too far behind cannot join, and says why.
+func TestClockSkew(t *testing.T) {
+	p := start(t)
+	join := func(ahead time.Duration) (*attest.Identity, error) {
+		text, _, err := p.tokens.Issue(t.Context(), token.Spec{Service: "cart"}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return attest.Start(ctx(t), attest.Config{Namespace: "default", ServiceAccount: "cart", Token: text, Address: p.address,
+			Clock: &svid.Clock{Wall: func() time.Time { return time.Now().Add(ahead) }}})
+	}
+	for _, wrong := range []time.Duration{3 * time.Hour, -4 * time.Minute} {
+		id, err := join(wrong)
+		if err != nil {
+			t.Errorf("wrong by %s: %v", wrong, err)
+			continue
+		}
+		id.Close()
+		if d, known := id.Clock().Ahead(); !known || (d-wrong).Abs() > time.Second || time.Since(id.Now()).Abs() > time.Second {
+			t.Errorf("wrong by %s: measured %s, and believed to be %s", wrong, d, id.Now())
+		}
+	}
+	for _, wrong := range []time.Duration{-6 * time.Minute, 25 * time.Hour} {
+		if _, err := join(wrong); err == nil || !strings.Contains(err.Error(), "compare the clocks") {
+			t.Errorf("wrong by %s: %v", wrong, err)
+		}
+	}
+}
+
+// TestNoIdentityForWhoIsRefused: neither with a token, nor by the socket, nor for a renewal.
+func TestNoIdentityForWhoIsRefused(t *testing.T) {
+	p := start(t)
+	id, err := attest.Start(ctx(t), attest.Config{Namespace: "default", ServiceAccount: "cart", Socket: p.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer id.Close()
+	p.refused.Store(true)
+	text, _, err := p.tokens.Issue(t.Context(), token.Spec{Service: "cart"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, cfg := range map[string]attest.Config{"socket": {Socket: p.socket}, "token": {Token: text, Address: p.address}} {
+		cfg.Namespace, cfg.ServiceAccount = "default", "cart"
+		if _, err := attest.Start(ctx(t), cfg); !errors.Is(err, attest.ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(credentials.NewTLS(svid.ClientConfig(id, id.Server))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	key, err := svid.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := svid.Request(key, id.Current().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attestpb.NewIdentityClient(conn).Renew(ctx(t), &attestpb.RenewRequest{Csr: csr}); err == nil {
+		t.Error("renewed")
 	}
 }

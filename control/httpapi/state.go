@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/model"
@@ -37,6 +38,9 @@ func (a *API) serveStatus(r *http.Request) (any, error) {
 	}
 	if a.cfg.Trust != nil {
 		s.Alarms = a.cfg.Trust.Alarms()
+		if r := a.cfg.Trust.Rotation(); r.Phase != ca.Steady {
+			s.Rotation = &r
+		}
 	}
 	if a.cfg.Proxies != nil {
 		s.Proxies = a.cfg.Proxies()

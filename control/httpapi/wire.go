@@ -136,6 +136,8 @@ type Status struct {
 	Proxies   []Proxy    `json:"proxies,omitempty"`
 	// Alarms are about certificates, and what signs them.
 	Alarms []trust.Alarm `json:"alarms,omitempty"`
+	// Rotation is that of the root, while there is one.
+	Rotation *trust.Rotation `json:"rotation,omitempty"`
 }
 
 // Workload is one announced program.

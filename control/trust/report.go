@@ -73,11 +73,21 @@ type Alarm struct {
 // Report answers everything.
 func (k *Keeper) Report() *Report { return k.report(k.cfg.Now()) }
 
+// Rotation answers where the authority stands between two roots.
+func (k *Keeper) Rotation() Rotation {
+	now := k.cfg.Now()
+	return rotationOf(k.cfg.CA.Status(now, k.standing(now)))
+}
+
+func rotationOf(s ca.Status) Rotation {
+	return Rotation{Stage: s.Stage, Phase: s.Phase, Back: s.Back, Since: s.Since, Waits: s.Waits}
+}
+
 func (k *Keeper) report(now time.Time) *Report {
 	m := k.standing(now)
 	s := k.cfg.CA.Status(now, m)
 	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Authorities: []Certificate{}, Control: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
-		Rotation: Rotation{Stage: s.Stage, Phase: s.Phase, Back: s.Back, Since: s.Since, Waits: s.Waits}}
+		Rotation: rotationOf(s)}
 	for i, line := range []ca.Line{s.Signing, s.Other} {
 		if line.Root == nil {
 			continue

@@ -111,7 +111,7 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 	network, address := "tcp", cfg.Address
 	if local {
 		creds, network, address = insecure.NewCredentials(), "unix", cfg.Socket
-	} else if creds, err = pinned(cfg.Token); err != nil {
+	} else if creds, err = pinned(cfg.Token, id.clock); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	var s *svid.SVID

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -16,7 +15,7 @@ import (
 // pinned are the credentials for a control plane that we know nothing of but the token: the root at the end of
 // its chain must be the one that the token pins, and the chain must be good for it. That has been seen before
 // the token is sent.
-func pinned(token string) (credentials.TransportCredentials, error) {
+func pinned(token string, clock *svid.Clock) (credentials.TransportCredentials, error) {
 	t, err := jointoken.Parse(token)
 	if err != nil {
 		return nil, err
@@ -31,7 +30,7 @@ func pinned(token string) (credentials.TransportCredentials, error) {
 				}
 				roots := x509.NewCertPool()
 				roots.AddCert(c)
-				_, err := svid.Verify(s.PeerCertificates, roots, time.Now(), x509.ExtKeyUsageServerAuth)
+				_, err := svid.Verify(s.PeerCertificates, roots, clock.Now(), x509.ExtKeyUsageServerAuth)
 				if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
 					err = fmt.Errorf("%w: compare the clocks of both machines", err)
 				}

@@ -73,6 +73,7 @@ func TestRotation(t *testing.T) {
 			t.Errorf("%+v", w)
 		}
 	}
+	token := strings.TrimSpace(m.ok(m.cli("token", "--service", "remote"))) // pins the root that is about to go
 	m.ok(m.cli("cert", "rotate", "--intermediate"))
 	eventually(t, patience, "the intermediate is another one in every chain", func() error {
 		for _, w := range m.certs().Workloads {
@@ -106,6 +107,11 @@ func TestRotation(t *testing.T) {
 		t.Errorf("%d of %d failed: %v", c.Failed, c.OK, c.Errors)
 	}
 	kept.flawless()
+	r := m.finish(m.command("run", "--data-dir", filepath.Join(m.dir, "r"), "--control", m.grpc, "--token", token, "--service", "remote", "--",
+		"curl", "-sS", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080/get"))
+	if r.stdout != "200" {
+		t.Errorf("a workload with a token of before the rotation: %s", r)
+	}
 	m.ok(m.cli("check"))
 }
 
