@@ -42,7 +42,7 @@ func (r *Rules) unknown(a *authz.Attributes, d *record.Decision, id []byte) auth
 
 // denied writes one line about a denial, if there is room for it this second. It looks for the nearest rule only then.
 func (r *Rules) denied(a *authz.Attributes, d *record.Decision, request bool, id []byte) {
-	ok, unsaid := r.of.lines.take(a.Now, r.of.cfg.Lines)
+	ok, unsaid := r.of.lines.take(a.Now, kind(a), r.of.cfg.Lines)
 	if !ok {
 		return
 	}
@@ -101,17 +101,30 @@ func caller(a *authz.Attributes) string {
 	return a.IP.String()
 }
 
-// lines bounds lines of a log per second. Two loops that meet at the turn of a second may write a few more.
+// kind is a hash of what makes two denials the same for the log: who is refused what on which port.
+func kind(a *authz.Attributes) (h uint32) {
+	h = uint32(a.Port)
+	for _, s := range [...]string{a.Principal, a.Method} {
+		for i := range len(s) {
+			h = (h ^ uint32(s[i])) * 16777619
+		}
+	}
+	return h
+}
+
+// lines bounds lines of a log per second: all of them, and those of one kind to one, so that one caller does not hide the others.
+// Two loops that meet at the turn of a second may write a few more.
 type lines struct {
 	second, written, unsaid atomic.Int64
+	kinds                   [64]atomic.Int64 // the second in which a line of one of these was written last
 }
 
 // take reports whether a line may be written, and how many were not since the last one.
-func (l *lines) take(now int64, most int) (ok bool, unsaid int64) {
+func (l *lines) take(now int64, kind uint32, most int) (ok bool, unsaid int64) {
 	if l.second.Swap(now) != now {
 		l.written.Store(0)
 	}
-	if l.written.Add(1) > int64(most) {
+	if l.kinds[kind%uint32(len(l.kinds))].Swap(now) == now || l.written.Add(1) > int64(most) {
 		l.unsaid.Add(1)
 		return false, 0
 	}
