@@ -79,7 +79,7 @@ func (o *opening) Data(p []byte) int {
 	case n > 0 && o.caller != nil && o.server.ServerNames != nil && o.server.ServerNames(o.caller):
 		o.named, o.open = true, f
 		o.open.RequestID = nil // a part of p
-		if len(p) > n { // the rest is given again
+		if len(p) > n {        // the rest is given again
 			o.hello(p[n:])
 		}
 	case n > 0:
