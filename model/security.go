@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Security is what the proxy of one workload enforces for the sake of others and of itself: who may talk to it and how, and
 // whom it may talk to. It is of a service ("reviews.default"), the same for all its workloads; what concerns only some of
@@ -34,6 +37,16 @@ type PortMode struct {
 	Labels []Label // that the workload must have; empty: every workload
 	Port   uint16  // of the service; 0: every port
 	Mode   MTLSMode
+}
+
+// Mode answers the mode of a port of a workload with these labels, and the policy that says so.
+func (s *Security) Mode(port uint16, labels []Label) PortMode {
+	for _, m := range s.Modes {
+		if (m.Port == 0 || m.Port == port) && !slices.ContainsFunc(m.Labels, func(l Label) bool { return !slices.Contains(labels, l) }) {
+			return m
+		}
+	}
+	return PortMode{}
 }
 
 // Action is what a policy does where one of its rules holds.

@@ -24,11 +24,12 @@ const mostKept = 512 << 10
 
 // enforced begins to follow what the workload's service enforces, with what the proxy before this one knew.
 func (p *Proxy) enforced() {
+	p.askFor()
 	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log, Expressions: cel.Compile})
 	if kept := p.cfg.Bootstrap.Security; kept != nil {
 		s, err := resource.DecodeSecurity(&anypb.Any{TypeUrl: resource.TypeSecurity, Value: kept})
 		if err == nil {
-			err = p.policies.Set(s)
+			err = p.putInForce(s)
 		}
 		if err != nil {
 			p.cfg.Log.Warn("the policies that the proxy before this one has left cannot be understood; nobody is let in until the control plane has said them", "error", err)
@@ -39,7 +40,7 @@ func (p *Proxy) enforced() {
 // enforce puts what the service enforces in force, off the loops; what is open and not allowed any more ends. An error means
 // that everything stays as it was.
 func (p *Proxy) enforce(s *model.Security) error {
-	if err := p.policies.Set(s); err != nil {
+	if err := p.putInForce(s); err != nil {
 		p.cfg.Log.Error("policies refused, those before stay in force", "error", err)
 		return err
 	}

@@ -70,7 +70,8 @@ type Proxy struct {
 	ports    []listener.OwnPort // of the workload, as declared
 	learning listener.Learning
 	gates    map[uint16]*admission.Gate // by port of the workload; immutable
-	tolls    tolls                      // likewise
+	proofs   proofs
+	tolls    tolls // likewise
 	asking   askers
 	machine  machine
 
@@ -258,6 +259,9 @@ func (p *Proxy) Close() {
 	}
 	if p.live != nil {
 		p.live.Close()
+	}
+	if p.proofs.ring != nil {
+		p.proofs.ring.Close()
 	}
 	p.tasks.Wait()
 	if p.observer != nil {

@@ -60,7 +60,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake, Open: &w.open}
 	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder, Policies: p.policies})
-	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick})
+	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Log: p.cfg.Log, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick})
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
@@ -82,12 +82,12 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 		to := ctx.Port.(*live.Port) // the directory answers nothing else
 		o.Destination, o.Toll = to, w.proxy.tolls.toll(to)
 	} else {
-		o.Source, o.SourceID, o.MTLS, o.Mesh, o.Publish = ctx.Peer.Service, ctx.Peer.ID, ctx.MTLS, ctx.MTLS, ctx.Publish
+		o.Source, o.SourceID, o.MTLS, o.Mesh, o.Publish = ctx.Peer.Service, ctx.Peer.ID, ctx.MTLS, ctx.MTLS && !ctx.Publish, ctx.Publish
 		o.Service = ctx.Own.Service
 		o.Program = netip.AddrPortFrom(listens[0], ctx.Own.Port)
 		o.From = ctx.Remote.Addr()
 		o.Gate = w.proxy.gates[ctx.Own.Port]
-		o.Policies, o.Caller = w.proxy.policies, ctx.Caller
+		o.Policies, o.Caller, o.Tokens = w.proxy.policies, ctx.Caller, w.proxy.proofs.tokens[ctx.Own.Service.Port]
 	}
 	var d downstream.Drainer
 	ended := func() {

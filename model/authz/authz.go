@@ -5,6 +5,7 @@ package authz
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tulle-mesh/tulle/model"
 )
@@ -85,6 +86,15 @@ func Compile(s *model.Security, labels []model.Label, expressions func(string) (
 		c.policies = append(c.policies, compiled{p, rules})
 	}
 	out := &Set{inForce: c.ports(false)}
+	for i := range s.Tokens {
+		switch t := &s.Tokens[i]; {
+		case !has(labels, t.Labels), !t.Required && len(t.RequiredPaths) == 0:
+		case len(t.Ports) == 0:
+			out.proven = append(out.proven, 0)
+		default:
+			out.proven = append(out.proven, t.Ports...)
+		}
+	}
 	if dry {
 		out.tried = c.ports(true)
 	}
@@ -109,6 +119,8 @@ func has(labels, wanted []model.Label) bool {
 type Set struct {
 	inForce ports
 	tried   ports // with those in dry run in force; nil: there are none
+	// proven are the ports whose requests may need tokens, 0 for every port: what is no request has none.
+	proven []uint16
 }
 
 // ports is what is about each port; 0: about all others.
@@ -191,7 +203,9 @@ func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
 
 // HTTP reports whether something in force looks at requests to a port: then what is not HTTP must not pass for want of a
 // request. What is in dry run takes nothing from a port.
-func (s *Set) HTTP(n uint16) bool { return s.inForce.at(n).http }
+func (s *Set) HTTP(n uint16) bool {
+	return s.inForce.at(n).http || slices.Contains(s.proven, n) || slices.Contains(s.proven, 0)
+}
 
 // ServerNames reports whether something that is or would be in force looks at the server names of connections to a port.
 func (s *Set) ServerNames(n uint16) bool {
@@ -205,6 +219,9 @@ func (s *Set) Tokens(n uint16) bool {
 
 // Empty reports whether nothing is ever refused, recorded or asked on any port.
 func (s *Set) Empty() bool {
+	if len(s.proven) > 0 {
+		return false
+	}
 	for _, all := range []ports{s.inForce, s.tried} {
 		for _, p := range all {
 			if p.deny || p.allows || !p.request.empty() {

@@ -86,6 +86,7 @@ func (x *Exchange) attributes() *authz.Attributes {
 	a := &w.asked
 	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Method: x.rec.Method, Fields: (*facts)(x)}
 	x.origin.Caller.Fill(a)
+	x.says(a)
 	a.Path = text(normalizedPath(x.head.Target))
 	a.Host = text(w.plainHost(x.head.Authority))
 	if len(a.Path) > 0 && a.Path[0] == '/' && grpcCall(&x.head) {
@@ -140,6 +141,8 @@ func (f *facts) Value(kind model.ConditionKind, name string, i int) (string, boo
 		v, ok = nthCookie(h, name, i)
 	case model.ConditionQuery:
 		v, ok = f.w.parameter(h.Target, name, i)
+	case model.ConditionClaim:
+		return (*Exchange)(f).claim(name, i)
 	}
 	return text(v), ok
 }

@@ -67,6 +67,9 @@ func (x *Exchange) answer(reason failure.Reason) {
 		x.tellLimits(&r.head, reason, grpc)
 	}
 	x.tellSpent(&r.head)
+	if !grpc {
+		x.challenge(&r.head, reason)
+	}
 	if x.origin.HTTP != nil {
 		if reason == failure.Overflow {
 			r.head.Add(nameOverloaded, valueTrue)
@@ -152,6 +155,7 @@ func (x *Exchange) finish() {
 	x.leavePicker()
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
+	x.stopWaiting()
 	x.letGo()
 	if x.gate != nil {
 		x.depart()

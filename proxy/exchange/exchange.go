@@ -8,6 +8,7 @@
 package exchange
 
 import (
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/router"
+	"github.com/tulle-mesh/tulle/proxy/token"
 )
 
 // Origin is what is known about the connection that requests come from. All its exchanges share it and none
@@ -56,7 +58,9 @@ type Origin struct {
 
 	// Policies are asked about every request, which comes from Caller: required with it. nil: everything is allowed.
 	Policies *policy.InForce
-	Caller   *policy.Caller
+	// Tokens says which requests need a token, and whose are believed; nil: none is looked at.
+	Tokens *token.InForce
+	Caller *policy.Caller
 
 	// HTTP is how the requests of a foreign listener's chain are treated (gateway.go); nil: a sidecar's ways. Conn is
 	// required with it, Logs may be nil.
@@ -78,8 +82,9 @@ type Observer interface {
 type Config struct {
 	Loop     loop.Loop
 	Pool     *pool.Pool
-	Observer Observer // this loop's
-	Seed     uint64   // of the loop's pseudo-random choices
+	Observer Observer     // this loop's
+	Log      *slog.Logger // of tokens that are not valid; nil: silent
+	Seed     uint64       // of the loop's pseudo-random choices
 	// Attempts is how many attempts one exchange may make at most; default 5.
 	Attempts int
 	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.

@@ -43,6 +43,7 @@ type Exchange struct {
 	logged
 	admitted
 	family
+	proven
 	web web
 	actions
 	picking
@@ -115,8 +116,8 @@ type result struct {
 // upgrade and CONNECT have no end). It may call client back before it returns; if that was with Finished the
 // answer is nil.
 //
-// It is the story of a request: what is ours is taken out, the workload's policies are asked (authorize.go), the route is found and does what it does itself (action.go), and
-// attempts are made until one answers or none is left (attempt.go); bodies flow (body.go), the response returns
+// It is the story of a request: what is ours is taken out, its token is verified (prove.go) and the workload's policies are asked (authorize.go), the
+// route is found and does what it does itself (action.go), and attempts are made until one answers or none is left (attempt.go); bodies flow (body.go), the response returns
 // (response.go), and what happened is remembered (end.go).
 func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exchange {
 	x := w.get()
@@ -137,19 +138,26 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 		x.redirect()
 		return x.leave()
 	}
+	if x.prove() {
+		x.pass()
+	}
+	return x.leave()
+}
+
+// pass goes on with a request whose token is proven, or that needs none.
+func (x *Exchange) pass() {
 	if !x.authorize() {
-		return x.leave()
+		return
 	}
 	x.classify()
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)
-		return x.leave()
+		return
 	}
 	x.limitTime()
 	if x.admit() {
 		x.arrive()
 	}
-	return x.leave()
 }
 
 // belong says whose exchange it is.

@@ -3,6 +3,7 @@ package exchange
 import (
 	"math/rand/v2"
 	"strconv"
+	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
@@ -13,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/router"
+	"github.com/tulle-mesh/tulle/proxy/token"
 )
 
 // maxAttempts bounds Config.Attempts, and how many endpoints an exchange remembers to have tried.
@@ -20,29 +22,31 @@ const maxAttempts = 8
 
 // Worker is what all exchanges of one loop share. It belongs to its loop.
 type Worker struct {
-	cfg     Config
-	free    *Exchange
-	gates   *admission.Loop
-	buffers buffer.Pool
-	random  *rand.PCG
-	reply   reply
-	open    int
-	named   model.PortName // the cluster that a request field has named last
-	said    saidAddress    // likewise an address
-	entry   observe.Entry  // of the access log, reused
-	tries   *try           // not used
-	spent   []byte         // the value of a field, for one call
-	bounds  map[*router.Route]*cluster.Breaker
-	served  int           // of them, those that other proxies sent
-	bench   cluster.Bench // where exchanges wait before they try again
-	turning loop.Timer    // of bench, while anybody waits
-	let     policy.Open   // exchanges that the workload's policies have let in
-	asked   authz.Attributes
-	lower   []byte // of a host, for one question
-	number  []byte // a field's value, likewise
-	decoded []byte // likewise
-	dated   int64  // second that today is of
-	today   []byte
+	cfg       Config
+	free      *Exchange
+	gates     *admission.Loop
+	buffers   buffer.Pool
+	random    *rand.PCG
+	reply     reply
+	open      int
+	named     model.PortName // the cluster that a request field has named last
+	said      saidAddress    // likewise an address
+	entry     observe.Entry  // of the access log, reused
+	tries     *try           // not used
+	spent     []byte         // the value of a field, for one call
+	bounds    map[*router.Route]*cluster.Breaker
+	served    int           // of them, those that other proxies sent
+	bench     cluster.Bench // where exchanges wait before they try again
+	turning   loop.Timer    // of bench, while anybody waits
+	let       policy.Open   // exchanges that the workload's policies have let in
+	asked     authz.Attributes
+	tokens    token.Cache
+	toldToken time.Duration // when the log was last told of one that is not valid
+	lower     []byte        // of a host, for one question
+	number    []byte        // a field's value, likewise
+	decoded   []byte        // likewise
+	dated     int64         // second that today is of
+	today     []byte
 }
 
 // NewWorker makes the worker of one loop.
@@ -91,6 +95,7 @@ func (w *Worker) get() *Exchange {
 		x.pause.Expired = x.paused
 		x.rest.seat.Owner = (*rester)(x)
 		x.quietTimer.Expired = x.quiet
+		x.keysDue.Expired = x.proveAgain
 		x.faultTimer.Expired = x.faultExpired
 		x.ticket.Owner, x.pacer.Expired = (*guest)(x), x.paced
 		return x
@@ -114,6 +119,7 @@ func (w *Worker) put(x *Exchange) {
 	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
 	x.handshake, x.heard, x.closed, x.picking = handshake{}, false, false, picking{}
+	x.token = nil
 	w.reclaim(x)
 	x.forgetFamily()
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""

@@ -57,6 +57,10 @@ const (
 	PickFailed                   // the endpoint picker has not said who takes the request, or nobody who may
 	PickRefused                  // the endpoint picker has answered the request itself
 	PickTooLarge                 // the request's body is longer than the endpoint picker is shown
+	TokenMissing                 // the request needs a token and has none
+	TokenInvalid                 // the request's token is not valid
+	IssuerUnavailable            // the keys of the token's issuer could not be fetched
+	MTLSRequired                 // plaintext on a port that takes mutual TLS only, or the other way round
 	reasonCount
 )
 

@@ -30,6 +30,8 @@ const (
 	grpcUnimplemented = 12
 	grpcInternal      = 13
 	grpcUnavailable   = 14
+
+	grpcUnauthenticated = 16
 )
 
 var table = [reasonCount]entry{
@@ -132,6 +134,14 @@ var table = [reasonCount]entry{
 		log: "the endpoint picker of the pool has refused the request", hint: "the picker's own log says why: 429 is for load that it sheds, 503 for no endpoint that is ready"},
 	PickTooLarge: {label: "pick_too_large", side: Downstream, status: 413, grpc: grpcExhausted,
 		log: "the request's body is longer than the endpoint picker of the pool is shown", hint: "send less than 1 MiB, or set failureMode FailOpen on the InferencePool: then such a request goes to any endpoint of it"},
+	TokenMissing: {label: "token_missing", side: Downstream, status: 401, grpc: grpcUnauthenticated,
+		log: "the request needs a token and has none", hint: "send a token of an issuer that the AuthenticationPolicy names, where it is looked for: by default in `authorization: Bearer`"},
+	TokenInvalid: {label: "token_invalid", side: Downstream, status: 401, grpc: grpcUnauthenticated,
+		log: "the request's token is not valid", hint: "the log of the workload's proxy says why: get a new token, or compare issuer, audiences and keys with the AuthenticationPolicy"},
+	IssuerUnavailable: {label: "issuer_unavailable", side: Us, status: 503, grpc: grpcUnavailable,
+		log: "the keys of the token's issuer could not be fetched", hint: "the log of the workload's proxy says why; make the issuer reachable from its machine, or give the keys in the AuthenticationPolicy (jwks)"},
+	MTLSRequired: {label: "mtls_required", side: Downstream, status: 403, grpc: grpcDenied,
+		log: "the port's mode does not take this connection", hint: "call through the mesh or with a certificate of it, or set mode Permissive in an AuthenticationPolicy; `tulle check --strict` names who calls in plaintext"},
 }
 
 func (r Reason) entry() *entry {

@@ -1,0 +1,115 @@
+package exchange
+
+import (
+	"time"
+
+	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/token"
+)
+
+// Whether a request has the token that it needs (docs/design/security.md), before policies are asked about what is in it.
+
+// tokenWait bounds how long a request waits for the keys of its token's issuer.
+const tokenWait = 2 * time.Second
+
+// proven is what a request's token is.
+type proven struct {
+	token   *token.Verified // nil: none
+	waiting *keysWait       // for keys; nil: it does not
+	keysDue loop.Timer      // of it
+}
+
+// keysWait tells an exchange that keys may have come, unless it has ended: it may be another one by then.
+type keysWait struct{ x *Exchange }
+
+func (k *keysWait) tell() {
+	if x := k.x; x != nil {
+		x.proveAgain()
+	}
+}
+
+// prove reports whether the request goes on. Otherwise it has been answered, or waits for keys and goes on later.
+func (x *Exchange) prove() bool {
+	g := x.origin.Tokens.Guard()
+	return g == nil || x.proves(g, true)
+}
+
+func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
+	l := x.w.cfg.Loop
+	a := g.Ask(&x.w.tokens, &x.head, normalizedPath(x.head.Target), l.Wall(), fresh)
+	switch {
+	case a.Wait != nil:
+		k := &keysWait{x}
+		if !a.Wait.Wait(l, k.tell) {
+			x.answer(failure.IssuerUnavailable)
+			return false
+		}
+		x.waiting = k
+		l.Arm(&x.keysDue, tokenWait)
+		return false
+	case a.Reason != failure.None:
+		x.w.refusedToken(a.Why)
+		x.answer(a.Reason)
+		return false
+	}
+	x.token = a.Token
+	x.notes = g.Dress(&x.head, a.Token, x.notes)
+	x.rec.Path = x.head.Target // a token that was taken out of the query is not for logs either
+	return true
+}
+
+// proveAgain asks once more, now that keys have come or are not waited for any longer.
+func (x *Exchange) proveAgain() {
+	x.stopWaiting()
+	x.busy++
+	if g := x.origin.Tokens.Guard(); !x.finished && (g == nil || x.proves(g, false)) {
+		x.pass()
+	}
+	x.leave()
+}
+
+func (x *Exchange) stopWaiting() {
+	if x.waiting == nil {
+		return
+	}
+	x.waiting.x, x.waiting = nil, nil
+	x.w.cfg.Loop.Disarm(&x.keysDue)
+}
+
+// challenge says in an answer what kind of proof is missing.
+func (x *Exchange) challenge(h *message.Head, why failure.Reason) {
+	if c := token.Challenge(why); c != nil {
+		h.Add(nameChallenge, c)
+	}
+}
+
+var nameChallenge = []byte("www-authenticate")
+
+// refusedToken tells why a token is not valid, a bounded number of times per second: anybody can send such.
+func (w *Worker) refusedToken(why error) {
+	if why == nil || w.cfg.Log == nil {
+		return
+	}
+	if now := w.cfg.Loop.Now(); now-w.toldToken >= time.Second || w.toldToken == 0 {
+		w.toldToken = max(now, 1)
+		w.cfg.Log.Info("a token is not valid", "error", why)
+	}
+}
+
+// says adds what a verified token says to what policies look at.
+func (x *Exchange) says(a *authz.Attributes) {
+	if x.token != nil {
+		a.Token = x.token.Principal
+	}
+}
+
+// claim answers a claim of the verified token, as authz.Fields does.
+func (x *Exchange) claim(name string, i int) (string, bool) {
+	if x.token == nil {
+		return "", false
+	}
+	return x.token.Value(name, i)
+}

@@ -1,0 +1,59 @@
+package proxy
+
+import (
+	"sync/atomic"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/token"
+)
+
+// What callers must prove: connections that come through --publish (modes), and requests (tokens).
+
+// proofs is what the workload's ports ask for, by port of its service; the map never changes.
+type proofs struct {
+	ring   *token.Ring
+	tokens map[uint16]*token.InForce
+	labels []model.Label
+	modes  atomic.Pointer[model.Security] // nil: nothing is known yet
+}
+
+// askFor makes what holds the proofs that are asked for.
+func (p *Proxy) askFor() {
+	p.proofs.ring = token.NewRing(token.Config{Log: p.cfg.Log})
+	p.proofs.labels = model.LabelsOf(p.cfg.Bootstrap.Labels)
+	p.proofs.tokens = map[uint16]*token.InForce{}
+	for _, own := range p.ports {
+		p.proofs.tokens[own.Service.Port] = &token.InForce{}
+	}
+}
+
+// putInForce puts all that a service enforces in force, or, with an error, nothing of it.
+func (p *Proxy) putInForce(s *model.Security) error {
+	f := &p.proofs
+	ports := make([]uint16, 0, len(f.tokens))
+	for n := range f.tokens {
+		ports = append(ports, n)
+	}
+	guards, keep, err := f.ring.Guards(s, f.labels, ports)
+	if err != nil {
+		return err
+	}
+	if err := p.policies.Set(s); err != nil {
+		return err
+	}
+	for n, in := range f.tokens {
+		in.Set(guards[n])
+	}
+	keep()
+	f.modes.Store(s)
+	return nil
+}
+
+// mode answers what connections from outside the mesh to a port of the service must prove: listener.Config.Mode.
+func (p *Proxy) mode(port uint16) model.MTLSMode {
+	s := p.proofs.modes.Load()
+	if s == nil {
+		return model.ModeStrict
+	}
+	return s.Mode(port, p.proofs.labels).Mode
+}

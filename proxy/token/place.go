@@ -1,0 +1,193 @@
+package token
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/message"
+)
+
+// Where in a request a token may be.
+
+// each calls f for every token at a place.
+func each(p *model.TokenPlace, h *message.Head, f func(raw []byte)) {
+	switch {
+	case p.Header != "":
+		for i := range h.Fields {
+			if v := behind(p, &h.Fields[i]); len(v) > 0 {
+				f(v)
+			}
+		}
+	case p.Query != "":
+		_, rest, _ := bytes.Cut(h.Target, question)
+		for len(rest) > 0 {
+			var pair []byte
+			pair, rest, _ = bytes.Cut(rest, ampersand)
+			if name, v, _ := bytes.Cut(pair, equals); len(v) > 0 && decodes(name, p.Query) {
+				f(v)
+			}
+		}
+	case p.Cookie != "":
+		for i := range h.Fields {
+			if !message.EqualFold(h.Fields[i].Name, "cookie") {
+				continue
+			}
+			for rest := h.Fields[i].Value; len(rest) > 0; {
+				var pair []byte
+				pair, rest, _ = bytes.Cut(rest, semicolon)
+				if v := crumb(p, pair); len(v) > 0 {
+					f(v)
+				}
+			}
+		}
+	}
+}
+
+var (
+	question  = []byte{'?'}
+	ampersand = []byte{'&'}
+	equals    = []byte{'='}
+	semicolon = []byte{';'}
+)
+
+// behind answers what a field says behind the prefix of a place, nil where it is another field or begins otherwise.
+func behind(p *model.TokenPlace, f *message.Field) []byte {
+	if p.Header == "" || !message.EqualFold(f.Name, p.Header) || len(f.Value) < len(p.Prefix) {
+		return nil
+	}
+	for i := range len(p.Prefix) {
+		if lower(f.Value[i]) != lower(p.Prefix[i]) {
+			return nil
+		}
+	}
+	return bytes.Trim(f.Value[len(p.Prefix):], " \t")
+}
+
+// crumb answers the value of one pair of a cookie field, nil where it has another name.
+func crumb(p *model.TokenPlace, pair []byte) []byte {
+	name, v, _ := bytes.Cut(bytes.TrimSpace(pair), equals)
+	if string(name) != p.Cookie {
+		return nil
+	}
+	if n := len(v); n >= 2 && v[0] == '"' && v[n-1] == '"' {
+		v = v[1 : n-1]
+	}
+	return v
+}
+
+func lower(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+// decodes reports whether a name in a query stands for want, percent-encoded or not: programs decode it.
+func decodes(name []byte, want string) bool {
+	n := 0
+	for i := 0; i < len(name); i, n = i+1, n+1 {
+		c := name[i]
+		if c == '+' {
+			c = ' '
+		} else if c == '%' && i+2 < len(name) {
+			hi, lo := digit(name[i+1]), digit(name[i+2])
+			if hi < 16 && lo < 16 {
+				c, i = hi<<4|lo, i+2
+			}
+		}
+		if n >= len(want) || want[n] != c {
+			return false
+		}
+	}
+	return n == len(want)
+}
+
+func digit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case lower(c) >= 'a' && lower(c) <= 'f':
+		return lower(c) - 'a' + 10
+	}
+	return 16
+}
+
+// places reports whether a token is where this issuer's are looked for.
+func (i *issuer) places(h *message.Head, raw []byte) (found bool) {
+	for p := range i.model.From {
+		each(&i.model.From[p], h, func(v []byte) { found = found || bytes.Equal(v, raw) })
+	}
+	return found
+}
+
+// strip takes this issuer's tokens out of a request. What is written anew is in scratch, which is answered.
+func (i *issuer) strip(h *message.Head, scratch []byte) []byte {
+	for k := range i.model.From {
+		p := &i.model.From[k]
+		switch {
+		case p.Header != "":
+			h.Fields = slices.DeleteFunc(h.Fields, func(f message.Field) bool { return len(behind(p, &f)) > 0 })
+		case p.Query != "":
+			scratch = stripQuery(p, h, scratch)
+		case p.Cookie != "":
+			scratch = stripCookie(p, h, scratch)
+		}
+	}
+	return scratch
+}
+
+func stripQuery(p *model.TokenPlace, h *message.Head, scratch []byte) []byte {
+	path, rest, asked := bytes.Cut(h.Target, question)
+	if !asked {
+		return scratch
+	}
+	start := len(scratch)
+	scratch = append(scratch, path...)
+	sep, taken := byte('?'), false
+	for len(rest) > 0 {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, ampersand)
+		if name, _, _ := bytes.Cut(pair, equals); decodes(name, p.Query) {
+			taken = true
+			continue
+		}
+		scratch = append(append(scratch, sep), pair...)
+		sep = '&'
+	}
+	if !taken {
+		return scratch[:start]
+	}
+	h.Target = scratch[start:len(scratch):len(scratch)]
+	return scratch
+}
+
+func stripCookie(p *model.TokenPlace, h *message.Head, scratch []byte) []byte {
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if !message.EqualFold(f.Name, "cookie") {
+			continue
+		}
+		start, taken := len(scratch), false
+		for rest := f.Value; len(rest) > 0; {
+			var pair []byte
+			pair, rest, _ = bytes.Cut(rest, semicolon)
+			pair = bytes.TrimSpace(pair)
+			if name, _, _ := bytes.Cut(pair, equals); string(name) == p.Cookie {
+				taken = true
+				continue
+			}
+			if len(scratch) > start {
+				scratch = append(scratch, "; "...)
+			}
+			scratch = append(scratch, pair...)
+		}
+		if !taken {
+			scratch = scratch[:start]
+			continue
+		}
+		f.Value = scratch[start:len(scratch):len(scratch)]
+	}
+	h.Fields = slices.DeleteFunc(h.Fields, func(f message.Field) bool { return len(f.Value) == 0 && message.EqualFold(f.Name, "cookie") })
+	return scratch
+}
