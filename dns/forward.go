@@ -61,6 +61,7 @@ func (s *Server) forward(ctx context.Context, q *dns.Msg, tcp bool) *dns.Msg {
 			refused = a // perhaps another one knows
 			continue
 		}
+		s.learn(q, a)
 		return a
 	}
 	if refused != nil {
@@ -68,6 +69,29 @@ func (s *Server) forward(ctx context.Context, q *dns.Msg, tcp bool) *dns.Msg {
 	}
 	s.cfg.Log.Debug("no resolver of the machine answers", "name", q.Question[0].Name, "error", last)
 	return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)
+}
+
+// learn tells which addresses the program is told that a name has.
+func (s *Server) learn(q, a *dns.Msg) {
+	if s.cfg.Outside == nil {
+		return
+	}
+	var addrs []netip.Addr
+	for _, rr := range a.Answer {
+		switch v := rr.(type) {
+		case *dns.A:
+			if ip, ok := netip.AddrFromSlice(v.A); ok {
+				addrs = append(addrs, ip.Unmap())
+			}
+		case *dns.AAAA:
+			if ip, ok := netip.AddrFromSlice(v.AAAA); ok {
+				addrs = append(addrs, ip.Unmap())
+			}
+		}
+	}
+	if len(addrs) > 0 {
+		s.cfg.Outside.Learned(strings.ToLower(strings.TrimSuffix(q.Question[0].Name, ".")), addrs)
+	}
 }
 
 // ask asks one resolver: over UDP, and over TCP if the answer did not fit or the client uses TCP itself.

@@ -64,6 +64,14 @@ func (s *Server) answer(ctx context.Context, q *dns.Msg, tcp bool) *dns.Msg {
 		return fail(dns.RcodeRefused)
 	}
 	name := strings.ToLower(q.Question[0].Name)
+	if o := s.cfg.Outside; o != nil {
+		if service, virtual, known := o.Host(strings.TrimSuffix(name, ".")); known && virtual {
+			if a := s.mesh(ctx, q, service); a != nil {
+				return a
+			}
+			return new(dns.Msg).SetRcode(q, dns.RcodeServerFailure) // it is told of before its addresses are
+		}
+	}
 	switch service, shape := s.shape(name); shape {
 	case shapeLocal:
 		return addresses(q, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())

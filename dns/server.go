@@ -36,9 +36,19 @@ type Names interface {
 	Lookup(ctx context.Context, name model.ServiceName) (v4, v6 netip.Addr, known bool, err error)
 }
 
+// Outside knows the hosts of ExternalServices.
+type Outside interface {
+	// Host answers the service that a name, in lower case and without a dot at its end, belongs to; virtual: the answer is its
+	// virtual addresses. known is false for every other name.
+	Host(name string) (service model.ServiceName, virtual, known bool)
+	// Learned takes what the program is told of a name that the machine's resolvers know.
+	Learned(name string, addrs []netip.Addr)
+}
+
 // Config of a Server. Names and Namespace are required.
 type Config struct {
 	Names     Names
+	Outside   Outside          // what is outside of the mesh; nil: nobody asks
 	Namespace string           // of the workload: where single labels are looked up
 	Packets   []net.PacketConn // UDP; closed by Close
 	Listeners []net.Listener   // TCP; closed by Close

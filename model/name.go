@@ -32,7 +32,9 @@ func External(namespace, name string) ServiceName {
 }
 
 // External answers the name of the ExternalService that n is; ok is false for every other service.
-func (n ServiceName) External() (name string, ok bool) { return strings.CutPrefix(n.Name, externalPrefix) }
+func (n ServiceName) External() (name string, ok bool) {
+	return strings.CutPrefix(n.Name, externalPrefix)
+}
 
 // IsZero reports whether n names nothing.
 func (n ServiceName) IsZero() bool { return n == ServiceName{} }

@@ -77,9 +77,6 @@ func (p *Proxy) keepPolicies(s *model.Security) {
 
 // awaitPolicies returns when the workload's policies are in force. Without them the proxy listens and lets nobody in.
 func (p *Proxy) awaitPolicies(ctx context.Context) error {
-	if len(p.ports) == 0 {
-		return nil
-	}
 	for end := time.Now().Add(policiesWait); !p.policies.Known(); {
 		if time.Now().After(end) {
 			p.cfg.Log.Warn("the control plane has not said which policies the workload has: nobody is let in until it does",

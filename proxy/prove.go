@@ -38,9 +38,14 @@ func (p *Proxy) putInForce(s *model.Security) error {
 	if err != nil {
 		return err
 	}
+	out, err := p.outside.compile(s)
+	if err != nil {
+		return err
+	}
 	if err := p.policies.Set(s); err != nil {
 		return err
 	}
+	p.outside.table.Store(out)
 	for n, in := range f.tokens {
 		in.Set(guards[n])
 	}

@@ -73,6 +73,7 @@ type Proxy struct {
 	proofs   proofs
 	tolls    tolls // likewise
 	asking   askers
+	outside  outside
 	machine  machine
 
 	observer *observe.Observer
@@ -107,6 +108,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 		return nil, err
 	}
 	p.openSeeds()
+	p.openOutside()
 	if err := p.connect(); err != nil {
 		return nil, err
 	}
@@ -164,7 +166,7 @@ func (p *Proxy) connect() error {
 		return err
 	}
 	p.client = c
-	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Locality: cmp.Or(p.cfg.Locality, model.LocalityOf(b.Labels)), Labels: model.LabelsOf(b.Labels), Namespace: p.self.Namespace})
+	p.live = live.New(live.Config{Source: source{c}, Log: p.cfg.Log, Attend: p.attend, Resolve: p.outside.resolve, Secure: p.outside.secure, Sieve: p.outside.static, Locality: cmp.Or(p.cfg.Locality, model.LocalityOf(b.Labels)), Labels: model.LabelsOf(b.Labels), Namespace: p.self.Namespace})
 	p.learning.Changed = c.Learned
 	return nil
 }
@@ -264,6 +266,7 @@ func (p *Proxy) Close() {
 		p.proofs.ring.Close()
 	}
 	p.tasks.Wait()
+	p.outside.close()
 	if p.observer != nil {
 		p.observer.Close()
 	}

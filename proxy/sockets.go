@@ -102,7 +102,7 @@ func (p *Proxy) acceptFor(s bootstrap.Socket, w *worker, mesh *listener.Mesh) (f
 }
 
 func (p *Proxy) serveDNS() error {
-	cfg := dns.Config{Names: names{p.live}, Namespace: p.self.Namespace, VIPs: virtual, Log: p.cfg.Log,
+	cfg := dns.Config{Names: names{p.live}, Outside: &p.outside, Namespace: p.self.Namespace, VIPs: virtual, Log: p.cfg.Log,
 		Resolvers: dns.ParseResolvers(p.cfg.Bootstrap.ResolvConf)}
 	for _, s := range p.cfg.Bootstrap.Sockets {
 		switch s.Role {

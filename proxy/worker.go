@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/downstream"
 	"github.com/tulle-mesh/tulle/proxy/exchange"
+	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -60,11 +61,12 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake, Open: &w.open}
 	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder, Policies: p.policies})
-	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Log: p.cfg.Log, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick})
+	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Log: p.cfg.Log, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick, Egress: p.outside.Request})
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
 		Policies: p.policies, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
+		Egress: &p.outside, Named: p.named,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(),
 	})
 	w.retire.Expired = w.retireGone
@@ -78,9 +80,12 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol}
 	if ctx.Direction == record.Outbound {
 		o.Source, o.SourceID = w.proxy.self, w.proxy.cfg.Identity.Current().ID.String()
-		o.Service = ctx.Port.Name()
-		to := ctx.Port.(*live.Port) // the directory answers nothing else
-		o.Destination, o.Toll = to, w.proxy.tolls.toll(to)
+		if o.Refused = ctx.Refused; o.Refused == failure.None {
+			o.Service = ctx.Port.Name()
+			_, o.Turned = o.Service.Service.External()
+			to := ctx.Port.(*live.Port) // the directory answers nothing else
+			o.Destination, o.Toll = to, w.proxy.tolls.toll(to)
+		}
 	} else {
 		o.Source, o.SourceID, o.MTLS, o.Mesh, o.Publish = ctx.Peer.Service, ctx.Peer.ID, ctx.MTLS, ctx.MTLS && !ctx.Publish, ctx.Publish
 		o.Service = ctx.Own.Service

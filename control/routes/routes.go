@@ -22,8 +22,10 @@ import (
 )
 
 // routeKinds decide about requests and connections; besideKinds are what they refer to.
-func routeKinds() []string  { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
-func besideKinds() []string { return []string{"ReferenceGrant", "FaultInjection", "DirectResponse", "ExternalService"} }
+func routeKinds() []string { return []string{"HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"} }
+func besideKinds() []string {
+	return []string{"ReferenceGrant", "FaultInjection", "DirectResponse", "ExternalService"}
+}
 
 // retryWait is how long a broken watch waits before it is begun again.
 const retryWait = 200 * time.Millisecond

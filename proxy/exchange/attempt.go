@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -104,6 +105,9 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 		x.target.Source = x.origin.From
 		return 1, failure.None
 	}
+	if why := x.outside(); why != failure.None {
+		return 0, why
+	}
 	now := x.w.cfg.Loop.Now()
 	choice := cluster.Choice{Now: now, Random: x.w.random.Uint64(), Hash: x.hash, Hashed: x.hashed, Subset: x.subset(), NoProbe: x.count > 0, Once: x.cluster.Probing() && !x.repeatable()}
 	shed := x.reason == failure.Shed
@@ -139,6 +143,19 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	x.target = x.targetOf(ep)
 	x.rec.DestinationID = x.target.Identity
 	return from, failure.None
+}
+
+// outside decides whether the request may go to its cluster, where that is outside of the mesh.
+func (x *Exchange) outside() failure.Reason {
+	if x.w.cfg.Egress == nil {
+		return failure.None
+	}
+	name := x.cluster.Name()
+	if _, external := name.Service.External(); !external {
+		return failure.None
+	}
+	path, _, _ := bytes.Cut(x.head.Target, question)
+	return x.w.cfg.Egress(x.origin.Service, name, &x.head, path, x.w.cfg.Loop.Wall())
 }
 
 // unreachable reports whether the last attempt could not even connect.

@@ -66,6 +66,8 @@ type Origin struct {
 	// required with it, Logs may be nil.
 	HTTP *model.HTTP
 	Conn *observe.Connection // of this connection alone
+	// Refused: every request is answered so; there is no Destination then.
+	Refused failure.Reason
 	// Turned: Wanted is where the client wanted to go before its connection was turned to us, not where we listen.
 	Turned bool
 	Logs   *observe.Logs // of the chain
@@ -89,6 +91,9 @@ type Config struct {
 	Attempts int
 	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.
 	Routes *cluster.RouteBreakers
+	// Egress decides about a request to a port of an ExternalService; called is the port that the program asked for. nil: all may
+	// go. For any goroutine.
+	Egress func(called, to model.PortName, h *message.Head, path []byte, now time.Time) failure.Reason
 	// Kin joins what the program asks of others to what it is asked for, and Spent is what a request comes to below it; both are
 	// of all workers together. nil: nothing is joined, or told.
 	Kin   *kin.Table

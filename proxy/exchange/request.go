@@ -131,6 +131,9 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	switch {
 	case x.finished:
 		return x.leave()
+	case o.Refused != failure.None:
+		x.answer(o.Refused)
+		return x.leave()
 	case reason != failure.None:
 		x.answer(reason)
 		return x.leave()

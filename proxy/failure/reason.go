@@ -61,6 +61,7 @@ const (
 	TokenInvalid                 // the request's token is not valid
 	IssuerUnavailable            // the keys of the token's issuer could not be fetched
 	MTLSRequired                 // plaintext on a port that takes mutual TLS only, or the other way round
+	EgressDenied                 // what is outside of the mesh may not be reached by this workload
 	reasonCount
 )
 

@@ -76,6 +76,8 @@ var table = [reasonCount]entry{
 		log: "the connection or stream lasted as long as it may", hint: "raise the configured maximum duration, or have the client connect again"},
 	DownstreamGone: {label: "downstream_gone", side: Downstream, status: 499, grpc: grpcCanceled,
 		log: "the client went away first", hint: "compare the client's own timeout with the service's p99 in `tulle stat`"},
+	EgressDenied: {label: "egress_denied", side: Downstream, status: 403, grpc: grpcDenied,
+		log: "outside of the mesh, and not allowed for this workload", hint: "write an ExternalService for the host, or allow the address in MeshConfig spec.egress; 'tulle get externalservices' shows what there is"},
 	OwnPort: {label: "own_port", side: Downstream, status: 403, grpc: grpcDenied,
 		log: "passthrough to a port of the mesh itself", hint: "call services by name; ports of proxies and the control plane are not reachable from a workload"},
 	LinkLocal: {label: "link_local", side: Downstream, status: 403, grpc: grpcDenied,

@@ -49,6 +49,8 @@ type Context struct {
 	Wanted    netip.AddrPort
 
 	Port Port // outbound: where the requests go
+	// Refused is what every request is answered, outbound; there is no Port then.
+	Refused failure.Reason
 
 	Own     OwnPort        // inbound: the workload's port
 	Peer    Peer           // inbound over mTLS: who calls
@@ -110,6 +112,10 @@ type Config struct {
 	Tolls Tolls
 
 	Passthrough Passthrough
+	// Egress decides about what is outside of the mesh, and Named finds a port by its name as Directory.ByAddress does; nil:
+	// everything that Passthrough does not refuse may be reached, and there are no ExternalServices.
+	Egress Egress
+	Named  func(on loop.Loop, name model.PortName, then func(Port, failure.Reason))
 	// MaxPending is how many connections may be undecided at once; default 4096.
 	MaxPending int
 	// BlankIdle is how long another proxy's blank connection may stay blank; default 5 min.

@@ -77,11 +77,11 @@ func (w *Worker) passthrough(in loop.Incoming, wanted netip.AddrPort) {
 		}
 		s := w.session(c, record.Outbound, wanted)
 		s.rec.Passthrough = true
-		d := loop.Dial{Address: wanted}
-		if w.cfg.Passthrough.Dial != nil {
-			w.cfg.Passthrough.Dial(&d)
+		e := Exit{}
+		if w.cfg.Egress != nil {
+			e = w.cfg.Egress.Address(wanted)
 		}
-		s.direct(d)
+		s.depart(e)
 		return s
 	})
 }

@@ -21,6 +21,7 @@ type far uint8
 
 const (
 	farMesh    far = iota // a blank connection to another proxy
+	farOutside            // a connection to an endpoint of an ExternalService, over its own TLS or none
 	farProgram            // a plain connection: to the program, or to an address outside
 )
 
@@ -45,6 +46,10 @@ type session struct {
 	forward bool // the decision was to relay
 	over    bool // handed on, or refused
 	timer   loop.Timer
+
+	peeking bool           // what the program says first decides
+	partly  bool           // it has begun to
+	denied  failure.Reason // and is answered so, if it is HTTP
 
 	to     model.PortName // the cluster, once a route has chosen it
 	subset []model.Label  // of its endpoints, likewise
@@ -127,7 +132,7 @@ func (s *session) byName() bool {
 	if s.from != nil && s.w.cfg.Policies.Rules().ServerNames(s.from.Port) {
 		return !s.machine.Known.HTTP()
 	}
-	return s.port != nil && s.machine.Known == model.ProtocolTLS && relay.ByName(s.port.Relays())
+	return s.port != nil && s.machine.Known == model.ProtocolTLS && (relay.ByName(s.port.Relays()) || external(s.port.Name()))
 }
 
 // hello reads the server name; false: the ClientHello is not complete. What is none has no name.
@@ -140,6 +145,10 @@ func (s *session) hello(p []byte) bool {
 // expired: the timer has. Not every client that is silent on a port that was learned to be HTTP is a reason to bother
 // its server: one in a minute is, and all are once the port has turned out to be something else.
 func (s *session) expired() {
+	if s.peeking {
+		s.quiet()
+		return
+	}
 	if !s.begun {
 		s.refuse(failure.RequestIncomplete)
 		return
@@ -186,6 +195,8 @@ func (s *session) Opened() {}
 func (s *session) Data(p []byte) int {
 	switch {
 	case s.over || s.forward:
+	case s.peeking:
+		s.peek(p)
 	case !s.begun && s.byName() && !s.hello(p):
 	case !s.begun:
 		s.accepted(p)
@@ -198,6 +209,10 @@ func (s *session) Data(p []byte) int {
 // EOF implements loop.Handler.
 func (s *session) EOF() {
 	if s.over {
+		return
+	}
+	if s.peeking {
+		s.named("", false, false)
 		return
 	}
 	if !s.begun {
@@ -282,8 +297,13 @@ func (s *session) connect() {
 		s.later(failure.NoBackend)
 		return
 	}
+	blanks, why := s.leaving()
+	if why != failure.None {
+		s.later(why)
+		return
+	}
 	// The answer may come from inside; what follows from it waits for the end of the actions at hand.
-	s.search = relay.FindAs(relay.Wish{Subset: s.subset, Source: s.conn.Remote().Addr()}, s.w.cfg.Loop, s.w.cfg.Blanks, c, s.w.rnd, &s.rec, s.connected)
+	s.search = relay.FindAs(relay.Wish{Subset: s.subset, Source: s.conn.Remote().Addr()}, s.w.cfg.Loop, blanks, c, s.w.rnd, &s.rec, s.connected)
 }
 
 // route chooses the cluster, once: by the port's relay routes if it has any, else its own.
@@ -319,7 +339,7 @@ func (s *session) connected(c loop.Conn, ep *cluster.Endpoint, f *failure.Failur
 		s.later(f.Reason)
 		return
 	}
-	s.up, s.endpoint, s.target, s.rec.MTLS = c, ep, pool.MeshTarget(ep.Model()), true
+	s.up, s.endpoint, s.target, s.rec.MTLS = c, ep, pool.MeshTarget(ep.Model()), s.far == farMesh
 	c.SetHandler((*farSide)(s))
 	s.w.cfg.Loop.Post(s.stands)
 }
@@ -455,7 +475,7 @@ func (s *session) meter() relay.Meter {
 		return nil
 	case s.rec.Direction == record.Inbound:
 		return t.Incoming(s.w.cfg.Loop, s.own.Port, model.ServiceName{}, s.conn.Remote().Addr())
-	case s.far == farMesh:
+	case s.far != farProgram:
 		return t.Outgoing(s.w.cfg.Loop, s.port)
 	case s.rec.Passthrough:
 		return t.Outgoing(s.w.cfg.Loop, nil)
@@ -466,7 +486,7 @@ func (s *session) meter() relay.Meter {
 // bound counts the relay as a connection to its cluster, whose breaker, nil for none, must be told its end; false: there may not
 // be one more. Nothing ever gives a relayed connection back to who waits, so nobody waits.
 func (s *session) bound() (*cluster.Breaker, bool) {
-	if s.far != farMesh || s.port == nil {
+	if s.far == farProgram || s.port == nil {
 		return nil, true
 	}
 	c := s.port.Cluster(s.to)
@@ -558,7 +578,7 @@ func (f *farSide) EOF() { f.spoke() }
 // spoke: the server's side has spoken or ended. It may only where the relay is open.
 func (f *farSide) spoke() {
 	s := (*session)(f)
-	if s.far == farProgram || s.sent {
+	if s.far != farMesh || s.sent {
 		s.do(s.machine.Spoke())
 		return
 	}

@@ -62,7 +62,14 @@ type Config struct {
 	MaxServices int
 	// Attend is called for a cluster whose settings want its endpoints looked after (health checks, ejection), once; what it
 	// answers is called when nobody needs the cluster any more. Neither may wait. nil: nobody looks after them.
-	Attend   func(c *cluster.Cluster) (stop func())
+	Attend func(c *cluster.Cluster) (stop func())
+	// Resolve keeps the endpoints of a cluster of DiscoveryStrictDNS what its hosts are, until stop; found may be called from any
+	// goroutine, never from inside. nil: such clusters have no endpoints.
+	Resolve func(c *model.Cluster, found func(*model.Endpoints)) (stop func())
+	// Secure gives a cluster the TLS of its settings; an error means that it must not be called. nil: those with TLS are not.
+	Secure func(c *cluster.Cluster, m *model.Cluster) error
+	// Sieve takes out of the endpoints of an ExternalService those that must not be reached; nil: all may be.
+	Sieve    func(*model.Endpoints) *model.Endpoints
 	Locality string        // of the workload, "region/zone/sub_zone"; "": not known. See SetLocality
 	Labels   []model.Label // of the workload
 	// Namespace of the workload: where it has consumer routes for a service their tables are asked for (model.Service.Consumers).

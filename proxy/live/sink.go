@@ -60,7 +60,7 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 	l.change(name, func(e *entry) (refresh bool) {
 		first := !e.known
 		e.known = true
-		switch {
+		switch c = l.prepare(e, c); {
 		case c == nil:
 			if refresh = e.cluster != nil; refresh {
 				e.former, e.cluster = e.cluster, nil
@@ -72,11 +72,20 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 				e.cluster = cluster.New(c)
 				e.cluster.SetLocality(l.cfg.Locality, l.cfg.Labels)
 			}
+			if !l.secured(e.cluster, c) {
+				e.cluster = nil
+				return first
+			}
 			e.cluster.Set(c)
 			e.cluster.SetEndpoints(e.endpoints)
 			l.attend(e, c)
 			l.hold()
 		default:
+			if !l.secured(e.cluster, c) {
+				e.former, e.cluster = e.cluster, nil
+				l.hold()
+				return true
+			}
 			e.cluster.Set(c)
 			l.attend(e, c)
 		}
@@ -87,14 +96,13 @@ func (l *Live) Cluster(name string, c *model.Cluster) {
 // Endpoints takes the endpoints of a cluster; nil: there are none.
 func (l *Live) Endpoints(name string, eps *model.Endpoints) {
 	l.change(name, func(e *entry) (refresh bool) {
-		first := !e.endpointsKnown
-		e.endpoints, e.endpointsKnown = eps, true
-		for _, c := range []*cluster.Cluster{e.cluster, e.former} {
-			if c != nil {
-				c.SetEndpoints(eps)
-			}
+		if e.named != nil || e.cluster != nil && e.cluster.Model().Discovery == model.DiscoveryOriginal {
+			return false // they are found otherwise
 		}
-		return first
+		if _, external := e.name.Service.External(); external && eps != nil && l.cfg.Sieve != nil {
+			eps = l.cfg.Sieve(eps)
+		}
+		return l.endpoints(e, eps)
 	})
 }
 

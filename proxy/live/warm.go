@@ -19,6 +19,8 @@ type entry struct {
 	endpoints      *model.Endpoints
 	endpointsKnown bool
 	users          map[*Port]struct{}
+	named          *model.Cluster // whose hosts are looked up, with stopNames; nil: the control plane says the endpoints
+	stopNames      func()
 	attended       func() // ends looking after its endpoints; nil: nobody does
 }
 
@@ -33,8 +35,12 @@ func (l *Live) attend(e *entry, m *model.Cluster) {
 	}
 }
 
-// leave ends that.
+// leave ends that, and looking its names up.
 func (e *entry) leave() {
+	if e.stopNames != nil {
+		e.stopNames()
+		e.stopNames = nil
+	}
 	if e.attended != nil {
 		e.attended()
 		e.attended = nil

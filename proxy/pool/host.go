@@ -185,6 +185,9 @@ func (h *host) open(u loop.Handler) loop.Conn {
 
 func (h *host) dialTo() loop.Dial {
 	cfg := &h.pool.cfg
+	if h.target.Cluster != nil { // outside of the mesh, from where the proxy is
+		return loop.Dial{Address: h.target.Address, Source: h.target.Source, Timeout: h.timeout}
+	}
 	return loop.Dial{Address: h.target.Address, Also: cfg.Also, Source: h.target.Source, Socket: cfg.Socket, Timeout: h.timeout}
 }
 

@@ -1,0 +1,120 @@
+package egress_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/proxy/egress"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+)
+
+func table(t *testing.T, mode model.EgressMode) *egress.Table {
+	deny := []model.Policy{{Name: "no", Action: model.ActionDeny, Rules: []model.PolicyRule{{Name: "carts", From: []model.PolicySource{{Accounts: []model.StringMatch{{Value: "shop/cart"}}}}}}}}
+	post := []model.Policy{{Name: "posts", Action: model.ActionAllow, Rules: []model.PolicyRule{{Name: "post", To: []model.PolicyTarget{{Methods: []model.StringMatch{{Value: "POST"}}}}}}}}
+	out, err := egress.Compile(&model.Egress{Mode: mode,
+		Rules: []model.EgressRule{{Policy: "metadata", Addresses: []string{"192.0.2.0/24"}, Deny: true}, {Policy: "mail", Addresses: []string{"198.51.100.0/24"}, Ports: []uint16{25}}},
+		Services: []model.EgressService{
+			{Name: model.External("shop", "cloud"), Hosts: []string{"*.cloud.example"}, Ports: []uint16{443}, Original: true},
+			{Name: model.External("shop", "bad"), Hosts: []string{"bad.example"}, Ports: []uint16{443}, Original: true, Policies: deny},
+			{Name: model.External("shop", "pay"), Hosts: []string{"pay.example"}, Ports: []uint16{80}, Policies: post},
+		}}, egress.Caller{Namespace: "shop", Account: "shop/cart"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestExit: names that DNS said decide first, then what the program says must fit them, then rules, then the mode.
+func TestExit(t *testing.T) {
+	cloud := model.PortName{Service: model.External("shop", "cloud"), Port: 443}
+	for _, c := range []struct {
+		name  string
+		mode  model.EgressMode
+		to    string
+		names []string
+		said  string
+		want  egress.Exit // By is not compared
+	}{
+		{"an address that nobody has named", model.EgressRegistry, "203.0.113.1:443", nil, "a.cloud.example", egress.Exit{Why: failure.EgressDenied}},
+		{"likewise, where anything goes", model.EgressAny, "203.0.113.1:80", nil, "", egress.Exit{}},
+		{"what only a policy bears on is looked at", model.EgressAny, "203.0.113.1:443", nil, "bad.example", egress.Exit{Why: failure.EgressDenied}},
+		{"a wildcard", model.EgressRegistry, "203.0.113.1:443", []string{"a.cloud.example"}, "", egress.Exit{Service: cloud}},
+		{"the bare domain is not below it", model.EgressRegistry, "203.0.113.1:443", []string{"cloud.example"}, "", egress.Exit{Why: failure.EgressDenied}},
+		{"another port", model.EgressRegistry, "203.0.113.1:22", []string{"a.cloud.example"}, "", egress.Exit{Why: failure.EgressDenied}},
+		{"a shared address, the right name", model.EgressRegistry, "203.0.113.1:443", []string{"a.cloud.example", "x.example"}, "a.cloud.example", egress.Exit{Service: cloud}},
+		{"a shared address, a wrong name", model.EgressRegistry, "203.0.113.1:443", []string{"a.cloud.example", "x.example"}, "x.example", egress.Exit{Why: failure.EgressDenied}},
+		{"a shared address, no name", model.EgressRegistry, "203.0.113.1:443", []string{"a.cloud.example", "x.example"}, "", egress.Exit{Why: failure.EgressDenied}},
+		{"fronting past a denial", model.EgressAny, "203.0.113.1:443", []string{"bad.example", "x.example"}, "good.example", egress.Exit{Why: failure.EgressDenied}},
+		{"another name of the same address", model.EgressAny, "203.0.113.1:443", []string{"bad.example", "x.example"}, "x.example", egress.Exit{}},
+		{"a rule that denies", model.EgressAny, "192.0.2.1:80", nil, "", egress.Exit{Why: failure.EgressDenied}},
+		{"a rule that allows", model.EgressRegistry, "198.51.100.1:25", nil, "", egress.Exit{}},
+		{"on another port", model.EgressRegistry, "198.51.100.1:26", nil, "", egress.Exit{Why: failure.EgressDenied}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x, to := table(t, c.mode), netip.MustParseAddrPort(c.to)
+			got := x.Address(to, c.names)
+			if got.Peek {
+				got = x.Named(to, c.names, c.said)
+			}
+			if got.By = ""; got != c.want {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestService(t *testing.T) {
+	x := table(t, model.EgressRegistry)
+	pay, cloud, bad := model.PortName{Service: model.External("shop", "pay"), Port: 80}, model.PortName{Service: model.External("shop", "cloud"), Port: 443}, model.PortName{Service: model.External("shop", "bad"), Port: 443}
+	for _, c := range []struct {
+		name string
+		got  failure.Reason
+		want failure.Reason
+	}{
+		{"its host and method", x.Request(pay, &authz.Attributes{Host: "pay.example", Method: "POST", Path: "/"}, true), failure.None},
+		{"another method", x.Request(pay, &authz.Attributes{Host: "pay.example", Method: "GET", Path: "/"}, true), failure.EgressDenied},
+		{"another host", x.Request(pay, &authz.Attributes{Host: "x.example", Method: "POST", Path: "/"}, true), failure.EgressDenied},
+		{"another host, by a route", x.Request(pay, &authz.Attributes{Host: "reviews", Method: "POST", Path: "/"}, false), failure.None},
+		{"one that is not told", x.Request(model.PortName{Service: model.External("x", "y"), Port: 80}, &authz.Attributes{}, false), failure.EgressDenied},
+		{"a server name below", x.Connection(cloud, "a.cloud.example", true, false, 0), failure.None},
+		{"another server name", x.Connection(cloud, "evil.example", true, false, 0), failure.EgressDenied},
+		{"none", x.Connection(cloud, "", true, false, 0), failure.EgressDenied},
+		{"a virtual address that leads nowhere", x.Connection(cloud, "a.cloud.example", true, true, 0), failure.EgressDenied},
+		{"denied to this caller", x.Connection(bad, "bad.example", true, false, 0), failure.EgressDenied},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, c.got, c.want)
+		}
+	}
+	if n, virtual, ok := x.Host("pay.example"); !ok || !virtual || n != pay.Service {
+		t.Errorf("pay.example is %v, %v, %v", n, virtual, ok)
+	}
+	if _, virtual, ok := x.Host("a.b.cloud.example"); !ok || virtual {
+		t.Error("a wildcard is looked up by the program")
+	}
+	if _, _, ok := x.Host("x.example"); ok {
+		t.Error("x.example is nobody's")
+	}
+}
+
+func TestMemory(t *testing.T) {
+	var m egress.Memory
+	a := netip.MustParseAddr("203.0.113.1")
+	m.Learn("a.example", []netip.Addr{a}, 0)
+	m.Learn("b.example", []netip.Addr{a}, 30*time.Minute)
+	if got := m.Names(a, time.Hour); len(got) != 2 {
+		t.Errorf("names %v", got)
+	}
+	if got := m.Names(a, 80*time.Minute); len(got) != 1 || got[0] != "b.example" {
+		t.Errorf("names %v", got)
+	}
+	for i := range 10000 {
+		m.Learn("c.example", []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})}, 81*time.Minute)
+	}
+	if got := m.Names(netip.MustParseAddr("10.0.39.15"), 81*time.Minute); len(got) != 1 {
+		t.Errorf("the newest is not known: %v", got)
+	}
+}

@@ -1,0 +1,284 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tulle-mesh/tulle/dns"
+	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/proxy/cluster"
+	"github.com/tulle-mesh/tulle/proxy/egress"
+	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/listener"
+	"github.com/tulle-mesh/tulle/proxy/live"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/proxy/resolve"
+	"github.com/tulle-mesh/tulle/proxy/secret"
+)
+
+// outside is what is outside of the mesh: whom the program may talk to there, how it is found, and how connections are secured.
+// listener.Egress and exchange.Config.Egress.
+type outside struct {
+	p     *Proxy
+	table atomic.Pointer[egress.Table] // nil: not known yet, nothing is let out
+	told  egress.Memory
+	pass  listener.Passthrough
+	asks  *resolve.Resolver
+
+	mu      sync.Mutex
+	secrets *secret.Store // nil: nothing was asked for yet
+}
+
+// Bounds of looking up.
+const (
+	lookupTime    = 5 * time.Second // for one name
+	shortestTTL   = time.Second
+	mostAddresses = 64 // of one name that are used
+)
+
+// openOutside makes what is needed of it; the table comes with the policies.
+func (p *Proxy) openOutside() {
+	p.outside.p, p.outside.pass = p, p.passthrough()
+	p.outside.asks = resolve.New(resolve.Config{Servers: dns.ParseResolvers(p.cfg.Bootstrap.ResolvConf)})
+}
+
+// compile makes the table of whom the program may talk to.
+func (o *outside) compile(s *model.Security) (*egress.Table, error) {
+	id := o.p.cfg.Identity.Current().ID
+	c := egress.Caller{Principal: id.String(), TrustDomain: id.TrustDomain, Namespace: o.p.self.Namespace, Labels: model.LabelsOf(o.p.cfg.Bootstrap.Labels)}
+	if id.Namespace != "" {
+		c.Namespace, c.Account = id.Namespace, id.Namespace+"/"+id.ServiceAccount
+	}
+	return egress.Compile(&s.Egress, c)
+}
+
+// Address implements listener.Egress.
+func (o *outside) Address(to netip.AddrPort) listener.Exit {
+	t := o.table.Load()
+	if t == nil {
+		return listener.Exit{Why: failure.Unavailable}
+	}
+	return o.exit(to, t.Address(to, o.told.Names(to.Addr(), loop.Elapsed())), "")
+}
+
+// Named implements listener.Egress.
+func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
+	t := o.table.Load()
+	if t == nil {
+		return listener.Exit{Why: failure.Unavailable}
+	}
+	return o.exit(to, t.Named(to, o.told.Names(to.Addr(), loop.Elapsed()), said), said)
+}
+
+func (o *outside) exit(to netip.AddrPort, e egress.Exit, said string) listener.Exit {
+	if e.Why != failure.None {
+		o.p.cfg.Log.Info("the program may not leave the mesh", "address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
+	}
+	return listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service}
+}
+
+// Connection implements listener.Egress.
+func (o *outside) Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason {
+	t := o.table.Load()
+	if t == nil {
+		return failure.Unavailable
+	}
+	named := false
+	if c := o.p.live.Held(to); c != nil {
+		named = c.Model().Protocol == model.ProtocolTLS && called == to
+	}
+	why := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
+	if why != failure.None {
+		o.p.cfg.Log.Info("the program may not leave the mesh", "service", to.String(), "name", sni, "reason", why.Label())
+	}
+	return why
+}
+
+// Request is exchange.Config.Egress.
+func (o *outside) Request(called, to model.PortName, h *message.Head, path []byte, now time.Time) failure.Reason {
+	t := o.table.Load()
+	if t == nil {
+		return failure.Unavailable
+	}
+	host, _, _ := bytes.Cut(h.Authority, []byte(":"))
+	a := authz.Attributes{Method: string(h.Method), Path: string(path), Host: strings.TrimSuffix(strings.ToLower(string(host)), "."), Fields: headFields{h}, Now: now.Unix()}
+	why := t.Request(to, &a, called == to)
+	if why != failure.None {
+		o.p.cfg.Log.Info("the program may not leave the mesh", "service", to.String(), "name", a.Host, "reason", why.Label())
+	}
+	return why
+}
+
+// headFields are the fields of a request as policies see them.
+type headFields struct{ h *message.Head }
+
+func (f headFields) Value(kind model.ConditionKind, name string, i int) (string, bool) {
+	if kind != model.ConditionHeader {
+		return "", false
+	}
+	for _, x := range f.h.Fields {
+		if message.EqualFold(x.Name, name) {
+			if i == 0 {
+				return string(x.Value), true
+			}
+			i--
+		}
+	}
+	return "", false
+}
+
+// Host implements dns.Outside.
+func (o *outside) Host(name string) (service model.ServiceName, virtual, known bool) {
+	if t := o.table.Load(); t != nil {
+		return t.Host(name)
+	}
+	return model.ServiceName{}, false, false
+}
+
+// Learned implements dns.Outside. What is nobody's is remembered too: it tells which names share an address.
+func (o *outside) Learned(name string, addrs []netip.Addr) { o.told.Learn(name, addrs, loop.Elapsed()) }
+
+// sieve takes out of the endpoints of an ExternalService what no program may reach; literal: they are addresses that somebody
+// has written, so the machine's own loopback may be meant.
+func (o *outside) sieve(e *model.Endpoints, literal func(netip.Addr) bool) *model.Endpoints {
+	out := *e
+	out.Endpoints = slices.DeleteFunc(slices.Clone(e.Endpoints), func(ep model.Endpoint) bool {
+		a := ep.Address
+		if a.Addr().IsLoopback() && literal(a.Addr()) {
+			return o.pass.Own != nil && o.pass.Own(a) || slices.Contains(o.pass.Capture, a.Port())
+		}
+		return o.pass.Refuse(a) != failure.None
+	})
+	return &out
+}
+
+// static is live.Config.Sieve.
+func (o *outside) static(e *model.Endpoints) *model.Endpoints {
+	return o.sieve(e, func(netip.Addr) bool { return true })
+}
+
+// resolve is live.Config.Resolve: it looks names up until it is stopped. What does not answer leaves what was known.
+func (o *outside) resolve(m *model.Cluster, found func(*model.Endpoints)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	o.p.tasks.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-o.p.ended:
+			cancel()
+		}
+	})
+	o.p.tasks.Go(func() {
+		last := map[string][]netip.Addr{}
+		for {
+			e := &model.Endpoints{Cluster: m.Name}
+			wait := m.DNS.Refresh
+			for _, h := range m.Hosts {
+				addrs, ttl := o.lookup(ctx, h.Name, m.Name)
+				if len(addrs) > 0 {
+					last[h.Name] = addrs
+				}
+				if ttl > 0 {
+					wait = min(wait, max(ttl, shortestTTL))
+				}
+				for _, a := range last[h.Name] {
+					e.Endpoints = append(e.Endpoints, model.Endpoint{Workload: h.Name, Address: netip.AddrPortFrom(a, h.Port), Weight: h.Weight})
+				}
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			found(o.sieve(e, func(a netip.Addr) bool {
+				return slices.ContainsFunc(m.Hosts, func(h model.Host) bool { return h.Name == a.String() })
+			}))
+			if len(e.Endpoints) == 0 {
+				wait = shortestTTL
+			}
+			t := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+		}
+	})
+	return cancel
+}
+
+func (o *outside) lookup(ctx context.Context, name string, of model.PortName) ([]netip.Addr, time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
+	if a, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{a.Unmap()}, 0
+	}
+	a, err := o.asks.Ask(ctx, name, true, true)
+	if err != nil {
+		o.p.cfg.Log.Warn("a host outside of the mesh is not resolved; what was known stays", "service", of.String(), "host", name, "error", err)
+	}
+	return a.Addresses[:min(len(a.Addresses), mostAddresses)], a.TTL
+}
+
+// secured makes the connections of a cluster over TLS: cluster.TLS.
+type secured struct {
+	*mtls.ClientContext
+	shake *mtls.Handshakes
+}
+
+// Dial implements cluster.TLS.
+func (s *secured) Dial(l loop.Loop, d loop.Dial, header []byte, host string, protocols []string, h loop.Handler) loop.Conn {
+	return s.shake.DialWith(l, d, s.Config(host, protocols...), h, mtls.Options{Timeout: d.Timeout, Header: header})
+}
+
+// secure is live.Config.Secure. An error means that there is no way to call the cluster as it asks; it must not be called then.
+func (o *outside) secure(c *cluster.Cluster, m *model.Cluster) error {
+	if m.TLS == nil {
+		c.SetTLS(nil)
+		return nil
+	}
+	x, err := mtls.NewClientContext(m.TLS, o.store())
+	if err != nil {
+		return fmt.Errorf("TLS of %s: %w", m.Name, err)
+	}
+	c.SetTLS(&secured{x, &o.p.shake})
+	return nil
+}
+
+// store answers where keys and certificates are; most workloads never need it.
+func (o *outside) store() *secret.Store {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.secrets == nil {
+		o.secrets = secret.New(secret.Config{Logger: o.p.cfg.Log})
+	}
+	return o.secrets
+}
+
+// close forgets the keys. After live, which asks for them.
+func (o *outside) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.secrets != nil {
+		o.secrets.Close()
+	}
+}
+
+// named is listener.Config.Named.
+func (p *Proxy) named(on loop.Loop, name model.PortName, then func(listener.Port, failure.Reason)) {
+	p.live.ByName(on, name, func(port *live.Port, why failure.Reason) {
+		if port == nil {
+			then(nil, why)
+			return
+		}
+		then(port, why)
+	})
+}
