@@ -15,6 +15,7 @@ import (
 type sidecarFeature struct {
 	name          string
 	with, without string // in spec
+	policies      int    // this many AuthorizationPolicies are in force on the called service, the last allows the caller; or none
 	through       bool   // the call goes through a program that calls on: with x-request-id, and without
 }
 
@@ -34,6 +35,7 @@ var sidecarFeatures = []sidecarFeature{
 	{name: "breakers and fallback", with: `{breakers: {connections: 10000, pending: 10000, requests: 10000}, fallback: {name: known, port: 8080}}`},
 	{name: "sessions by cookie", with: `session: {}`},
 	{name: "ejection by latency and success rate", with: `ejection: {latency: {}, successRate: {}}`},
+	{name: "1,000 authorization policies", policies: 1000},
 	{name: "health checks of callers", with: `healthChecks: [{http: {path: /}, interval: 1s}]`},
 }
 
@@ -102,6 +104,11 @@ func (w *world) sidecarCost(run *running, data string, f sidecarFeature, on bool
 	if err := w.apply(data, "apiVersion: tulle.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: feature}\nspec: "+flow(spec)+"\n"); err != nil {
 		return 0, err
 	}
+	if f.policies > 0 {
+		if err := w.authorize(data, f.policies, on); err != nil {
+			return 0, err
+		}
+	}
 	if out, err := exec.Command(w.options.tulle, "wait", "--data-dir", data, "--timeout", "20s").CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("wait: %w: %s", err, out)
 	}
@@ -122,6 +129,26 @@ func (w *world) sidecarCost(run *running, data string, f sidecarFeature, on bool
 	}
 	after, err := cpu(run.pids)
 	return (after - before).Seconds() * 1e6 / float64(max(done.Done, 1)), err
+}
+
+// authorize puts policies on the called service in force, or takes them away: as many services as there are policies may each
+// call a path, and whoever measures may call what it calls. They are compared with policies of the same number that are not there.
+func (w *world) authorize(data string, n int, on bool) error {
+	var b bytes.Buffer
+	for i := range n {
+		who, path := fmt.Sprintf("service%d", i), fmt.Sprintf("/v%d/items/{id}", i)
+		if i == n-1 {
+			who, path = "*", "/*"
+		}
+		fmt.Fprintf(&b, "---\napiVersion: tulle.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p%d}\nspec: {targetRefs: [{group: \"\", kind: Service, name: echo}], rules: [{from: [{serviceAccounts: [%q]}], to: [{methods: [GET, POST], paths: [%q]}]}]}\n", i, who, path)
+	}
+	if on {
+		return w.apply(data, b.String())
+	}
+	c := exec.Command(w.options.tulle, "delete", "--data-dir", data, "-f", "-")
+	c.Stdin = &b
+	_ = c.Run() // there may be none yet
+	return nil
 }
 
 // flow answers a spec with its target, on one line.

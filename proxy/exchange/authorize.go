@@ -30,6 +30,7 @@ func (x *Exchange) authorize() bool {
 			return false
 		}
 		if v.External != nil {
+			x.w.let.Add((*admittee)(x)) // it may be refused while it waits for the answer, as well
 			return x.consult(v.External)
 		}
 	}
