@@ -53,7 +53,8 @@ func (p *Plane) compose(ctx context.Context) error {
 		<-started
 		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trustModel}
 	}
-	out := push.New(push.Config{Snapshot: snap, Log: p.log})
+	tokens := token.New(p.store, func() []byte { return p.ca.RootsDER()[0] })
+	out := push.New(push.Config{Snapshot: snap, Serves: p.serves(tokens), Log: p.log})
 	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return everyone(reg) }, Changed: func(services []model.ServiceName, revision int64) {
 		out.Changed(uint64(revision), services, nil)
 	}})
@@ -64,7 +65,6 @@ func (p *Plane) compose(ctx context.Context) error {
 	p.onClose(rt.Close)
 	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
 	seen := &stats.Stats{}
-	tokens := token.New(p.store, func() []byte { return p.ca.RootsDER()[0] })
 	p.spread(keep, out)
 	decided := p.remember()
 	p.every(drive.Every, "rollouts are not moved, it is tried again", (&drive.Driver{Store: p.store, Seen: seen, Here: here(reg),

@@ -21,17 +21,21 @@ import (
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
-// Config of a Push; all fields are needed.
+// Config of a Push; Snapshot and Log are needed.
 type Config struct {
 	// Snapshot answers what is in force now. It is called concurrently and must be cheap.
 	Snapshot func() snapshot.Snapshot
-	Log      *slog.Logger
+	// Serves says why a service account may not serve a service, and so may not see its policies; nil: as Sessions.Serves. It is
+	// not asked about the service of the account's own name.
+	Serves func(namespace, account, service string) error
+	Log    *slog.Logger
 }
 
 // standing is what is known about a stream.
 type standing struct {
 	since time.Time
-	asks  int // how many resources it asked for
+	asks  int  // how many resources it asked for
+	alien bool // it has asked for what it may not see, and the log knows
 }
 
 // key names a resource of any type.
@@ -247,10 +251,45 @@ func serviceOf(k key) model.ServiceName {
 }
 
 // All implements server.Source.
-func (p *Push) All(_ *server.Stream, typ string) []string { return p.cfg.Snapshot().Names(typ) }
+func (p *Push) All(s *server.Stream, typ string) []string {
+	names := p.cfg.Snapshot().Names(typ)
+	if typ != resource.TypeSecurity {
+		return names
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return !p.mayKnow(s, n) })
+}
+
+// mayKnow reports whether the policies of a service are a stream's business: its identity may serve it. All else, services, routes
+// and endpoints, is everybody's who belongs to the mesh.
+func (p *Push) mayKnow(s *server.Stream, service string) bool {
+	who := s.Peer()
+	n, err := model.ParseServiceName(service)
+	if err != nil || n.Namespace != who.Namespace {
+		return false
+	}
+	return n.Name == who.ServiceAccount || p.cfg.Serves != nil && p.cfg.Serves(who.Namespace, who.ServiceAccount, n.Name) == nil
+}
+
+// conceal says once per stream that it has asked for what is not its business: for that there is nothing.
+func (p *Push) conceal(s *server.Stream, name string) {
+	p.mu.Lock()
+	st := p.streams[s]
+	say := st != nil && !st.alien
+	if say {
+		st.alien = true
+	}
+	p.mu.Unlock()
+	if say {
+		p.cfg.Log.Warn("a proxy asked for the policies of a service that its identity may not serve; it is told of none", "proxy", s.Peer().String(), "service", name)
+	}
+}
 
 // Get implements server.Source. It compiles at most once per change, whoever asks.
-func (p *Push) Get(_ *server.Stream, typ, name string) *server.Resource {
+func (p *Push) Get(s *server.Stream, typ, name string) *server.Resource {
+	if typ == resource.TypeSecurity && !p.mayKnow(s, name) {
+		p.conceal(s, name)
+		return nil
+	}
 	k := key{typ, name}
 	p.mu.Lock()
 	r, known := p.compiled[k]

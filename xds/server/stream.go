@@ -5,17 +5,27 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/internal/rate"
 	"github.com/tulle-mesh/tulle/xds/delta"
 )
 
-// maxNames bounds what one stream may subscribe to, per type.
-const maxNames = 10_000
+// Bounds of what one stream may ask for.
+const (
+	maxNames = 10_000 // names of a type
+	maxTypes = 16
+	maxName  = 1024 // bytes of a name, or of a type
+)
+
+// requests is how often one stream may say something. A proxy that subscribes to each of thousands of services by itself, and
+// acknowledges each, stays far below it.
+var requests = rate.New(1000, time.Second, 20_000)
 
 // Stream is one proxy's delta stream. Its methods are safe for concurrent use and never wait for the peer.
 type Stream struct {
@@ -28,10 +38,12 @@ type Stream struct {
 	node     string
 	protocol *delta.Server
 	names    map[string]int // subscribed, per type
+	spent    int64          // of requests
+	began    time.Time
 }
 
 func newStream(id spiffe.ID, src Source, log *slog.Logger) *Stream {
-	return &Stream{peer: id, source: src, log: log, wake: make(chan struct{}, 1), protocol: delta.NewServer(), names: map[string]int{}}
+	return &Stream{peer: id, source: src, log: log, wake: make(chan struct{}, 1), protocol: delta.NewServer(), names: map[string]int{}, began: time.Now()}
 }
 
 // Peer answers who asks.
@@ -104,6 +116,9 @@ func (s *Stream) receive(g discovery.AggregatedDiscoveryService_DeltaAggregatedR
 // take handles one request.
 func (s *Stream) take(r *delta.Request) error {
 	typ := r.GetTypeUrl()
+	if err := s.within(r, time.Now()); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.node == "" {
 		s.node = r.GetNode().GetId()
@@ -130,6 +145,28 @@ func (s *Stream) take(r *delta.Request) error {
 	}
 	if res.Acked || res.Nack != "" {
 		s.source.Acked(s)
+	}
+	return nil
+}
+
+// within answers why a request is more than a stream may say.
+func (s *Stream) within(r *delta.Request, now time.Time) error {
+	typ := r.GetTypeUrl()
+	for _, list := range [][]string{{typ, r.GetNode().GetId()}, r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe()} {
+		for _, n := range list {
+			if len(n) > maxName {
+				return status.Errorf(codes.InvalidArgument, "name %.40q… is longer than %d bytes", n, maxName)
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.names[typ]; !known && len(s.names) >= maxTypes {
+		return status.Errorf(codes.ResourceExhausted, "more than %d types of resources", maxTypes)
+	}
+	var ok bool
+	if s.spent, ok = requests.Take(s.spent, now.Sub(s.began), 1); !ok {
+		return status.Error(codes.ResourceExhausted, "more requests than one stream may send")
 	}
 	return nil
 }
