@@ -14,7 +14,7 @@ type policies struct {
 	got chan *model.Security
 }
 
-func (p policies) Security(_ string, m *model.Security) { p.got <- m }
+func (p policies) Security(_ string, m *model.Security) error { p.got <- m; return nil }
 
 // TestPoliciesAreConcealed: a proxy is told the policies of the services that its identity may serve; of others it is told that
 // there are none, by name and by wildcard.

@@ -8,6 +8,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/model/urlpath"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/policy"
@@ -23,6 +24,10 @@ func (x *Exchange) authorize() bool {
 		return true
 	}
 	if r := in.Rules(); r != nil {
+		if r.HTTP(x.origin.Caller.Port) && x.seen == nil && !x.straighten() {
+			x.answer(failure.BadRequest)
+			return false
+		}
 		a := x.attributes()
 		v := r.Request(a, &x.rec.Decision, x.rec.RequestID)
 		if !v.Allowed {
@@ -88,7 +93,7 @@ func (x *Exchange) attributes() *authz.Attributes {
 	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Method: x.rec.Method, Fields: (*facts)(x)}
 	x.origin.Caller.Fill(a)
 	x.says(a)
-	a.Path = text(normalizedPath(x.head.Target))
+	a.Path = text(x.path())
 	a.Host = text(w.plainHost(x.head.Authority))
 	if len(a.Path) > 0 && a.Path[0] == '/' && grpcCall(&x.head) {
 		a.Procedure = a.Path[1:]
@@ -96,10 +101,41 @@ func (x *Exchange) attributes() *authz.Attributes {
 	return a
 }
 
-// normalizedPath answers the path of a target as policies compare it, without its query.
-func normalizedPath(target []byte) []byte {
-	path, _, _ := bytes.Cut(target, question)
-	return path
+// straighten gives the request's path the one spelling that policies judge (model/urlpath), and sends on what was judged. false: it
+// can be read in more than one way, and is refused. Where no policy in force looks at requests the path goes on as it came.
+func (x *Exchange) straighten() bool {
+	p, memory, fault := urlpath.Normalize(x.scratch, x.head.Target)
+	x.scratch = memory
+	if fault != urlpath.None {
+		x.details = "path_refused"
+		return false
+	}
+	if written := len(p.Seen) > 0 && len(x.head.Target) > 0 && &p.Seen[0] != &x.head.Target[0]; written {
+		x.head.Target, p.Seen = x.note(p.Sent), x.note(p.Seen)
+	}
+	x.seen = p.Seen
+	return true
+}
+
+// path answers the request's path as policies see it. That of a request which came before any policy looked at paths is judged
+// as if it came now, and as it is where it would be refused.
+func (x *Exchange) path() []byte {
+	if x.seen == nil {
+		p, memory, fault := urlpath.Normalize(x.scratch, x.head.Target)
+		x.scratch = memory
+		if fault != urlpath.None {
+			p.Seen, _, _ = bytes.Cut(x.head.Target, question)
+		}
+		return p.Seen
+	}
+	return x.seen
+}
+
+// note copies p to memory that lasts as long as the exchange.
+func (x *Exchange) note(p []byte) []byte {
+	n := len(x.notes)
+	x.notes = append(x.notes, p...)
+	return x.notes[n:len(x.notes):len(x.notes)]
 }
 
 // plainHost answers a host in lower case, without a port and without the dot at the end of a full name.

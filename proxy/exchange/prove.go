@@ -34,12 +34,19 @@ func (k *keysWait) tell() {
 // prove reports whether the request goes on. Otherwise it has been answered, or waits for keys and goes on later.
 func (x *Exchange) prove() bool {
 	g := x.origin.Tokens.Guard()
-	return g == nil || x.proves(g, true)
+	if g == nil {
+		return true
+	}
+	if g.Paths() && !x.straighten() {
+		x.answer(failure.BadRequest)
+		return false
+	}
+	return x.proves(g, true)
 }
 
 func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 	l := x.w.cfg.Loop
-	a := g.Ask(&x.w.tokens, &x.head, normalizedPath(x.head.Target), l.Wall(), fresh)
+	a := g.Ask(&x.w.tokens, &x.head, x.path(), l.Wall(), fresh)
 	switch {
 	case a.Wait != nil:
 		k := &keysWait{x}

@@ -30,6 +30,7 @@ type Exchange struct {
 	from     []byte   // x-forwarded-for, likewise
 	notes    []byte   // values of fields that were made here, for as long as the exchange lasts
 	scratch  []byte   // for one call
+	seen     []byte   // the path as policies see it; nil: none has looked at it yet
 	cookies  []byte   // that the response sets, each with a 0 behind it
 	body     []byte   // request bytes that may have to be sent, or sent again
 	held     []byte   // response bytes that the client has not taken
@@ -176,6 +177,7 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	x.belong(o, client)
 	x.arena = h.CloneInto(&x.head, x.arena)
 	x.version, x.ended = h.Version, end
+	x.seen = nil
 	x.upgrade = h.Upgrade != nil || string(h.Method) == "CONNECT"
 	x.native = h.Version == message.HTTP2 && h.Upgrade != nil && !o.Mesh
 	x.head.Close = false

@@ -108,6 +108,9 @@ func wears(labels, wanted []model.Label) bool {
 	return !slices.ContainsFunc(wanted, func(l model.Label) bool { return !slices.Contains(labels, l) })
 }
 
+// Paths reports whether it depends on a request's path what it needs.
+func (g *Guard) Paths() bool { return g.some != nil }
+
 // Answer is what is known about the token of a request.
 type Answer struct {
 	// Token is verified; nil: there is none.

@@ -38,6 +38,7 @@ func main() {
 		{"conformance", conformance},
 		{"e2e", endToEnd},
 		{"e2e-user", endToEndUser},
+		{"security", hostile},
 	}
 	for _, s := range steps {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
@@ -222,6 +223,33 @@ func endToEndUser() error {
 		return err
 	}
 	return runEndToEnd("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir, "TULLE_BIN="+filepath.Join(dir, "bin"))
+}
+
+// hostile sends hostile input to a mesh, as whoever we are, and where that is root as an ordinary user as well.
+func hostile() error {
+	if err := command("go", "test", "-c", "-tags", "e2e", "-o", "bin/security.test", "./test/security"); err != nil {
+		return err
+	}
+	bin, err := filepath.Abs("bin")
+	if err != nil {
+		return err
+	}
+	os.Setenv("TULLE_BIN", bin)
+	if err := command("bin/security.test", "-test.timeout", "3m"); err != nil || os.Getuid() != 0 {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "tulle-user-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := command("cp", "bin/tulle", "bin/security.test", dir); err != nil {
+		return err
+	}
+	if err := command("chown", "-R", "65534:65534", dir); err != nil {
+		return err
+	}
+	return command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir, "TULLE_BIN="+dir, filepath.Join(dir, "security.test"), "-test.timeout", "3m")
 }
 
 func runEndToEnd(prefix ...string) error {
