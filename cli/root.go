@@ -83,7 +83,7 @@ each other, without a change to them.
 		newUpCommand(), newRunCommand(), newUpgradeCommand(), newProxyCommand(), newDemoCommand(), newShopCommand(),
 		newApplyCommand(), newDiffCommand(), newDeleteCommand(), newGetCommand(), newWaitCommand(),
 		newStatusCommand(), newEndpointsCommand(), newRoutesCommand(), newRetriesCommand(), newStatCommand(),
-		newCertCommand(), newAuthzCommand(), newTokenCommand(), newCheckCommand(), newVersionCommand(), newCompletionCommand(),
+		newExplainCommand(), newCertCommand(), newAuthzCommand(), newTokenCommand(), newCheckCommand(), newVersionCommand(), newCompletionCommand(),
 	)
 	return root
 }
