@@ -456,3 +456,51 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
+
+// registry is what is outside of the mesh in these tests.
+type registry struct {
+	mu    sync.Mutex
+	heard map[string][]netip.Addr
+}
+
+func (r *registry) Host(name string) (model.ServiceName, bool, bool) {
+	switch {
+	case name == "pay.example":
+		return model.ServiceName{Namespace: "default", Name: "reviews"}, true, true
+	case name == "late.example":
+		return model.ServiceName{Namespace: "default", Name: "nobody"}, true, true
+	}
+	return model.ServiceName{}, false, strings.HasSuffix(name, ".cloud.example")
+}
+
+func (r *registry) Learned(name string, addrs []netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.heard == nil {
+		r.heard = map[string][]netip.Addr{}
+	}
+	r.heard[name] = addrs
+}
+
+// TestExternalHosts: hosts of ExternalServices have virtual addresses, or their own, which are then remembered.
+func TestExternalHosts(t *testing.T) {
+	r := &registry{}
+	f := start(t, func(c *Config) { c.Outside = r })
+	if got := short(f.query("udp", "Pay.example.", dns.TypeA)); got != "NOERROR 198.18.0.5/5" {
+		t.Errorf("a virtual address: %s", got)
+	}
+	if got := short(f.query("udp", "late.example.", dns.TypeA)); got != "SERVFAIL" {
+		t.Errorf("one whose address is not known yet: %s", got)
+	}
+	if asked := f.outside.take(); len(asked) != 0 {
+		t.Errorf("the machine's resolver was asked %q", asked)
+	}
+	if got := short(f.query("udp", "A.cloud.example.", dns.TypeA)); got != "NOERROR 192.0.2.1/77" {
+		t.Errorf("its own address: %s", got)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if got := r.heard["a.cloud.example"]; len(got) != 1 || got[0] != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("remembered: %v", r.heard)
+	}
+}

@@ -123,10 +123,13 @@ func (a *API) serveEndpoints(r *http.Request) (any, error) {
 		if !ok {
 			continue
 		}
+		if a.cfg.Compiler != nil {
+			e = a.cfg.Compiler().Endpoints(e) // those of an ExternalService are written down
+		}
 		set := EndpointSet{Cluster: name.String(), Endpoints: []Endpoint{}}
 		for _, p := range e.Endpoints {
 			health := [...]string{"healthy", "draining", "stale"}[min(int(p.Health), 2)]
-			set.Endpoints = append(set.Endpoints, Endpoint{Workload: p.Namespace + "/" + p.Workload, Address: address(p.Address), Port: p.Port,
+			set.Endpoints = append(set.Endpoints, Endpoint{Workload: strings.Trim(p.Namespace+"/"+p.Workload, "/"), Address: address(p.Address), Port: p.Port,
 				Version: p.Version, Weight: p.Weight, Health: health, Protocol: p.Learned.String(), Identity: p.Identity})
 		}
 		if a.cfg.Compiler != nil {
