@@ -120,12 +120,13 @@ const (
 	HashCookie
 	HashSourceIP
 	HashQuery
+	HashPath
 )
 
 // HashKey is one thing that is hashed. Keys are combined; after a Terminal one that was there, the rest is not looked at.
 type HashKey struct {
 	Kind     HashKind
-	Name     string        // of the header (lower case), cookie or query parameter
+	Name     string        // of the header (lower case), cookie or query parameter; HashPath: "/users/{id}", see PathKey
 	TTL      time.Duration // HashCookie: when it is not there, it is set for this long (0: a session) if Generate
 	Generate bool
 	Path     string // of the generated cookie

@@ -24,7 +24,7 @@ func (m LocalityMode) String() string { return word(int(m), "Ignore", "Prefer", 
 func (c Class) String() string { return word(int(c), "default", "critical", "batch") }
 
 // String answers "header", "cookie", "source" or "query".
-func (k HashKind) String() string { return word(int(k), "header", "cookie", "source", "query") }
+func (k HashKind) String() string { return word(int(k), "header", "cookie", "source", "query", "path") }
 
 // String answers what requests are told apart by.
 func (k RateKeyKind) String() string {

@@ -101,13 +101,14 @@ type LocalityShare struct {
 	Weight   int32  `json:"weight"`   // of the sum of all
 }
 
-// HashKey is one thing that is hashed. Exactly one of the first four is given. Keys are combined; after a terminal one that
+// HashKey is one thing that is hashed. Exactly one of the first five is given. Keys are combined; after a terminal one that
 // was there, the rest is not looked at.
 type HashKey struct {
 	Header   string      `json:"header,omitempty"`
 	Cookie   *HashCookie `json:"cookie,omitempty"`
 	Query    string      `json:"query,omitempty"`
 	Source   bool        `json:"source,omitempty"` // the caller's address
+	Path     string      `json:"path,omitempty"`   // "/users/{id}": the segment in braces, as the caller has written it; "*" is any other one, and the path may go on
 	Terminal bool        `json:"terminal,omitempty"`
 }
 
@@ -320,19 +321,22 @@ func (c *check) hash(at string, keys []HashKey) {
 	for i, k := range keys {
 		at := fmt.Sprintf("%s[%d]", at, i)
 		kinds := 0
-		for _, given := range []bool{k.Header != "", k.Cookie != nil, k.Query != "", k.Source} {
+		for _, given := range []bool{k.Header != "", k.Cookie != nil, k.Query != "", k.Source, k.Path != ""} {
 			if given {
 				kinds++
 			}
 		}
 		if kinds != 1 {
-			c.fail(at, "names %d things: write one of header, cookie, query and source", kinds)
+			c.fail(at, "names %d things: write one of header, cookie, query, source and path", kinds)
 		}
 		if k.Header != "" && !token(k.Header) {
 			c.fail(at+".header", "%q is not the name of a header", k.Header)
 		}
 		if len(k.Query) > 256 {
 			c.fail(at+".query", "has %d bytes: at most 256", len(k.Query))
+		}
+		if k.Path != "" && (len(k.Path) > 1024 || !pathTemplate(k.Path)) {
+			c.fail(at+".path", "%q: write a path with one segment in braces, such as /users/{id}", k.Path)
 		}
 		if ck := k.Cookie; ck != nil {
 			if !token(ck.Name) {
@@ -344,6 +348,21 @@ func (c *check) hash(at string, keys []HashKey) {
 			}
 		}
 	}
+}
+
+// pathTemplate reports whether t is a path with one segment that is "{name}", and none that is empty.
+func pathTemplate(t string) bool {
+	marked := 0
+	for i, s := range strings.Split(t, "/") {
+		switch name, found := strings.CutPrefix(s, "{"); {
+		case i == 0 && s == "":
+		case found && len(name) > 1 && only(strings.TrimSuffix(name, "}"), lower+upper+digits+"_-", lower+upper+digits, 63) && strings.HasSuffix(name, "}"):
+			marked++
+		case i == 0 || s == "" || !pathBytes(s):
+			return false
+		}
+	}
+	return marked == 1
 }
 
 func cookiePath(p string) bool {

@@ -226,6 +226,7 @@ func foreign(p *v1alpha1.TrafficParts, at v1alpha1.PolicyTarget) (out []string) 
 		{"balancing.policy PeakEWMA", b != nil && b.Policy == "PeakEWMA"},
 		{"balancing.shards", b != nil && b.Shards != nil},
 		{"balancing.locality (what is near depends on the caller)", near},
+		{"hash.path (others hash all of it)", slices.ContainsFunc(p.Hash, func(k v1alpha1.HashKey) bool { return k.Path != "" })},
 		{"breakers of a route", p.Breakers != nil && at.Kind != "Service"},
 		{"fallback", p.Fallback != nil},
 		{"ejection.latency", e != nil && e.Latency != nil},

@@ -260,6 +260,8 @@ func hash(keys []v1alpha1.HashKey) (out []model.HashKey) {
 			m.Kind, m.Name, m.TTL, m.Generate, m.Path = model.HashCookie, k.Cookie.Name, k.Cookie.TTL.Value(), k.Cookie.TTL != "", k.Cookie.Path
 		case k.Query != "":
 			m.Kind, m.Name = model.HashQuery, k.Query
+		case k.Path != "":
+			m.Kind, m.Name = model.HashPath, k.Path
 		default:
 			m.Kind = model.HashSourceIP
 		}

@@ -52,6 +52,8 @@ func (x *Exchange) hashOf(k *model.HashKey, fresh bool) (uint64, bool) {
 		x.scratch = v
 	case model.HashQuery:
 		v = query(x.head.Target, k.Name)
+	case model.HashPath:
+		v = model.PathKey(x.head.Target, k.Name)
 	}
 	if len(v) == 0 {
 		return 0, false

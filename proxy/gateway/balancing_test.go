@@ -311,6 +311,7 @@ func TestHashKeys(t *testing.T) {
 		"header": {model.HashKey{Kind: model.HashHeader, Name: "x-user"}, func(r *http.Request, user string) { r.Header.Set("X-User", user) }},
 		"cookie": {model.HashKey{Kind: model.HashCookie, Name: "u"}, func(r *http.Request, user string) { r.AddCookie(&http.Cookie{Name: "u", Value: user}) }},
 		"query":  {model.HashKey{Kind: model.HashQuery, Name: "u"}, func(r *http.Request, user string) { r.URL.RawQuery = "a=b&u=" + user }},
+		"path":   {model.HashKey{Kind: model.HashPath, Name: "/users/{id}"}, func(r *http.Request, user string) { r.URL.Path = "/users/" + user + "/cart" }},
 		"source": {model.HashKey{Kind: model.HashSourceIP}, func(r *http.Request, user string) {}},
 		"made":   {model.HashKey{Kind: model.HashCookie, Name: "u", Generate: true, TTL: time.Hour, Path: "/"}, nil},
 	} {

@@ -304,7 +304,7 @@ var enums = map[reflect.Type]uint64{
 	reflect.TypeFor[model.PathKind]():        uint64(model.PathRegex),
 	reflect.TypeFor[model.FieldMatchKind]():  uint64(model.FieldRange),
 	reflect.TypeFor[model.FilterKind]():      uint64(model.FilterResponseHeaders),
-	reflect.TypeFor[model.HashKind]():        uint64(model.HashQuery),
+	reflect.TypeFor[model.HashKind]():        uint64(model.HashPath),
 	reflect.TypeFor[model.PathChangeKind]():  uint64(model.PathPattern),
 	reflect.TypeFor[model.Class]():           uint64(model.ClassBatch),
 	reflect.TypeFor[model.RateKeyKind]():     uint64(model.RateByFixed),
