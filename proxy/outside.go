@@ -29,11 +29,13 @@ import (
 // outside is what is outside of the mesh: whom the program may talk to there, how it is found, and how connections are secured.
 // listener.Egress and exchange.Config.Egress.
 type outside struct {
-	p     *Proxy
-	table atomic.Pointer[egress.Table] // nil: not known yet, nothing is let out
-	told  egress.Memory
-	pass  listener.Passthrough
-	asks  *resolve.Resolver
+	p      *Proxy
+	table  atomic.Pointer[egress.Table] // nil: not known yet, nothing is let out
+	told   egress.Memory
+	pass   listener.Passthrough
+	asks   *resolve.Resolver
+	second atomic.Int64 // in which said denials were logged
+	said   atomic.Int64
 
 	mu      sync.Mutex
 	secrets *secret.Store // nil: nothing was asked for yet
@@ -82,9 +84,23 @@ func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
 
 func (o *outside) exit(to netip.AddrPort, e egress.Exit, said string) listener.Exit {
 	if e.Why != failure.None {
-		o.p.cfg.Log.Info("the program may not leave the mesh", "address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
+		o.say("address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
 	}
 	return listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service}
+}
+
+// maxSaid is how many denials are logged a second; metrics count all of them.
+const maxSaid = 10
+
+// say logs a denial.
+func (o *outside) say(args ...any) {
+	second := int64(loop.Elapsed() / time.Second)
+	if o.second.Swap(second) != second {
+		o.said.Store(0)
+	}
+	if o.said.Add(1) <= maxSaid {
+		o.p.cfg.Log.Info("the program may not leave the mesh", args...)
+	}
 }
 
 // Connection implements listener.Egress.
@@ -99,7 +115,7 @@ func (o *outside) Connection(called, to model.PortName, sni string, wanted netip
 	}
 	why := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
 	if why != failure.None {
-		o.p.cfg.Log.Info("the program may not leave the mesh", "service", to.String(), "name", sni, "reason", why.Label())
+		o.say("service", to.String(), "name", sni, "reason", why.Label())
 	}
 	return why
 }
@@ -114,7 +130,7 @@ func (o *outside) Request(called, to model.PortName, h *message.Head, path []byt
 	a := authz.Attributes{Method: string(h.Method), Path: string(path), Host: strings.TrimSuffix(strings.ToLower(string(host)), "."), Fields: headFields{h}, Now: now.Unix()}
 	why := t.Request(to, &a, called == to)
 	if why != failure.None {
-		o.p.cfg.Log.Info("the program may not leave the mesh", "service", to.String(), "name", a.Host, "reason", why.Label())
+		o.say("service", to.String(), "name", a.Host, "reason", why.Label())
 	}
 	return why
 }

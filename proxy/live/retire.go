@@ -40,6 +40,11 @@ func (l *Live) sweep() {
 			l.shed(p)
 		}
 	}
+	for _, e := range l.clusters {
+		if e.cluster != nil {
+			e.cluster.Sweep() // addresses that programs have looked up themselves
+		}
+	}
 	inUse := map[model.ServiceName]bool{}
 	for n, p := range l.ports {
 		if p.asked {
