@@ -188,7 +188,9 @@ func TestGone(t *testing.T) {
 // TestGrown: a body that a picker makes longer than may be is no answer.
 func TestGrown(t *testing.T) {
 	huge := strings.Repeat("x", 200<<10)
-	c, _ := serve(t, func(*extproctest.Heard) extproctest.Said { return extproctest.Said{Endpoints: "10.0.0.1:1", Body: &huge} })
+	c, _ := serve(t, func(*extproctest.Heard) extproctest.Said {
+		return extproctest.Said{Endpoints: "10.0.0.1:1", Body: &huge}
+	})
 	if got := ask(t, c, &model.PickQuestion{HasBody: true, Body: []byte("x")}); got.err == nil || errors.Unwrap(got.err) != nil {
 		t.Errorf("%+v", got)
 	}
