@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,12 +22,13 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/xds/extauthz"
 	"github.com/tulle-mesh/tulle/xds/extproc"
 	"github.com/tulle-mesh/tulle/xds/ratelimit"
 )
 
-// askers are who asks services of the mesh on the way of a request: rate-limit services and endpoint pickers. They are few: those
-// that limits of the workload's own ports name, and those of the pools that it calls.
+// askers are who asks services of the mesh on the way of a request: rate-limit services, external authorizers and endpoint
+// pickers. They are few: those that limits and policies of the workload's own ports name, and those of the pools that it calls.
 type askers struct {
 	control *ratelimit.Client // the control plane
 
@@ -44,6 +47,9 @@ type asker struct {
 	conn   *grpc.ClientConn
 	client *ratelimit.Client
 	picks  *extproc.Client
+	web    *http.Transport
+	word   *extauthz.Client // about what may pass
+	told   atomic.Int64     // Unix second of the last line in the log
 }
 
 // maxAskers is how many services are asked at most.
@@ -88,6 +94,7 @@ func (p *Proxy) asker(name model.PortName) *asker {
 	}
 	conn := func() grpc.ClientConnInterface { return a.conn }
 	a.client, a.picks = ratelimit.NewClient(conn, 0), extproc.NewClient(conn)
+	a.overHTTP()
 	if all.others == nil {
 		all.others = map[model.PortName]*asker{}
 	}
@@ -148,6 +155,8 @@ func (p *Proxy) forgetAsker(a *asker) {
 func (a *asker) close() {
 	a.client.Close()
 	a.picks.Close()
+	a.word.Close()
+	a.web.CloseIdleConnections()
 	_ = a.conn.Close()
 }
 

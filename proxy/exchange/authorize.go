@@ -36,7 +36,7 @@ func (x *Exchange) authorize() bool {
 		}
 		if v.External != nil {
 			x.w.let.Add((*admittee)(x)) // it may be refused while it waits for the answer, as well
-			return x.consult(v.External)
+			return x.consult(r, &v)
 		}
 	}
 	x.w.let.Add((*admittee)(x))

@@ -37,6 +37,9 @@ func (x *Exchange) Data(p []byte, end bool) {
 	if len(p) > 0 {
 		x.body = x.w.buffers.Append(x.body, p)
 	}
+	if x.asking.waits {
+		x.collect(len(p))
+	}
 	x.pump()
 	x.leave()
 }
@@ -65,6 +68,9 @@ func (x *Exchange) Trailers(h *message.Head) {
 	x.whole = x.stirred
 	if len(x.copies) > 0 {
 		x.copyTrailers()
+	}
+	if x.asking.waits {
+		x.collect(0)
 	}
 	x.pump()
 	x.leave()

@@ -1,17 +1,215 @@
 package exchange
 
 import (
+	"strconv"
+	"strings"
+	"time"
+
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
+	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 )
 
-// consult asks the external authorizer that a policy names, and reports whether the request goes on at once. This proxy has
-// nobody who asks, so nothing passes: an authorizer that is wanted is never left out.
-func (x *Exchange) consult(by *authz.Rule) bool {
-	x.rec.Decision.Verdict, x.rec.Decision.Action = record.Denied, model.ActionExternal
-	x.rec.Decision.Policy, x.rec.Decision.Rule = by.Policy, by.Name
+// External authorizers. The policies allow the request, and one of them names a service that has the last word. It is asked from
+// a goroutine (Config.Consult), the exchange waits as it does for its turn, and the answer is posted to its loop. What cannot be
+// asked is refused, unless the policy says otherwise.
+
+// Consult asks the authorizer of q; then is called once, from any goroutine. It answers false, and then is not called, if nobody
+// can be asked.
+type Consult func(q *model.AuthorizerQuestion, then func(*model.AuthorizerAnswer, error)) bool
+
+// collectWait is how long the part of a body that is sent along may take to come.
+const collectWait = 10 * time.Second
+
+// consulting is what an exchange has to do with an authorizer.
+type consulting struct {
+	rule   *authz.Rule       // that wants it
+	by     *model.Authorizer // nil: nobody is asked
+	waits  bool              // for the part of the body that is sent along
+	answer *model.AuthorizerAnswer
+}
+
+// consult begins to ask, and reports whether the request goes on at once. Otherwise it has been answered, or waits.
+func (x *Exchange) consult(r *policy.Rules, v *authz.Verdict) bool {
+	c := &x.asking
+	c.rule, c.by = v.External, r.Authorizer(v.Authorizer)
+	switch {
+	case c.by == nil || x.w.cfg.Consult == nil:
+		return x.unheard()
+	case c.by.Body > 0 && !x.ended && !x.upgrade:
+		c.waits = true
+		x.w.cfg.Loop.Arm(&x.collectTimer, collectWait)
+		x.invite()
+		return false
+	}
+	return x.refer()
+}
+
+// collect takes note of n bytes of the body, and asks when there are enough. The client gets credit for them, so that they come.
+func (x *Exchange) collect(n int) {
+	most := int(x.asking.by.Body)
+	if !x.ended && (len(x.body) < most || len(x.body) == most && x.head.ContentLength <= int64(most)) {
+		if n > 0 {
+			x.credited += int64(n)
+			x.client.Consumed(n)
+		}
+		return
+	}
+	x.asking.waits = false
+	x.w.cfg.Loop.Disarm(&x.collectTimer)
+	if !x.asking.by.PartialBody && (len(x.body) > most || !x.ended) {
+		x.asking.answer = &model.AuthorizerAnswer{Status: 413}
+		x.object()
+		x.answer(failure.AuthzDenied)
+		return
+	}
+	if x.refer() {
+		x.enter()
+	}
+}
+
+// collectExpired: the body does not come.
+func (x *Exchange) collectExpired() {
+	x.busy++
+	if !x.finished && x.asking.waits {
+		x.asking.waits = false
+		x.object()
+		x.answer(failure.AuthorizerUnavailable)
+	}
+	x.leave()
+}
+
+// refer asks, and reports whether the request goes on at once.
+func (x *Exchange) refer() bool {
+	turn, l := x.turn, x.w.cfg.Loop
+	ok := x.w.cfg.Consult(x.consultation(), func(a *model.AuthorizerAnswer, err error) {
+		l.Post(func() {
+			if x.turn != turn { // it is over, and perhaps another one by now
+				return
+			}
+			x.busy++
+			if x.comply(a, err) {
+				x.enter()
+			}
+			x.leave()
+		})
+	})
+	return !ok && x.unheard()
+}
+
+// comply does what the authorizer says, and reports whether the request goes on.
+func (x *Exchange) comply(a *model.AuthorizerAnswer, err error) bool {
+	switch {
+	case err != nil:
+		return x.unheard()
+	case !a.Allowed:
+		x.asking.answer = a
+		x.object()
+		x.answer(failure.AuthzDenied)
+		return false
+	}
+	for _, name := range a.Remove {
+		x.head.Remove(name)
+	}
+	for _, f := range a.Set {
+		x.head.Remove(f.Name)
+	}
+	for _, list := range [][]model.Header{a.Set, a.Append} {
+		for _, f := range list {
+			x.head.Add([]byte(f.Name), []byte(f.Value))
+		}
+	}
+	return true
+}
+
+// unheard: nobody answers. It reports whether the request goes on all the same.
+func (x *Exchange) unheard() bool {
+	if by := x.asking.by; by != nil && by.FailOpen {
+		return true
+	}
+	x.object()
 	x.answer(failure.AuthorizerUnavailable)
 	return false
+}
+
+// object tells the record that the policy with the authorizer has refused.
+func (x *Exchange) object() {
+	d := &x.rec.Decision
+	d.Verdict, d.Action, d.Policy, d.Rule = record.Denied, model.ActionExternal, x.asking.rule.Policy, x.asking.rule.Name
+}
+
+// consultation is the question about a request. It is copied: the exchange may be over before it is answered.
+func (x *Exchange) consultation() *model.AuthorizerQuestion {
+	o, by := x.origin, x.asking.by
+	q := &model.AuthorizerQuestion{
+		Authorizer: by, ID: string(x.rec.RequestID), Method: strings.Clone(x.rec.Method), Path: string(x.head.Target), Host: string(x.head.Authority),
+		Scheme: "http", Protocol: "HTTP/1.1", At: x.w.cfg.Loop.Wall(),
+		Source: model.AuthorizerPeer{Principal: o.Caller.Principal, Address: addressText(o), Port: o.Remote.Port()},
+		Target: model.AuthorizerPeer{Service: o.Service.Service.String(), Address: o.Program.Addr().String(), Port: o.Service.Port},
+	}
+	if x.version == message.HTTP2 {
+		q.Protocol = "HTTP/2"
+	}
+	if o.Source != (model.ServiceName{}) {
+		q.Source.Service = o.Source.String()
+	}
+	for _, f := range x.head.Fields {
+		if name := strings.ToLower(string(f.Name)); sent(by, name) {
+			q.Fields = append(q.Fields, model.Header{Name: name, Value: string(f.Value)})
+		}
+	}
+	if by.Body > 0 {
+		n := min(len(x.body), int(by.Body))
+		q.Body, q.Partial = append([]byte(nil), x.body[:n]...), n < len(x.body) || !x.ended
+	}
+	return q
+}
+
+func addressText(o *Origin) string {
+	if !o.Caller.IP.IsValid() {
+		return ""
+	}
+	return o.Caller.IP.String()
+}
+
+// sent reports whether an authorizer is told a field.
+func sent(by *model.Authorizer, name string) bool {
+	if len(by.RequestHeaders) == 0 {
+		return !by.HTTP || name == "authorization" || name == "cookie"
+	}
+	for _, n := range by.RequestHeaders {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// word makes an answer of our own what the authorizer wants the client to get.
+func (x *Exchange) word(r *reply, grpc bool) {
+	a, h := x.asking.answer, &r.head
+	if grpc {
+		if a.Status != 0 && a.Status != 403 {
+			x.rec.GRPC = grpcOfStatus(a.Status)
+			h.Remove("grpc-status")
+			h.Add([]byte("grpc-status"), strconv.AppendInt(nil, int64(x.rec.GRPC), 10))
+		}
+	} else {
+		if a.Status != 0 {
+			h.Status = a.Status
+		}
+		if r.text = append(r.text[:0], a.Body...); h.Status == 204 || h.Status == 304 {
+			r.text = r.text[:0]
+		}
+		h.Remove("content-type")
+		h.ContentLength = int64(len(r.text))
+	}
+	for _, f := range a.Fields {
+		if !grpc || f.Name != "content-type" && !strings.HasPrefix(f.Name, "grpc-") {
+			h.Add([]byte(f.Name), []byte(f.Value))
+		}
+	}
 }

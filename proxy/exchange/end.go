@@ -63,6 +63,9 @@ func (x *Exchange) answer(reason failure.Reason) {
 	}
 	r := &x.w.reply
 	r.make(reason, x.rec.RequestID, grpc)
+	if x.asking.answer != nil && reason == failure.AuthzDenied {
+		x.word(r, grpc)
+	}
 	if x.gate != nil {
 		x.tellLimits(&r.head, reason, grpc)
 	}
@@ -153,6 +156,8 @@ func (x *Exchange) finish() {
 	x.leaveFamily()
 	x.w.let.Remove((*admittee)(x))
 	x.leavePicker()
+	x.turn++
+	x.w.cfg.Loop.Disarm(&x.collectTimer)
 	x.w.cfg.Loop.Disarm(&x.requestTimer)
 	x.w.cfg.Loop.Disarm(&x.quietTimer)
 	x.stopWaiting()

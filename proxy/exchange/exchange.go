@@ -102,6 +102,8 @@ type Config struct {
 	Pick func(q *model.PickQuestion, then func(*model.PickAnswer, error)) bool
 	// Replay is how many bytes of a request body are kept for another attempt; default 64 KiB.
 	Replay int
+	// Consult asks external authorizers; nil: what needs one is refused, unless its policy says otherwise.
+	Consult Consult
 }
 
 // Client is the downstream side of an exchange: one stream of a connection.

@@ -31,18 +31,22 @@ type pick struct {
 // gather begins. A client that waits to be asked for the body is asked for it here.
 func (x *Exchange) gather() {
 	x.gathers = true
-	if x.head.Continue && !x.ended {
-		h := &x.w.reply.head
-		h.Reset()
-		h.Version, h.Status = message.HTTP11, 100
-		x.head.Continue = false
-		x.head.Remove(string(nameExpect))
-		x.client.Head(h, false)
-		if x.finished {
-			return
-		}
+	if x.invite(); !x.finished {
+		x.gathered()
 	}
-	x.gathered()
+}
+
+// invite asks a client for the body that waits to be asked for it.
+func (x *Exchange) invite() {
+	if !x.head.Continue || x.ended {
+		return
+	}
+	h := &x.w.reply.head
+	h.Reset()
+	h.Version, h.Status = message.HTTP11, 100
+	x.head.Continue = false
+	x.head.Remove(string(nameExpect))
+	x.client.Head(h, false)
 }
 
 // gathered asks when all of the request is here. One that switches protocols has no end: its head is all there is to be shown.

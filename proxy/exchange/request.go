@@ -48,6 +48,8 @@ type Exchange struct {
 	web web
 	actions
 	picking
+	asking consulting
+	turn   uint64 // counts the exchanges that this memory has been
 	shadow shadow
 	result
 
@@ -58,6 +60,7 @@ type Exchange struct {
 	requestTimer loop.Timer
 	quietTimer   loop.Timer
 	faultTimer   loop.Timer
+	collectTimer loop.Timer
 	copies       []*Exchange // mirrors of this request that get its body; nil: one that is over
 	busy         int         // calls that are inside
 	slot         int         // of Worker.let
@@ -150,9 +153,13 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 
 // pass goes on with a request whose token is proven, or that needs none.
 func (x *Exchange) pass() {
-	if !x.authorize() {
-		return
+	if x.authorize() {
+		x.enter()
 	}
+}
+
+// enter takes on a request that may pass.
+func (x *Exchange) enter() {
 	x.classify()
 	if reason := x.findRoute(); reason != failure.None {
 		x.answer(reason)

@@ -97,6 +97,7 @@ func (w *Worker) get() *Exchange {
 		x.quietTimer.Expired = x.quiet
 		x.keysDue.Expired = x.proveAgain
 		x.faultTimer.Expired = x.faultExpired
+		x.collectTimer.Expired = x.collectExpired
 		x.ticket.Owner, x.pacer.Expired = (*guest)(x), x.paced
 		return x
 	}
@@ -117,6 +118,7 @@ func (w *Worker) put(x *Exchange) {
 	x.origin, x.client, x.gate = nil, nil, nil
 	x.request, x.response, x.result = request{}, response{}, result{}
 	x.actions, x.shadow, x.copies = actions{}, shadow{}, x.copies[:0]
+	x.asking = consulting{}
 	x.web = web{plain: reusable(x.web.plain), wait: reusable(x.web.wait)}
 	x.handshake, x.heard, x.closed, x.picking = handshake{}, false, false, picking{}
 	x.token = nil

@@ -56,7 +56,7 @@ func (p *InForce) Set(s *model.Security) error {
 	}
 	var next *Rules
 	if !set.Empty() {
-		next = &Rules{set: set, of: p}
+		next = &Rules{set: set, of: p, authorizers: s.Authorizers}
 	}
 	p.rules.Store(next)
 	p.known.Store(true)
@@ -76,8 +76,9 @@ func (p *InForce) Rules() *Rules {
 
 // Rules is one state of what is in force. Immutable.
 type Rules struct {
-	set *authz.Set // nil: nothing is known yet, and nobody is let in
-	of  *InForce
+	set         *authz.Set // nil: nothing is known yet, and nobody is let in
+	of          *InForce
+	authorizers []model.Authorizer
 }
 
 // HTTP reports whether a port of the service takes nothing but HTTP, because something in force looks at requests.
@@ -86,6 +87,16 @@ func (r *Rules) HTTP(port uint16) bool { return r != nil && r.set != nil && r.se
 // ServerNames reports whether something in force looks at the server names of connections to a port of the service.
 func (r *Rules) ServerNames(port uint16) bool {
 	return r != nil && r.set != nil && r.set.ServerNames(port)
+}
+
+// Authorizer answers the external authorizer of a name; nil: there is none.
+func (r *Rules) Authorizer(name string) *model.Authorizer {
+	for i := range r.authorizers {
+		if r.authorizers[i].Name == name {
+			return &r.authorizers[i]
+		}
+	}
+	return nil
 }
 
 // Request asks about a request, tells d what was decided, and the log of a denial. id is the request's, for the log.
