@@ -164,7 +164,8 @@ func decode(r *authv3.CheckResponse, by *model.Authorizer) (*model.AuthorizerAns
 
 // appends reports whether a field is beside those that are there; otherwise it takes their place.
 func appends(o *corev3.HeaderValueOption) bool {
-	if a := o.GetAppend(); a != nil { //nolint:staticcheck // authorizers still say it so
+	//lint:ignore SA1019 authorizers still say it so
+	if a := o.GetAppend(); a != nil {
 		return a.GetValue()
 	}
 	return false

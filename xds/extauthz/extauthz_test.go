@@ -74,7 +74,8 @@ func question(by model.Authorizer) *model.AuthorizerQuestion {
 func option(name, value string, add bool) *corev3.HeaderValueOption {
 	o := &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}}
 	if add {
-		o.Append = wrapperspb.Bool(true) //nolint:staticcheck // as authorizers say it
+		//lint:ignore SA1019 authorizers still say it so
+		o.Append = wrapperspb.Bool(true)
 	}
 	return o
 }
