@@ -35,6 +35,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, serveMain(os.Args[2]))
 		os.Exit(1)
 	}
+	if len(os.Args) >= 2 && os.Args[1] == "inside" {
+		if err := insideMain(len(os.Args) > 2); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(0)
+	}
 	go func() {
 		runtime.LockOSThread() // children are ended with the thread that started them
 		for f := range forks {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -39,6 +40,7 @@ func main() {
 		{"e2e", endToEnd},
 		{"e2e-user", endToEndUser},
 		{"security", hostile},
+		{"reproducible", reproducible},
 	}
 	for _, s := range steps {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
@@ -139,7 +141,7 @@ var programs = map[string]map[string]string{
 
 // build makes what the black-box tests run: the binary, and the programs.
 func build() error {
-	if err := command("go", "build", "-o", "bin/tulle", "./cmd/tulle"); err != nil {
+	if err := command("go", "build", "-trimpath", "-o", "bin/tulle", "./cmd/tulle"); err != nil {
 		return err
 	}
 	for group, all := range programs {
@@ -224,6 +226,38 @@ func endToEndUser() error {
 		return err
 	}
 	return runEndToEnd("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME="+dir, "TULLE_BIN="+filepath.Join(dir, "bin"))
+}
+
+// reproducible builds the binary twice, here and from a copy in another folder, and compares.
+func reproducible() error {
+	dir, err := os.MkdirTemp("", "tulle-again-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	sources := filepath.Join(dir, "a", "copy")
+	if err := os.MkdirAll(sources, 0o755); err != nil {
+		return err
+	}
+	if err := command("sh", "-c", "tar -cf - --exclude=./bin --exclude=./.git . | tar -xf - -C "+sources); err != nil {
+		return err
+	}
+	var made [2][]byte
+	for i, from := range []string{".", sources} {
+		to := filepath.Join(dir, fmt.Sprint("tulle", i))
+		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", to, "./cmd/tulle") // the copy has no repository
+		c.Dir, c.Stdout, c.Stderr = from, os.Stdout, os.Stderr
+		if err := c.Run(); err != nil {
+			return err
+		}
+		if made[i], err = os.ReadFile(to); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(made[0], made[1]) {
+		return errors.New("the same sources in two folders give different binaries")
+	}
+	return nil
 }
 
 // hostile sends hostile input to a mesh, as whoever we are, and where that is root as an ordinary user as well.
