@@ -177,13 +177,13 @@ func exactly(s string) string {
 	return s
 }
 
-// pathText answers a path, or a template, as policies write it.
+// pathText answers a path, or a template, as policies write it. What they would read otherwise, an escape among it, is an expression.
 func pathText(path string, template bool) string {
 	rest := path
 	if template {
 		rest = strings.ReplaceAll(path, decision.Any, "")
 	}
-	if strings.HasPrefix(path, "/") && !strings.ContainsAny(rest, "{}*") {
+	if strings.HasPrefix(path, "/") && !strings.ContainsAny(rest, "{}*%") {
 		return path
 	}
 	if !template {

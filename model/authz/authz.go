@@ -143,6 +143,7 @@ type port struct {
 	request actions
 	conn    actions // for connections that are not HTTP
 	every   []*rule // those that allow, for Nearest
+	fields  []Name  // that conditions look at
 }
 
 // actions is an index of rules per action.
@@ -210,6 +211,20 @@ func (s *Set) HTTP(n uint16) bool {
 // ServerNames reports whether something that is or would be in force looks at the server names of connections to a port.
 func (s *Set) ServerNames(n uint16) bool {
 	return s.inForce.at(n).names || s.tried != nil && s.tried.at(n).names
+}
+
+// Name is one value that conditions look at.
+type Name struct {
+	Kind model.ConditionKind
+	Name string
+}
+
+// Names answers what conditions that are or would be in force on a port look at. It is not to be changed.
+func (s *Set) Names(n uint16) []Name {
+	if s.tried != nil {
+		return s.tried.at(n).fields // in which those in force are too
+	}
+	return s.inForce.at(n).fields
 }
 
 // Tokens reports whether something that is or would be in force looks at tokens or their claims.

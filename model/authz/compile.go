@@ -251,6 +251,11 @@ func (c *compiler) port(n uint16, dry bool) *port {
 			needs := r.needsRequest()
 			out.http, out.tokens = out.http || needs, out.tokens || r.needsToken()
 			out.names = out.names || slices.ContainsFunc(r.to, func(t target) bool { return t.names.some() })
+			for _, w := range r.when {
+				if name := (Name{w.kind, w.name}); !slices.Contains(out.fields, name) {
+					out.fields = append(out.fields, name)
+				}
+			}
 			request[act] = append(request[act], r)
 			if act == model.ActionAllow {
 				out.every = append(out.every, r)

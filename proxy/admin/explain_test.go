@@ -39,7 +39,9 @@ func TestExplain(t *testing.T) {
 	}
 	s := admin.Start(admin.Config{Admin: l, Observer: o, Flight: func(w admin.Wanted) []*observe.Flown { return c.Flight(w.Takes, w.Last) }, Info: map[string]string{"workload": "cart-1"}})
 	defer s.Close()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", path) }}}
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
 	for query, want := range map[string]int{"": 2, "?id=two": 1, "?id=three": 0, "?denied=true&last=1": 1, "?failed=true": 2, "?last=-3": 2} {
 		resp, err := client.Get("http://proxy/explain" + query)
 		if err != nil {

@@ -30,6 +30,8 @@ func (x *Exchange) authorize() bool {
 		}
 		a := x.attributes()
 		v := r.Request(a, &x.rec.Decision, x.rec.RequestID)
+		x.looked = r.Named(x.looked[:0], a)
+		x.rec.Named = x.looked
 		if !v.Allowed {
 			x.answer(failure.AuthzDenied)
 			return false

@@ -29,6 +29,7 @@ type Exchange struct {
 	id       [36]byte // x-request-id that was made here
 	from     []byte   // x-forwarded-for, likewise
 	notes    []byte   // values of fields that were made here, for as long as the exchange lasts
+	looked   []byte   // memory of rec.Named
 	scratch  []byte   // for one call
 	seen     []byte   // the path as policies see it; nil: none has looked at it yet
 	cookies  []byte   // that the response sets, each with a 0 behind it

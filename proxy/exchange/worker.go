@@ -127,6 +127,7 @@ func (w *Worker) put(x *Exchange) {
 	x.attempts, x.extra, x.clocks, x.logged.details = attempts{}, extra{}, clocks{}, ""
 	x.class, x.said, x.spent, x.owedClient, x.owedServer = model.ClassDefault, false, 0, 0, 0
 	x.notes, x.cookies = reusable(x.notes), reusable(x.cookies)
+	x.looked = reusable(x.looked)
 	if cap(x.arena) > maxArena {
 		x.arena = nil
 	}

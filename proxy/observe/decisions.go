@@ -7,6 +7,7 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/model/urlpath"
 )
 
 // decisions is what a workload's proxy has let in and what not, since it was told last: the same ones together, up to a bound.
@@ -17,6 +18,7 @@ type decisions struct {
 	others uint64
 	key    []byte // scratch
 	path   []byte // likewise
+	plain  []byte // likewise
 }
 
 // note counts the decision about what came in. It allocates only for what was not seen before.
@@ -44,7 +46,7 @@ func (d *decisions) pathOf(r *record.Record) (path []byte, folded bool) {
 	if r.TCP {
 		return nil, false
 	}
-	path = plainPath(r)
+	path = d.plainPath(r)
 	if len(d.seen) < d.most/2 || r.Protocol == model.ProtocolGRPC {
 		return path, false
 	}
@@ -55,14 +57,17 @@ func (d *decisions) pathOf(r *record.Record) (path []byte, folded bool) {
 	return d.path, true
 }
 
-// plainPath is the path of a request as policies have seen it.
-func plainPath(r *record.Record) []byte {
-	path := r.Path
-	if i := bytes.IndexByte(path, '?'); i >= 0 {
-		path = path[:i]
+// plainPath is the path of a request as policies see it, valid until the next call; of one that they would not take it is the path as
+// it came.
+func (d *decisions) plainPath(r *record.Record) []byte {
+	p, memory, fault := urlpath.Normalize(d.plain, r.Path)
+	if d.plain = memory; fault != urlpath.None {
+		p.Seen, _, _ = bytes.Cut(r.Path, question)
 	}
-	return path
+	return p.Seen
 }
+
+var question = []byte{'?'}
 
 // write makes the key of a record.
 func (d *decisions) write(r *record.Record, path []byte) {
@@ -120,7 +125,7 @@ func (d *decisions) add(r *record.Record, path []byte, folded bool) *decision.Se
 		s.Method, s.Host, s.Path, s.Folded = r.Method, string(appendHost(nil, r.Authority)), string(path), folded
 		s.Fields, s.Request = string(r.Named), string(r.RequestID[:min(len(r.RequestID), decision.MaxText)])
 		if folded {
-			s.Sample = string(plainPath(r))
+			s.Sample = string(d.plainPath(r))
 		}
 	}
 	if len(d.seen) == 0 {

@@ -2,6 +2,7 @@ package observe_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,6 +26,15 @@ func TestDecisions(t *testing.T) {
 	o := observe.New(observe.Config{Decisions: 8})
 	defer o.Close()
 	c := o.Recorder()
+	for range 3 {
+		c.Done(asked("cart", "GET", "/a?x=1"))
+	}
+	odd := asked("cart", "GET", "/x/../b%41//c?x=1")
+	odd.Named = []byte("h:x-team=blue")
+	c.Done(odd)
+	if r := c.Decisions(); len(r.Of) != 2 || !slices.ContainsFunc(r.Of, func(s decision.Seen) bool { return s.Path == "/bA/c" && s.Fields == "h:x-team=blue" }) {
+		t.Errorf("policies see another path: %+v", r)
+	}
 	for range 3 {
 		c.Done(asked("cart", "GET", "/a?x=1"))
 	}
