@@ -48,6 +48,7 @@ func (p *Proxy) enforce(s *model.Security) error {
 		w.loop.Post(func() {
 			w.exchange.Review(p.policies)
 			w.relays.Review()
+			w.listener.Review()
 		})
 	}
 	p.keepPolicies(s)

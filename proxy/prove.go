@@ -1,9 +1,13 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/listener"
+	"github.com/tulle-mesh/tulle/proxy/loop"
+	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/token"
 )
 
@@ -14,12 +18,15 @@ type proofs struct {
 	ring   *token.Ring
 	tokens map[uint16]*token.InForce
 	labels []model.Label
+	door   *tls.Config                    // of published ports
 	modes  atomic.Pointer[model.Security] // nil: nothing is known yet
 }
 
 // askFor makes what holds the proofs that are asked for.
 func (p *Proxy) askFor() {
 	p.proofs.ring = token.NewRing(token.Config{Log: p.cfg.Log})
+	source := identity{p.cfg.Identity}
+	p.proofs.door = mtls.ServerConfig(source, mtls.ServerOptions{Time: source.Now, Outside: true})
 	p.proofs.labels = model.LabelsOf(p.cfg.Bootstrap.Labels)
 	p.proofs.tokens = map[uint16]*token.InForce{}
 	for _, own := range p.ports {
@@ -61,4 +68,9 @@ func (p *Proxy) mode(port uint16) model.MTLSMode {
 		return model.ModeStrict
 	}
 	return s.Mode(port, p.proofs.labels).Mode
+}
+
+// admit begins TLS with a caller from outside the mesh: listener.Config.Handshake.
+func (p *Proxy) admit(raw loop.Conn, h loop.Handler) listener.Secure {
+	return p.shake.ServerWith(raw, p.proofs.door, h, mtls.Options{Among: p.openOf(raw.Loop())})
 }

@@ -65,7 +65,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
-		Policies: p.policies, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
+		Policies: p.policies, Mode: p.mode, Handshake: p.admit, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
 		Egress: &p.outside, Named: p.named,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(),
 	})
@@ -93,12 +93,16 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 		o.From = ctx.Remote.Addr()
 		o.Gate = w.proxy.gates[ctx.Own.Port]
 		o.Policies, o.Caller, o.Tokens = w.proxy.policies, ctx.Caller, w.proxy.proofs.tokens[ctx.Own.Service.Port]
+		o.Refuse = ctx.Refuse
 	}
 	var d downstream.Drainer
 	ended := func() {
 		delete(w.serving, d)
 		if ctx.Direction == record.Inbound {
 			w.proxy.giveBack(ctx.Own.Port)
+			if ctx.Ended != nil {
+				ctx.Ended()
+			}
 		}
 	}
 	h := downstream.Serve(c, downstream.Context{Worker: w.exchange, Origin: o, HTTP2: ctx.HTTP2, Ended: ended})

@@ -58,6 +58,8 @@ type Origin struct {
 
 	// Policies are asked about every request, which comes from Caller: required with it. nil: everything is allowed.
 	Policies *policy.InForce
+	// Refuse is why every request is refused; None: they are served.
+	Refuse failure.Reason
 	// Tokens says which requests need a token, and whose are believed; nil: none is looked at.
 	Tokens *token.InForce
 	Caller *policy.Caller

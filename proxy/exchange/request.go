@@ -146,6 +146,10 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 		x.redirect()
 		return x.leave()
 	}
+	if o.Refuse != failure.None {
+		x.answer(o.Refuse)
+		return x.leave()
+	}
 	if x.prove() {
 		x.pass()
 	}

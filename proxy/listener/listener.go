@@ -57,6 +57,8 @@ type Context struct {
 	Caller  *policy.Caller // inbound: as policies see it
 	MTLS    bool           // inbound from another proxy of the mesh
 	Publish bool           // inbound from outside the mesh
+	Refuse  failure.Reason // inbound: why every request is refused; None: they are served
+	Ended   func()         // called when the connection has ended; nil: nobody
 }
 
 // OwnPort is one port of this proxy's workload.
@@ -108,6 +110,11 @@ type Config struct {
 	// Policies are asked about connections to the workload that are not HTTP; nil: everything is allowed.
 	Policies *policy.InForce
 
+	// Mode answers what connections from outside the mesh to a port of the service must prove, and Handshake begins the server's side
+	// of TLS with them (mtls.ServerOptions.Outside). Without Mode: nothing, ModeDisabled. For any goroutine.
+	Mode      func(port uint16) model.MTLSMode
+	Handshake func(raw loop.Conn, h loop.Handler) Secure
+
 	// Tolls bounds what leaves the program and how many bytes are relayed. May be nil.
 	Tolls Tolls
 
@@ -135,14 +142,15 @@ type Tolls interface {
 // Worker serves the connections of one loop; its accept functions (Outbound, Publish, Forward) may give one to the
 // worker of another loop, see Share.
 type Worker struct {
-	cfg     Config
-	rnd     *rand.Rand
-	server  relay.Server
-	peers   []*Worker // of the other loops
-	pending map[*session]struct{}
-	blanks  map[*inbound]struct{}
-	probed  map[model.PortName]time.Duration // when a learned-http port was last tested for silence
-	scratch []byte
+	cfg      Config
+	rnd      *rand.Rand
+	server   relay.Server
+	peers    []*Worker // of the other loops
+	pending  map[*session]struct{}
+	blanks   map[*inbound]struct{}
+	visitors map[*visitor]struct{}            // that are open
+	probed   map[model.PortName]time.Duration // when a learned-http port was last tested for silence
+	scratch  []byte
 }
 
 // New makes a Worker.
@@ -158,7 +166,7 @@ func New(cfg Config) *Worker {
 	}
 	w := &Worker{
 		cfg: cfg, rnd: rand.New(rand.NewPCG(cfg.Seed, 0x74756c6c65)),
-		pending: map[*session]struct{}{}, blanks: map[*inbound]struct{}{}, probed: map[model.PortName]time.Duration{},
+		pending: map[*session]struct{}{}, blanks: map[*inbound]struct{}{}, visitors: map[*visitor]struct{}{}, probed: map[model.PortName]time.Duration{},
 	}
 	if w.cfg.Connect == nil {
 		w.cfg.Connect, w.cfg.Disconnect = func(uint16, time.Duration) failure.Reason { return failure.None }, func(uint16) {}
@@ -204,6 +212,9 @@ func (w *Worker) Close() {
 	}
 	for b := range w.blanks {
 		b.conn.Reset()
+	}
+	for v := range w.visitors {
+		v.refuse(failure.Draining) // those whose first bytes have not come
 	}
 }
 

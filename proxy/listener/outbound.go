@@ -3,11 +3,9 @@ package listener
 import (
 	"net/netip"
 
-	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
-	"github.com/tulle-mesh/tulle/proxy/policy"
 )
 
 // Outbound serves a connection of the program that capture turned to us. The wanted address alone selects the
@@ -45,40 +43,6 @@ func (w *Worker) Forward(to netip.AddrPort) func(loop.Incoming) {
 			}
 			s := w.session(c, record.Outbound, to)
 			s.direct(loop.Dial{Address: to})
-			return s
-		})
-	}
-}
-
-// Publish answers the accept function for a port that the outside reaches one port of the workload through.
-func (w *Worker) Publish(port uint16) func(loop.Incoming) {
-	return func(in loop.Incoming) {
-		own, ok := w.cfg.Ports(port)
-		if !ok {
-			w.cfg.Observer.Refused(failure.UnknownPort)
-			in.Refuse()
-			return
-		}
-		d, ok := w.cfg.Program(port, in.Remote().Addr().Unmap())
-		if !ok {
-			w.cfg.Observer.Refused(failure.UnknownPort)
-			in.Refuse()
-			return
-		}
-		w := w.calmest()
-		in.Adopt(w.cfg.Loop, func(c loop.Conn) loop.Handler {
-			if !w.room() {
-				return refused(c)
-			}
-			if why := w.cfg.Connect(own.Port, w.cfg.Loop.Now()); why != failure.None {
-				w.cfg.Observer.Refused(why)
-				return refused(c)
-			}
-			s := w.session(c, record.Inbound, c.Local())
-			s.far, s.dial, s.own, s.held = farProgram, d, own, true
-			s.from = policy.NewCaller(spiffe.ID{}, c.Remote().Addr(), own.Service.Port)
-			s.rec.Destination, s.rec.Port = own.Service.Service, own.Service.Port
-			s.begin(own.Protocol)
 			return s
 		})
 	}

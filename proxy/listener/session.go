@@ -32,12 +32,15 @@ type session struct {
 	conn loop.Conn
 	rec  record.Record
 
-	far  far
-	port Port           // farMesh
-	own  OwnPort        // publish
-	from *policy.Caller // likewise
-	held bool           // likewise: the port counts the connection
-	dial loop.Dial      // farProgram
+	far     far
+	port    Port           // farMesh
+	own     OwnPort        // publish
+	from    *policy.Caller // likewise
+	peer    Peer           // likewise, where it has proven who it is
+	visitor *visitor       // likewise
+	late    bool           // nobody has spoken yet: the client's first bytes may still be TLS that ends here
+	held    bool           // likewise: the port counts the connection
+	dial    loop.Dial      // farProgram
 
 	by      *model.RelayRoute // that decided; nil: none
 	instead *model.Backend    // its fallback, until it is tried
@@ -193,6 +196,15 @@ func (s *session) Opened() {}
 
 // Data implements loop.Handler. Nothing is consumed here.
 func (s *session) Data(p []byte) int {
+	if s.late && !s.over {
+		taken, more := s.lateTLS(p)
+		if taken || more {
+			return 0
+		}
+		if s.spoken(); s.forward {
+			return 0
+		}
+	}
 	switch {
 	case s.over || s.forward:
 	case s.peeking:
@@ -208,6 +220,10 @@ func (s *session) Data(p []byte) int {
 
 // EOF implements loop.Handler.
 func (s *session) EOF() {
+	if s.over {
+		return
+	}
+	s.spoken()
 	if s.over {
 		return
 	}
@@ -416,6 +432,10 @@ func (s *session) serve() {
 	ctx := Context{
 		Direction: s.rec.Direction, HTTP2: s.machine.Verdict == sniff.HTTP2, Protocol: s.machine.Known,
 		Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Port: s.port, Own: s.own, Caller: s.from, Publish: s.rec.Direction == record.Inbound,
+		Peer: s.peer, MTLS: s.peer.ID != "",
+	}
+	if v := s.visitor; v != nil {
+		ctx.Ended = v.gone
 	}
 	if !ctx.Protocol.HTTP() {
 		ctx.Protocol = model.LearnedHTTP
@@ -426,7 +446,7 @@ func (s *session) serve() {
 
 // relay hands both connections on, if the other one stands already; until then nothing is read.
 func (s *session) relay() {
-	if s.over {
+	if s.over || s.late {
 		return
 	}
 	if !s.standing {
@@ -457,7 +477,10 @@ func (s *session) relay() {
 		o.Fault, o.Idle, o.MaxDuration = s.by.Fault, s.by.Idle, s.by.MaxDuration
 	}
 	if held {
-		o.Ended = func(*record.Record) { s.w.cfg.Disconnect(s.own.Port) }
+		o.Ended = func(*record.Record) {
+			s.visitor.gone()
+			s.w.cfg.Disconnect(s.own.Port)
+		}
 	}
 	if s.rec.Direction == record.Inbound && s.w.cfg.Learn != nil {
 		o.First = s.learn
@@ -516,6 +539,15 @@ func (s *session) refuse(why failure.Reason) {
 	s.conn.Reset()
 }
 
+// spoken: one side has, so what was decided while nobody had goes on.
+func (s *session) spoken() {
+	if s.late {
+		if s.late = false; s.forward && !s.over {
+			s.relay()
+		}
+	}
+}
+
 // note keeps why there is no connection.
 func (s *session) note(why failure.Reason) {
 	if s.rec.Reason == "" {
@@ -534,6 +566,7 @@ func (s *session) leave() {
 	s.over = true
 	if s.held {
 		s.held = false
+		s.visitor.gone()
 		s.w.cfg.Disconnect(s.own.Port)
 	}
 	s.w.cfg.Loop.Disarm(&s.timer)
@@ -578,6 +611,10 @@ func (f *farSide) EOF() { f.spoke() }
 // spoke: the server's side has spoken or ended. It may only where the relay is open.
 func (f *farSide) spoke() {
 	s := (*session)(f)
+	s.spoken()
+	if s.over {
+		return
+	}
 	if s.far != farMesh || s.sent {
 		s.do(s.machine.Spoke())
 		return

@@ -21,11 +21,18 @@ type ServerOptions struct {
 	// bad_certificate, the nearest that crypto/tls can send). nil: whoever proved an identity may.
 	Authorize func(sni string, peer spiffe.ID) error
 	Time      func() time.Time // nil: time.Now
+	// Outside: clients are no proxies. They prove an identity of the mesh all the same, and may speak HTTP or anything else.
+	Outside bool
 }
 
 // ServerConfig answers the configuration for Server. Make one per Source and keep it.
 func ServerConfig(src Source, o ServerOptions) *tls.Config {
 	cfg := baseConfig(o.Time)
+	protocol := ALPN
+	if o.Outside {
+		protocol, cfg.NextProtos = "", []string{"h2", "http/1.1"}
+		cfg.CurvePreferences = append(cfg.CurvePreferences, tls.CurveP256)
+	}
 	known := &chains{}
 	cfg.ClientAuth = tls.RequireAnyClientCert // verified below: the verification of crypto/tls knows no SPIFFE
 	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -39,7 +46,7 @@ func ServerConfig(src Source, o ServerOptions) *tls.Config {
 		return &id.Certificate, nil
 	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		peer, err := verify(src, cs, x509.ExtKeyUsageClientAuth, cfg.Time, known)
+		peer, err := verify(src, cs, protocol, x509.ExtKeyUsageClientAuth, cfg.Time, known)
 		if err != nil {
 			return &identityError{err}
 		}
@@ -74,7 +81,7 @@ func ClientConfig(src Source, serverName string, expected spiffe.ID) *tls.Config
 		return &id.Certificate, nil
 	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
-		peer, err := verify(src, cs, x509.ExtKeyUsageServerAuth, cfg.Time, nil)
+		peer, err := verify(src, cs, ALPN, x509.ExtKeyUsageServerAuth, cfg.Time, nil)
 		if err == nil && !expected.IsZero() && peer != expected {
 			err = fmt.Errorf("%s is %s, expected %s", cs.ServerName, peer, expected)
 		}
@@ -110,13 +117,13 @@ func (e *identityError) Error() string { return e.err.Error() }
 func (e *identityError) Unwrap() error { return e.err }
 
 // verify holds the peer's certificates to X.509-SVID: a chain to our roots, both key usages, exactly one SPIFFE ID.
-// It runs on full and on resumed handshakes.
-func verify(src Source, cs tls.ConnectionState, role x509.ExtKeyUsage, now func() time.Time, known *chains) (spiffe.ID, error) {
+// It runs on full and on resumed handshakes. protocol, if not empty, is what both must speak.
+func verify(src Source, cs tls.ConnectionState, protocol string, role x509.ExtKeyUsage, now func() time.Time, known *chains) (spiffe.ID, error) {
 	id := src.Identity()
 	switch {
 	case id == nil:
 		return spiffe.ID{}, errNoIdentity
-	case cs.NegotiatedProtocol != ALPN:
+	case protocol != "" && cs.NegotiatedProtocol != protocol:
 		return spiffe.ID{}, fmt.Errorf("peer speaks %q, not %q", cs.NegotiatedProtocol, ALPN)
 	case len(cs.PeerCertificates) == 0:
 		return spiffe.ID{}, errors.New("peer sent no certificate")
