@@ -120,7 +120,7 @@ const (
 	ConditionQuery
 	ConditionCookie
 	ConditionClaim // of a token, "a.b" for nested ones; a list fits when one of its elements does
-	ConditionLabel // of the caller's workload, as far as the control plane knows it
+	ConditionLabel // of the caller's workload; no kind writes it yet, since proxies do not know labels of callers
 )
 
 // PolicyCondition holds when a value fits one of Values (none: when there is a value), and none fits one of NotValues.

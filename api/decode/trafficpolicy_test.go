@@ -114,7 +114,7 @@ func TestPolicyErrors(t *testing.T) {
 			{"{locality: {labels: [rack, rack]}}", `spec.balancing.locality.labels[1]: "rack"`},
 			{"{locality: {failover: [{from: eu, to: eu}]}}", `spec.balancing.locality.failover[0]: from "eu" to "eu"`},
 			{"{panic: 101}", `spec.balancing.panic: 101 is out of bounds: write 0 to 100`},
-			{"{}\n  hash: [{header: a, query: b}]", `spec.hash[0]: names 2 things: write one of header, cookie, query and source`},
+			{"{}\n  hash: [{header: a, query: b}]", `spec.hash[0]: names 2 things: write one of header, cookie, query, source and path`},
 			{"{shards: {slots: 16385}}", `spec.balancing.shards.slots: 16385 is out of bounds: write 1 to 16384`},
 			{"{shards: {slots: 4, label: a b}}", `spec.balancing.shards.label: "a b" is not the name of a label`},
 			{"{shards: {slots: 4, otherwise: All}}", `spec.balancing.shards.otherwise: "All": write Refuse or Any`},

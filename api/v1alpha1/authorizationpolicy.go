@@ -112,7 +112,7 @@ type AuthorizationTarget struct {
 	NotServerNames []string `json:"notServerNames,omitempty"`
 }
 
-// AuthorizationCondition compares one value; exactly one of Header, Query, Cookie, Claim and Label is given.
+// AuthorizationCondition compares one value; exactly one of Header, Query, Cookie and Claim is given.
 type AuthorizationCondition struct {
 	// Header of the request, in any case.
 	Header string `json:"header,omitempty"`
@@ -122,8 +122,6 @@ type AuthorizationCondition struct {
 	Cookie string `json:"cookie,omitempty"`
 	// Claim of a verified token; a.b is b of the object a.
 	Claim string `json:"claim,omitempty"`
-	// Label of the caller's workload.
-	Label string `json:"label,omitempty"`
 	// Values: one must fit. Without Values and NotValues there must be one at all.
 	Values []string `json:"values,omitempty"`
 	// NotValues: none of these may fit.

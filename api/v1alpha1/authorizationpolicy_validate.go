@@ -217,23 +217,23 @@ func (c *check) template(at, p string) {
 
 func (c *check) authorizationCondition(at string, w *AuthorizationCondition) {
 	given := 0
-	for i, s := range []string{w.Header, w.Query, w.Cookie, w.Claim, w.Label} {
+	for i, s := range []string{w.Header, w.Query, w.Cookie, w.Claim} {
 		if s == "" {
 			continue
 		}
 		given++
-		here := at + "." + [...]string{"header", "query", "cookie", "claim", "label"}[i]
+		here := at + "." + [...]string{"header", "query", "cookie", "claim"}[i]
 		switch {
 		case len(s) > 256:
 			c.fail(here, "has %d bytes: at most 256 are taken", len(s))
-		case (i == 0 || i == 2) && !token(s), i == 4 && !qualified(s):
+		case (i == 0 || i == 2) && !token(s):
 			c.fail(here, "%q is not the name of a %s", s, here[len(at)+1:])
 		default:
 			c.plain(here, s)
 		}
 	}
 	if given != 1 {
-		c.fail(at, "names %d values: exactly one of header, query, cookie, claim and label", given)
+		c.fail(at, "names %d values: exactly one of header, query, cookie and claim", given)
 	}
 	c.texts(at+".values", w.Values, "", "")
 	c.texts(at+".notValues", w.NotValues, "", "")

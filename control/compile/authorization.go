@@ -41,7 +41,7 @@ func (c Compiler) authorization(to *model.Security, name string, o *v1alpha1.Aut
 func aboutConnections(r v1alpha1.AuthorizationRule) bool {
 	return r.Expression == "" && !slices.ContainsFunc(r.From, func(f v1alpha1.AuthorizationSource) bool {
 		return len(f.RequestPrincipals)+len(f.NotRequestPrincipals) > 0
-	}) && !slices.ContainsFunc(r.When, func(w v1alpha1.AuthorizationCondition) bool { return w.Label == "" }) &&
+	}) && len(r.When) == 0 &&
 		(len(r.To) == 0 || slices.ContainsFunc(r.To, func(t v1alpha1.AuthorizationTarget) bool {
 			return len(t.Hosts)+len(t.NotHosts)+len(t.Methods)+len(t.NotMethods)+len(t.Paths)+len(t.NotPaths)+len(t.Procedures)+len(t.NotProcedures) == 0
 		}))
@@ -79,7 +79,7 @@ func policyRule(r *v1alpha1.AuthorizationRule, namespace string, ports []model.S
 	}
 	for _, w := range r.When {
 		one := model.PolicyCondition{Values: texts(w.Values), NotValues: texts(w.NotValues)}
-		for kind, name := range []string{w.Header, w.Query, w.Cookie, w.Claim, w.Label} {
+		for kind, name := range []string{w.Header, w.Query, w.Cookie, w.Claim} {
 			if name != "" {
 				one.Kind, one.Name = model.ConditionKind(kind), name
 			}

@@ -30,7 +30,7 @@ An expression that fails while it is evaluated (a header that is not there, a nu
 
 const outro = `
 What is of type *fields* has texts under names: ` + "`request.headers[\"x-user\"]`" + ` is one (an error where there is none; of a query, cookies, claims
-and labels also where there are several), ` + "`\"x-user\" in request.headers`" + ` says whether there is one, and
+also where there are several), ` + "`\"x-user\" in request.headers`" + ` says whether there is one, and
 ` + "`request.query.values(\"tag\")`" + ` is the list of all. Nothing lists the names.
 
 ` + "`source.ip.within(\"10.0.0.0/8\")`" + ` says whether an address is in a prefix; one that is not known is in none. Functions of times take

@@ -34,7 +34,6 @@ func Words() []Word {
 		{"source.account", "string", "namespace/service account"},
 		{"source.ip", "string", "of the other end of the connection"},
 		{"source.remoteIP", "string", "of the first client, as far as it is believed"},
-		{"source.labels", "fields", "of the caller's workload, as far as they are known"},
 		{"destination.port", "int", "of the service"},
 		{"destination.serverName", "string", "SNI of the program's own TLS"},
 		{"token.principal", "string", "issuer/subject of a verified token"},
@@ -104,8 +103,6 @@ func (a asked) ResolveName(name string) (any, bool) {
 		return address(a.IP), true
 	case "source.remoteIP":
 		return address(a.RemoteIP), true
-	case "source.labels":
-		return fields{a.Fields, model.ConditionLabel}, true
 	case "destination.port":
 		return types.Int(a.Port), true
 	case "destination.serverName":
