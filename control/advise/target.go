@@ -41,7 +41,6 @@ func numbers(ports []uint16) (out []string) {
 type asked struct {
 	path           string
 	template, grpc bool
-	ports          []uint16
 	methods        []string
 	hosts          []string
 }

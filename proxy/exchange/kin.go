@@ -23,8 +23,7 @@ type family struct {
 	timed    bool
 	parent   kin.Parent
 	child    kin.Child
-	opened   bool   // parent is in the table
-	turn     uint64 // changes with every use of the exchange
+	opened   bool // parent is in the table
 }
 
 const (

@@ -143,7 +143,7 @@ var table = [reasonCount]entry{
 	IssuerUnavailable: {label: "issuer_unavailable", side: Us, status: 503, grpc: grpcUnavailable,
 		log: "the keys of the token's issuer could not be fetched", hint: "the log of the workload's proxy says why; make the issuer reachable from its machine, or give the keys in the AuthenticationPolicy (jwks)"},
 	MTLSRequired: {label: "mtls_required", side: Downstream, status: 403, grpc: grpcDenied,
-		log: "the port's mode does not take this connection", hint: "call through the mesh or with a certificate of it, or set mode Permissive in an AuthenticationPolicy; `tulle check --strict` names who calls in plaintext"},
+		log: "the port's mode does not take this connection", hint: "call through the mesh or with a certificate of it, or set mode Permissive in an AuthenticationPolicy"},
 }
 
 func (r Reason) entry() *entry {
