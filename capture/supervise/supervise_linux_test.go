@@ -128,12 +128,18 @@ func proxyMain(mode string) {
 		}
 	}
 	link.Send(bootstrap.Message{Event: bootstrap.EventIdentity, Identity: fmt.Appendf(nil, "of start %d", b.Starts)})
+	// Whoever is answered by the first proxy may order an upgrade: by then it has said that the workload is announced.
+	announced := make(chan struct{})
+	if b.Starts > 0 {
+		close(announced)
+	}
 	go func() {
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
+			<-announced
 			raw, _ := c.(*net.TCPConn).SyscallConn()
 			raw.Control(func(fd uintptr) {
 				dst, _ := origdst.Get(int(fd), false)
@@ -162,6 +168,9 @@ func proxyMain(mode string) {
 			link.Send(bootstrap.Message{Event: bootstrap.EventWithdrawn})
 		case bootstrap.CmdStarted:
 			link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced})
+			if b.Starts == 0 {
+				close(announced)
+			}
 		case bootstrap.CmdRetire:
 			ln.Close()
 			if m.Within > 5000 {

@@ -254,7 +254,9 @@ func TestRotation(t *testing.T) {
 		old, next := newSigner(t, "old"), newSigner(t, "next")
 		var mu sync.Mutex
 		now, fetches, broken := set(t, old), 0, false
+		asked := make(chan struct{}) // the first answer comes after the first request
 		r := NewRing(Config{Fetch: func(context.Context, *model.TokenIssuer) ([]byte, error) {
+			<-asked
 			mu.Lock()
 			defer mu.Unlock()
 			fetches++
@@ -275,6 +277,7 @@ func TestRotation(t *testing.T) {
 		if a := ask(g, c, tokenOf(old)); a.Wait == nil {
 			t.Fatalf("keys are not awaited: %v", a.Reason)
 		}
+		close(asked)
 		synctest.Wait()
 		if a := ask(g, c, tokenOf(old)); a.Token == nil {
 			t.Fatal(a.Reason, a.Why)
