@@ -53,8 +53,17 @@ func TestPayment(t *testing.T) {
 		}
 		what := []string{"by default", "with retries and hedging"}[i]
 		bad.be(conduct{Break: 0.2, Work: 2 * time.Millisecond})
-		if got, failed := brokenOff(pay(what, "POST", 300)); failed < 1 || failed > 60 { // a tenth is 30, five standard deviations are 26; fewer where it is ejected soon
-			t.Errorf("broken off %s: %v", what, got)
+		// A tenth is broken off until the endpoint is ejected, which may be soon: then another one takes its place.
+		posts, failed := brokenOff(pay(what, "POST", 300))
+		for rounds := 1; failed < 5 && rounds < 10; rounds++ {
+			bad.be(conduct{Work: 2 * time.Millisecond})
+			bad = open()
+			bad.be(conduct{Break: 0.2, Work: 2 * time.Millisecond})
+			more, again := brokenOff(pay(fmt.Sprint(what, ", round ", rounds), "POST", 300))
+			posts, failed = more, failed+again
+		}
+		if failed < 5 || failed > 60 { // a tenth of 300 is 30; five standard deviations are 26
+			t.Errorf("%d broken off %s, of the last %v", failed, what, posts)
 		}
 		// Of what may be repeated only those fail whose answer had begun: a quarter.
 		if got, failed := brokenOff(pay(what, "GET", 300)); failed > 25 {
