@@ -256,11 +256,11 @@ func TestAttemptTimeoutRetried(t *testing.T) {
 func TestHedge(t *testing.T) {
 	gone := make(chan struct{}, 100)
 	slow := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case <-r.Context().Done():
-		case <-time.After(300 * time.Millisecond):
+		if r.Method == "POST" {
 			_, _ = io.WriteString(w, "slow")
+			return
 		}
+		<-r.Context().Done() // never answers what may be hedged
 		gone <- struct{}{}
 	})
 	good := serve(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "quick") })
@@ -272,8 +272,10 @@ func TestHedge(t *testing.T) {
 		}
 		if r := p.log.last(); r.NAttempts == 2 {
 			hedged++
-			if r.Attempts[0].Reason != "outrun" || r.Attempts[1].Reason != "" || r.Attempts[0].Workload != "cart-a" {
-				t.Errorf("attempts %+v", r.Attempts)
+			for _, a := range r.Attempts[:2] { // on a busy machine the good one may be asked first, and hedged
+				if want := map[string]string{"cart-a": "outrun", "cart-b": ""}[a.Workload]; a.Reason != want {
+					t.Errorf("attempts %+v", r.Attempts[:2])
+				}
 			}
 			<-gone // the other one is told
 		}
