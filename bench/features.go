@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/bench/load"
@@ -101,7 +102,7 @@ func costOfFeatures(r *results) error {
 			fmt.Fprintf(os.Stderr, "round %d  feature %-34s %6.2f µs, without %6.2f µs\n", round+1, f.name, with, without)
 		}
 	}
-	return costOfSidecars(r)
+	return nil
 }
 
 // featureCost is the CPU µs per request of one round.
@@ -147,5 +148,20 @@ func (r *results) featureTable(b *bytes.Buffer) {
 	for _, f := range features {
 		r.featureRow(b, f.name)
 	}
-	r.sidecarTable(b)
+}
+
+// featureRow is one feature's line, if it was measured.
+func (r *results) featureRow(b *bytes.Buffer, name string) {
+	var without, with, more []float64
+	for _, c := range r.features[name] {
+		without, with, more = append(without, c.without), append(with, c.with), append(more, c.with-c.without)
+	}
+	if more == nil {
+		return
+	}
+	verdict := "reached"
+	if median(more) > featureGoal {
+		verdict = "**missed**"
+	}
+	fmt.Fprintf(b, "| %s | %.2f | %.2f | %+.2f | %+.2f | %+.2f | %s |\n", name, median(without), median(with), median(more), slices.Min(more), slices.Max(more), verdict)
 }

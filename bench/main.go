@@ -48,7 +48,7 @@ func main() {
 	topologies := flag.String("topologies", "", "topologies, by a part of their names; all")
 	subjects := flag.String("subjects", "", "subjects, by a part of their names; all")
 	features := flag.String("features", "", "features, by a part of their names; all")
-	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features,chain,overload,oracle", "what to measure; also: soak")
+	parts := flag.String("parts", "cost,latency,handshakes,memory,profile,features,sidecars,chain,overload,oracle", "what to measure; also: soak")
 	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long the soak takes")
 	flag.StringVar(&o.tulle, "tulle", "bin/tulle", "the binary to measure")
 	flag.DurationVar(&o.duration, "for", 2*time.Second, "how long each measurement takes")
@@ -124,7 +124,7 @@ func run(o options, install bool) error {
 	for _, part := range []struct {
 		name string
 		run  func(*results) error
-	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"features", costOfFeatures}, {"chain", chains}, {"overload", overloads}, {"oracle", oracles}, {"soak", soak}} {
+	}{{"cost", costs}, {"latency", latencies}, {"handshakes", handshakes}, {"memory", memories}, {"profile", profiles}, {"features", costOfFeatures}, {"sidecars", costOfSidecars}, {"chain", chains}, {"overload", overloads}, {"oracle", oracles}, {"soak", soak}} {
 		if !wanted(o.parts, part.name) {
 			continue
 		}

@@ -28,6 +28,7 @@ type results struct {
 	stages     []stage
 	soaked     []footprint // each minute
 	features   map[string][]featureCost
+	switched   map[string][]sidecarPair
 	chain      []chainRow
 	overload   []overloadRow
 	oracle     []oracleRow
@@ -42,6 +43,7 @@ type section struct {
 
 func (r *results) sections() []section {
 	return []section{{"features", featureHeading, r.features != nil, r.featureTable},
+		{"sidecars", sidecarHeading, r.switched != nil, r.sidecarTable},
 		{"chain", chainHeading, r.chain != nil, r.chainTable},
 		{"overload", overloadHeading, r.overload != nil, r.overloadTable},
 		{"oracle", oracleHeading, r.oracle != nil, r.oracleTable}}

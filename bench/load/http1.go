@@ -104,7 +104,7 @@ func (c *client) bulk() error {
 	for {
 		k, err := n.Read(buf)
 		bytes += int64(k)
-		c.done = bytes >> 10
+		c.done.Store(bytes >> 10)
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
 			return nil

@@ -275,7 +275,7 @@ func (h *http2conn) data(id uint32, f *http2.DataFrame) error {
 			h.sent = h.sent[:copy(h.sent, h.sent[1:])]
 			continue
 		}
-		h.c.done++
+		h.c.done.Add(1)
 		if err := h.f.WriteData(1, false, message); err != nil {
 			return err
 		}

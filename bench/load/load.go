@@ -17,6 +17,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,14 @@ type Plan struct {
 	// Hold opens the connections one after the other with one HTTP/1.1 request each, says Held on the standard output and
 	// keeps them until the standard input ends.
 	Hold bool
+	// Every is how often it is noted how much has been done: Result.Counts; 0: never.
+	Every time.Duration
+}
+
+// Count is how much had been done at a time.
+type Count struct {
+	At   int64 // Unix ns
+	Done int64
 }
 
 // Held is what is said when all connections of a Hold stand.
@@ -63,6 +72,18 @@ type Result struct {
 	P50, P99  time.Duration // of each; Rate only
 	Failed    int64
 	FirstFail string
+	Counts    []Count `json:",omitempty"` // Plan.Every
+}
+
+// DoneAt answers how much had been done at a time, between two counts in proportion; false: before the first or after the last.
+func (r Result) DoneAt(at time.Time) (float64, bool) {
+	ns := at.UnixNano()
+	i, _ := slices.BinarySearchFunc(r.Counts, ns, func(c Count, ns int64) int { return cmp.Compare(c.At, ns) })
+	if i == 0 || i == len(r.Counts) {
+		return 0, false
+	}
+	a, b := r.Counts[i-1], r.Counts[i]
+	return float64(a.Done) + float64(b.Done-a.Done)*float64(ns-a.At)/float64(b.At-a.At), true
 }
 
 // Run does what p says.
@@ -79,15 +100,41 @@ func Run(p Plan) (Result, error) {
 	var all sync.WaitGroup
 	for i := range clients {
 		c := &clients[i]
-		*c = client{plan: p, tls: cfg, end: begin.Add(p.For)}
+		c.plan, c.tls, c.end = p, cfg, begin.Add(p.For)
 		if p.Rate > 0 {
 			c.every = time.Duration(float64(p.Connections) / p.Rate * float64(time.Second))
 			c.next = begin.Add(c.every * time.Duration(i) / time.Duration(p.Connections))
 		}
 		all.Go(c.run)
 	}
+	stop, counts := make(chan struct{}), make(chan []Count, 1)
+	go func() { counts <- countUp(clients, p.Every, stop) }()
 	all.Wait()
-	return collect(clients, time.Since(begin)), nil
+	close(stop)
+	r := collect(clients, time.Since(begin))
+	r.Counts = <-counts
+	return r, nil
+}
+
+// countUp notes how much has been done until it is stopped.
+func countUp(clients []client, every time.Duration, stop <-chan struct{}) (counts []Count) {
+	if every == 0 {
+		return nil
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return counts
+		case <-tick.C:
+			n := Count{At: time.Now().UnixNano()}
+			for i := range clients {
+				n.Done += clients[i].done.Load()
+			}
+			counts = append(counts, n)
+		}
+	}
 }
 
 // client is one connection's worth of load.
@@ -98,7 +145,7 @@ type client struct {
 	every time.Duration // open loop: between two requests of this connection
 	next  time.Time     // when the next one is due
 
-	done  int64
+	done  atomic.Int64
 	took  []time.Duration
 	fails int64
 	fail  error
@@ -153,7 +200,7 @@ func (c *client) sleepUntil(due time.Time) error {
 }
 
 func (c *client) count(since time.Time) {
-	c.done++
+	c.done.Add(1)
 	if c.every > 0 {
 		c.took = append(c.took, time.Since(since))
 	}
@@ -217,7 +264,7 @@ func collect(clients []client, elapsed time.Duration) Result {
 	var took []time.Duration
 	for i := range clients {
 		c := &clients[i]
-		r.Done += c.done
+		r.Done += c.done.Load()
 		r.Failed += c.fails
 		if c.fail != nil && r.FirstFail == "" {
 			r.FirstFail = c.fail.Error()
