@@ -26,6 +26,7 @@ type sidecarFeature struct {
 }
 
 var sidecarFeatures = []sidecarFeature{
+	{name: "nothing: another number in the same field", with: `timeouts: {request: 30s}`, without: `timeouts: {request: 31s}`},
 	{name: "class of each request", with: `priority: [{match: {headers: [{name: x-class, value: batch}]}, class: batch}, {class: critical}]`},
 	{name: "deadline, which travels on", with: `timeouts: {request: 30s}`},
 	{name: "deadline and class through a program", with: `timeouts: {request: 30s}`, without: `timeouts: {request: 30s}`, through: true},
@@ -196,15 +197,15 @@ func (w *world) turns(run *running, data string, f sidecarFeature, end time.Time
 	}
 	time.Sleep(each) // warm
 	for i := range 2 * f.pairs() {
-		if time.Until(end) < 2*each {
-			break
-		}
 		x := window{on: i%4 == 1 || i%4 == 2}
 		if i%2 == 1 { // off, on on, off off, on
 			if err := w.turn(data, f, x.on); err != nil {
 				return nil, err
 			}
 			time.Sleep(each / 4) // connections that it wants are made
+		}
+		if time.Until(end) < 2*each {
+			break
 		}
 		before, err := spentBy(run.pids)
 		if err != nil {
@@ -257,7 +258,7 @@ func (w *world) detoured(run *running, data string, f sidecarFeature) (pairs []s
 			host := map[bool]string{true: "known:8080", false: "unknown:8080"}[on]
 			p := plan(w.options, load.HTTP1, twoHops, run, 32)
 			p.Address, p.Host = host, host
-			p.Every = 5 * time.Millisecond
+			p.Every, p.For = 5*time.Millisecond, 3*p.For
 			x, done, err := w.whole(run, p)
 			if err != nil {
 				return nil, err
@@ -275,10 +276,10 @@ func (w *world) whole(run *running, p load.Plan) (spent, float64, error) {
 	var failed error
 	var running sync.WaitGroup
 	running.Go(func() { done, failed = generate(run, p) })
-	time.Sleep(p.For / 4)
+	time.Sleep(p.For / 2) // the load generator has begun
 	from := time.Now()
 	before, err := spentBy(run.pids)
-	time.Sleep(p.For / 2)
+	time.Sleep(p.For / 3)
 	after, err2 := spentBy(run.pids)
 	until := time.Now()
 	running.Wait()

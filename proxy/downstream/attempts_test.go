@@ -243,9 +243,9 @@ func TestAttemptTimeoutRetried(t *testing.T) {
 	defer close(release)
 	hangs := serve(t, func(http.ResponseWriter, *http.Request) { <-release })
 	good := serve(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
-	p := callerBy(t, model.Route{Timeouts: model.Timeouts{Attempt: 30 * time.Millisecond},
+	p := callerBy(t, model.Route{Timeouts: model.Timeouts{Attempt: 400 * time.Millisecond},
 		Retry: &model.Retry{On: model.RetryTimeout, Attempts: 1, Base: time.Millisecond, OtherHosts: true}}, mesh(sidecar(t, addrOf(t, hangs))), mesh(sidecar(t, addrOf(t, good))))
-	for range 10 {
+	for range 6 {
 		if status, body := do(t, p, "PUT", "x"); status != 200 || body != "x" {
 			t.Fatalf("%d %q", status, body)
 		}
@@ -409,7 +409,7 @@ func TestDeadlineGoesOn(t *testing.T) {
 			in := newHop(t, setup{origin: o, http2: true, worker: shared})
 			timeouts := model.Timeouts{}
 			if by == "timeout" {
-				timeouts.Request = 150 * time.Millisecond
+				timeouts.Request = time.Second
 			}
 			out := callerBy(t, model.Route{Timeouts: timeouts}, mesh(in))
 			c := raw(t, out)

@@ -89,12 +89,12 @@ func TestAskedTimeouts(t *testing.T) {
 func TestMovingIsNotIdle(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		for range 6 {
-			time.Sleep(40 * time.Millisecond) // poll: the program is slow on purpose, and bounded
+			time.Sleep(250 * time.Millisecond) // poll: the program is slow on purpose, and bounded
 			_, _ = io.WriteString(w, "x")
 			w.(http.Flusher).Flush()
 		}
 	})
-	p := chain(t, model.HTTP{StreamIdleTimeout: 150 * time.Millisecond}, addrOf(t, srv))
+	p := chain(t, model.HTTP{StreamIdleTimeout: time.Second}, addrOf(t, srv))
 	if res, body := seen(t, p, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); res.StatusCode != 200 || body != "xxxxxx" {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}

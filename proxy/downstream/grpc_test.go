@@ -166,13 +166,13 @@ func TestDeadline(t *testing.T) {
 		Destination: to(t, model.Timeouts{}, mesh(sidecar(t, program)))}, http2: true})
 	foreign := routed(t, model.HTTP{}, program, model.VirtualHost{Domains: []string{"*"}, Routes: []model.Route{{
 		Match: model.Match{Path: "/", PathPrefixText: true}, Backends: []model.Backend{{Cluster: model.Free("c"), Weight: 1}},
-		Timeouts: model.Timeouts{GRPCTimeout: true, GRPCMax: 80 * time.Millisecond}}}})
+		Timeouts: model.Timeouts{GRPCTimeout: true, GRPCMax: 500 * time.Millisecond}}}})
 	for _, c := range []struct {
 		name, timeout string
 		p             *hop
 	}{
-		{"mesh", "80m", mesh2},
-		{"foreign", "80m", foreign},
+		{"mesh", "500m", mesh2},
+		{"foreign", "500m", foreign},
 		{"foreign, the longest", "1H", foreign},
 		{"foreign, none said", "", foreign},
 	} {
@@ -191,7 +191,7 @@ func TestDeadline(t *testing.T) {
 				t.Errorf("%d %v", res.StatusCode, res.Header)
 			}
 			v := <-told
-			if d, ok := grpc.ParseTimeout([]byte(v)); !ok || d > 80*time.Millisecond || d < 20*time.Millisecond {
+			if d, ok := grpc.ParseTimeout([]byte(v)); !ok || d > 500*time.Millisecond || d < 20*time.Millisecond {
 				t.Errorf("the program was told %q", v)
 			}
 			<-gone

@@ -34,7 +34,7 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 		b, _ := io.ReadAll(r.Body)
 		_, _ = w.Write(b)
 	})
-	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{IdleTimeout: 100 * time.Millisecond}})
+	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{IdleTimeout: time.Second}})
 	slow, none := raw(t, p), raw(t, p)
 	for _, c := range []*wire{slow, none} {
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n")
@@ -42,7 +42,7 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	for range 10 {
 		var at time.Duration
 		p.do(func() { at = p.loop.Now() })
-		p.until("40 ms", func() bool { return p.loop.Now() > at+40*time.Millisecond })
+		p.until("200 ms", func() bool { return p.loop.Now() > at+200*time.Millisecond })
 		slow.send("x")
 	}
 	if _, body := slow.response("POST"); body != "xxxxxxxxxx" {
@@ -62,14 +62,14 @@ func TestLongRequest(t *testing.T) {
 		fmt.Fprint(w, "late")
 	})
 	p := newHop(t, setup{origin: inbound(addrOf(t, srv)), config: &downstream.Config{
-		HeaderTimeout: 30 * time.Millisecond, IdleTimeout: 50 * time.Millisecond,
+		HeaderTimeout: 500 * time.Millisecond, IdleTimeout: 500 * time.Millisecond,
 	}})
 	c := raw(t, p)
 	c.send("GET / HTTP/1.1\r\nHost: a\r\n")
 	c.send("\r\n")
 	var begun time.Duration
 	p.do(func() { begun = p.loop.Now() })
-	p.until("200 ms", func() bool { return p.loop.Now() > begun+200*time.Millisecond })
+	p.until("1 s", func() bool { return p.loop.Now() > begun+time.Second })
 	close(release)
 	if _, body := c.response("GET"); body != "late" {
 		t.Fatalf("%q", body)
