@@ -10,7 +10,7 @@ import (
 // shown is what a client is told of one limit.
 type shown struct {
 	policy string
-	name   string
+	item   string
 	left   uint32
 	reset  time.Duration
 }
@@ -21,7 +21,7 @@ func (t *Ticket) show(r *rule, b *bucket, now time.Duration) {
 		return
 	}
 	s := b.state.Load()
-	t.shown[t.nshown] = shown{policy: r.policy, name: r.Name, left: r.rate.Left(s, now), reset: r.rate.Full(s, now)}
+	t.shown[t.nshown] = shown{policy: r.policy, item: r.item, left: r.rate.Left(s, now), reset: r.rate.Full(s, now)}
 	t.nshown++
 }
 
@@ -30,7 +30,7 @@ func (t *Ticket) showAnswer(r *rule, d *model.DescriptorAnswer) {
 	if !r.Headers || t.nshown == maxShown || d.Requests == 0 {
 		return
 	}
-	t.shown[t.nshown] = shown{policy: policyOf(r.Name, d.Requests, d.Window, false), name: r.Name, left: d.Left, reset: d.Reset}
+	t.shown[t.nshown] = shown{policy: policyOf(r.Name, d.Requests, d.Window, false), item: r.item, left: d.Left, reset: d.Reset}
 	t.nshown++
 }
 
@@ -56,8 +56,7 @@ func (t *Ticket) AppendState(b []byte) []byte {
 			b = append(b, ", "...)
 		}
 		s := &t.shown[i]
-		b = appendString(b, s.name)
-		b = strconv.AppendUint(append(b, ";r="...), uint64(s.left), 10)
+		b = strconv.AppendUint(append(b, s.item...), uint64(s.left), 10)
 		b = strconv.AppendInt(append(b, ";t="...), seconds(s.reset), 10)
 	}
 	return b

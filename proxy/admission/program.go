@@ -3,6 +3,7 @@ package admission
 import (
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -47,6 +48,7 @@ type rule struct {
 	state  *state
 	ask    *model.GlobalLimit      // whom to ask instead
 	policy string                  // of RateLimit-Policy
+	item   string                  // how the limit begins in RateLimit
 	names  []model.DescriptorEntry // what the control plane is told: which limit, and how much
 }
 
@@ -154,7 +156,7 @@ func (c *compiler) rule(scope string, m *model.RateLimit) *rule {
 	if r.rate = rate.New(m.Requests, m.Window, m.Burst); m.Bytes {
 		r.rate = rate.NewBandwidth(m.Requests, m.Window, m.Burst)
 	}
-	r.policy = policyOf(m.Name, m.Requests, r.rate.Window(), m.Bytes)
+	r.policy, r.item = policyOf(m.Name, m.Requests, r.rate.Window(), m.Bytes), string(appendString(nil, m.Name))+";r="
 	if m.Scope != "" {
 		scope = "scope\x01" + m.Scope
 	}
@@ -222,31 +224,34 @@ func (g *Gate) bucketOf(r *rule, q *Question) *bucket {
 	return r.state.many.find(g.hash(r.By, q))
 }
 
-// hash answers one of what tells a request apart.
+// hash answers one of what tells a request apart. Each part is hashed with the gate's seed, which nobody knows, and mixed
+// with those before it; a maphash.Hash would copy all of them into its buffer first, for every request.
 func (g *Gate) hash(by []model.RateKey, q *Question) uint64 {
-	var h maphash.Hash
-	h.SetSeed(g.seed)
+	h := uint64(0)
 	for i := range by {
 		k := &by[i]
-		_ = h.WriteByte(byte(k.Kind)) // never fails, like all of them
+		h = mix(h, uint64(k.Kind))
 		switch k.Kind {
 		case model.RateByCaller:
-			_, _ = h.WriteString(q.Caller.Namespace)
-			_ = h.WriteByte(0)
-			_, _ = h.WriteString(q.Caller.Name)
+			h = mix(mix(h, maphash.String(g.seed, q.Caller.Namespace)), maphash.String(g.seed, q.Caller.Name))
 		case model.RateByAddress:
 			a := q.Address.As16()
-			_, _ = h.Write(a[:])
+			h = mix(h, maphash.Bytes(g.seed, a[:]))
 		case model.RateByHeader:
-			_, _ = h.Write(fieldOf(q.Head, k.Name))
+			h = mix(h, maphash.Bytes(g.seed, fieldOf(q.Head, k.Name)))
 		case model.RateByPath:
-			_, _ = h.Write(pathOf(q.Head))
+			h = mix(h, maphash.Bytes(g.seed, pathOf(q.Head)))
 		case model.RateByMethod:
-			_, _ = h.Write(q.Head.Method)
+			h = mix(h, maphash.Bytes(g.seed, q.Head.Method))
 		}
-		_ = h.WriteByte(0)
 	}
-	return h.Sum64()
+	return h
+}
+
+// mix takes the next part of several into a hash; their order counts.
+func mix(h, part uint64) uint64 {
+	high, low := bits.Mul64(h^0x9e3779b97f4a7c15, 0xd6e8feb86659fd93)
+	return bits.RotateLeft64(high^low, 27) ^ part
 }
 
 // byCaller is who has turns where nobody says otherwise: whom the proxy has proof of.
