@@ -156,7 +156,8 @@ func (r *results) featureRow(b *bytes.Buffer, name string) {
 	for _, c := range r.features[name] {
 		without, with, more = append(without, c.without), append(with, c.with), append(more, c.with-c.without)
 	}
-	if more == nil {
+	if more == nil { // not asked for this time
+		b.WriteString(r.oldRow(name))
 		return
 	}
 	verdict := "reached"

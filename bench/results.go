@@ -29,6 +29,7 @@ type results struct {
 	soaked     []footprint // each minute
 	features   map[string][]featureCost
 	switched   map[string][]sidecarPair
+	old        string // RESULTS.md as it was
 	chain      []chainRow
 	overload   []overloadRow
 	oracle     []oracleRow
@@ -56,6 +57,7 @@ func (r *results) write() error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	r.old = string(old)
 	if r.alone() {
 		return os.WriteFile(file, []byte(r.renew(string(old))), 0o644)
 	}
@@ -115,6 +117,16 @@ func (r *results) renew(text string) string {
 		text = before + b.String() + after
 	}
 	return text
+}
+
+// oldRow answers the line of a table that begins with name, as it was.
+func (r *results) oldRow(name string) string {
+	_, after, ok := strings.Cut(r.old, "\n| "+name+" |")
+	line, _, _ := strings.Cut(after, "\n")
+	if !ok {
+		return ""
+	}
+	return "| " + name + " |" + line + "\n"
 }
 
 // cut answers what is before a section, the section and what is after it. If it is not there all is before it.

@@ -22,6 +22,7 @@ type sidecarFeature struct {
 	name          string
 	with, without string // in spec
 	policies      int    // this many AuthorizationPolicies are in force on the called service, the last allows the caller; or none
+	cookies       bool   // clients send the cookie that they were given last
 	through       bool   // the call goes through a program that calls on: with x-request-id, and without
 }
 
@@ -40,7 +41,8 @@ var sidecarFeatures = []sidecarFeature{
 	{name: "adaptive limit, with a queue by tenants", with: `concurrency: {least: 1000, queue: 1s}`},
 	{name: "bounds of what is under way (capacity)", with: `capacity: {connections: 10000, requests: 10000}`},
 	{name: "breakers and fallback", with: `{breakers: {connections: 10000, pending: 10000, requests: 10000}, fallback: {name: known, port: 8080}}`},
-	{name: "sessions by cookie", with: `session: {}`},
+	{name: "sessions by cookie, of clients that keep it", with: `session: {}`, cookies: true},
+	{name: "sessions by cookie, a new one with each request", with: `session: {}`},
 	{name: "ejection by latency and success rate", with: `ejection: {latency: {}, successRate: {}}`},
 	{name: "a thousand authorization policies", policies: 1000},
 	{name: "health checks of callers", with: `healthChecks: [{http: {path: /}, interval: 1s}]`},
@@ -157,7 +159,7 @@ func (p *sidecarPair) add(on bool, used spent, requests float64) {
 // switched answers what the proxies' CPU time per request is in pairs of windows on the same connections.
 func (w *world) switched(run *running, data string, f sidecarFeature) ([]sidecarPair, error) {
 	p := plan(w.options, load.HTTP1, twoHops, run, 32)
-	p.Every = 5 * time.Millisecond
+	p.Every, p.Cookies = 5*time.Millisecond, f.cookies
 	if f.policies > 0 {
 		p.For = f.pairs()*(5*f.window(w.options)/2+15*time.Second) + 2*time.Second
 	} else {
@@ -370,7 +372,8 @@ func (r *results) sidecarTable(b *bytes.Buffer) {
 		sidecarHeading, r.begun.Format("2006-01-02"), r.options.duration, featureGoal)
 	for _, f := range sidecarFeatures {
 		pairs := r.switched[f.name]
-		if len(pairs) == 0 {
+		if len(pairs) == 0 { // not asked for this time
+			b.WriteString(r.oldRow(f.name))
 			continue
 		}
 		e := estimate(pairs)

@@ -18,7 +18,12 @@ func (c *client) http1() error {
 		return err
 	}
 	defer n.Close()
-	request := []byte("GET / HTTP/1.1\r\nHost: " + c.plan.Host + "\r\nUser-Agent: load\r\nAccept: */*\r\n\r\n")
+	head := "GET / HTTP/1.1\r\nHost: " + c.plan.Host + "\r\nUser-Agent: load\r\nAccept: */*\r\n"
+	request, cookie := []byte(head+"\r\n"), ""
+	var given *string
+	if c.plan.Cookies {
+		given = &cookie
+	}
 	r := bufio.NewReaderSize(n, 16<<10)
 	for {
 		since, ok := c.wait()
@@ -28,17 +33,20 @@ func (c *client) http1() error {
 		if _, err := n.Write(request); err != nil {
 			return err
 		}
-		if err := readResponse(r); err != nil {
+		if err := readResponse(r, given); err != nil {
 			return err
 		}
 		c.count(since)
+		if cookie != "" {
+			request, cookie = []byte(head+"Cookie: "+cookie+"\r\n\r\n"), ""
+		}
 	}
 }
 
 var errStatus = errors.New("the answer is not 200")
 
-// readResponse reads one response with a Content-Length or chunked.
-func readResponse(r *bufio.Reader) error {
+// readResponse reads one response with a Content-Length or chunked, and the cookie that it sets, if given is there.
+func readResponse(r *bufio.Reader, given *string) error {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
@@ -61,6 +69,9 @@ func readResponse(r *bufio.Reader) error {
 			}
 		} else if bytes.EqualFold(name, []byte("transfer-encoding")) {
 			chunked = true
+		} else if given != nil && bytes.EqualFold(name, []byte("set-cookie")) {
+			pair, _, _ := bytes.Cut(value, []byte(";"))
+			*given = string(bytes.TrimSpace(pair))
 		}
 	}
 	if chunked {
@@ -145,5 +156,5 @@ func (c *client) connectOnce(request []byte) error {
 	if _, err := n.Write(request); err != nil {
 		return err
 	}
-	return readResponse(bufio.NewReaderSize(n, 2<<10))
+	return readResponse(bufio.NewReaderSize(n, 2<<10), nil)
 }

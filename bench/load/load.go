@@ -52,6 +52,8 @@ type Plan struct {
 	// Hold opens the connections one after the other with one HTTP/1.1 request each, says Held on the standard output and
 	// keeps them until the standard input ends.
 	Hold bool
+	// Cookies makes HTTP/1.1 clients send the cookie that they were given last.
+	Cookies bool
 	// Every is how often it is noted how much has been done: Result.Counts; 0: never.
 	Every time.Duration
 }
@@ -297,7 +299,7 @@ func hold(p Plan, cfg *tls.Config) error {
 		if _, err := n.Write(request); err != nil {
 			return err
 		}
-		if err := readResponse(bufio.NewReaderSize(n, 2<<10)); err != nil {
+		if err := readResponse(bufio.NewReaderSize(n, 2<<10), nil); err != nil {
 			return fmt.Errorf("connection %d: %w", len(all), err)
 		}
 	}
