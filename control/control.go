@@ -15,7 +15,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/store"
@@ -57,7 +56,7 @@ type Plane struct {
 	log       *slog.Logger
 	lock      *os.File
 	store     store.Store
-	ca        *ca.CA
+	ca        authority
 	mesh      mesh
 	trust     *trust.Keeper
 	open      *server.Connections // of proxies
@@ -116,8 +115,7 @@ func (p *Plane) start(ctx context.Context) (err error) {
 	if domain == "" {
 		domain = p.mesh.trustDomain
 	}
-	if p.ca, err = ca.Open(ca.Config{Dir: filepath.Join(p.cfg.DataDir, "ca"), TrustDomain: domain,
-		Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now()); err != nil {
+	if p.ca, err = p.openAuthority(ctx, domain); err != nil {
 		return err
 	}
 	return p.compose(ctx)

@@ -18,8 +18,10 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/ca/external"
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
@@ -28,18 +30,34 @@ import (
 // TTL of the identities that are given, unless configured.
 const TTL = 24 * time.Hour
 
-// Authority signs; *ca.CA is one.
+// Authority signs; *external.Authority is one, Local makes one of a *ca.CA.
 type Authority interface {
 	TrustDomain() string
 	RootsDER() [][]byte
 	// Pinnable answers the roots of now and of before, with what leads from those to these: what a join token may pin.
 	Pinnable() [][]byte
-	Sign(csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error)
+	// Admit says what is wrong with a request before anything is spent on it: external.ErrNameless where it has to carry id.
+	Admit(csr []byte, id spiffe.ID) error
+	// Sign waits for ctx at most. It answers external.ErrNotNow where it may go well later.
+	Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error)
+}
+
+// Local is a mesh's own authority, which never waits.
+type Local struct{ *ca.CA }
+
+// Admit implements Authority: Sign says it.
+func (l Local) Admit([]byte, spiffe.ID) error { return nil }
+
+// Sign implements Authority.
+func (l Local) Sign(_ context.Context, csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error) {
+	return l.CA.Sign(csr, id, ttl, now)
 }
 
 // Tokens redeems join tokens; *token.Tokens is one.
 type Tokens interface {
 	Redeem(ctx context.Context, text, namespace, serviceAccount, service string, now time.Time) error
+	// Return gives a use back that nothing came of.
+	Return(ctx context.Context, text string) error
 	// Bind lets a service account serve a service.
 	Bind(ctx context.Context, namespace, serviceAccount, service string) error
 }
@@ -89,17 +107,17 @@ func ServerID(trustDomain string) spiffe.ID {
 // Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
 // what a join token pins.
 func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
-	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(context.Context, *svid.SVID) (*svid.SVID, error) {
+	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(ctx context.Context, _ *svid.SVID) (*svid.SVID, error) {
 		key, err := svid.NewKey()
 		if err != nil {
 			return nil, err
 		}
-		csr, err := svid.Request(key, spiffe.ID{})
+		csr, err := svid.Request(key, ServerID(a.TrustDomain()))
 		if err != nil {
 			return nil, err
 		}
 		made := time.Now()
-		issued, err := a.Sign(csr, ServerID(a.TrustDomain()), TTL, made)
+		issued, err := a.Sign(ctx, csr, ServerID(a.TrustDomain()), TTL, made)
 		if err != nil {
 			return nil, err
 		}
@@ -126,13 +144,16 @@ func (s *Service) Attest(ctx context.Context, r *attestpb.AttestRequest) (*attes
 	if id.Namespace == s.cfg.Server.Namespace {
 		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
 	}
+	if err := s.admit(r.GetCsr(), id); err != nil {
+		return nil, err
+	}
 	service := cmp.Or(r.GetService(), id.ServiceAccount)
 	if local, ok := localPeer(ctx); ok {
 		if err := s.cfg.Tokens.Bind(ctx, id.Namespace, id.ServiceAccount, service); err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
 		s.cfg.Log.Info("identity given", "id", id.String(), "by", "unix socket", "pid", local.PID, "uid", local.UID)
-		return s.grant(r.GetCsr(), id)
+		return s.grant(ctx, r.GetCsr(), id)
 	}
 	if r.GetToken() == "" {
 		return nil, status.Error(codes.Unauthenticated, "a join token is needed here: make one with 'tulle token --service NAME'")
@@ -144,8 +165,17 @@ func (s *Service) Attest(ctx context.Context, r *attestpb.AttestRequest) (*attes
 	if err := s.cfg.Tokens.Bind(ctx, id.Namespace, id.ServiceAccount, service); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
-	s.cfg.Log.Info("identity given", "id", id.String(), "by", "join token")
-	return s.grant(r.GetCsr(), id)
+	g, err := s.grant(ctx, r.GetCsr(), id)
+	if err == nil {
+		s.cfg.Log.Info("identity given", "id", id.String(), "by", "join token")
+	} else if status.Code(err) == codes.Aborted {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), returnWait)
+		defer cancel()
+		if err := s.cfg.Tokens.Return(ctx, r.GetToken()); err != nil {
+			s.cfg.Log.Warn("a use of a join token is lost, although no identity could be given", "id", id.String(), "error", err)
+		}
+	}
+	return g, err
 }
 
 // Renew implements attestpb.IdentityServer.
@@ -157,11 +187,33 @@ func (s *Service) Renew(ctx context.Context, r *attestpb.RenewRequest) (*attestp
 	if id.Namespace == s.cfg.Server.Namespace {
 		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
 	}
+	if err := s.admit(r.GetCsr(), id); err != nil {
+		return nil, err
+	}
 	s.cfg.Log.Debug("identity renewed", "id", id.String())
-	return s.grant(r.GetCsr(), id)
+	return s.grant(ctx, r.GetCsr(), id)
 }
 
-func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
+// returnWait bounds the giving back of a token's use.
+const returnWait = 2 * time.Second
+
+// admit looks at a request before anything is spent on it. Who has to write his name into it is told his name.
+func (s *Service) admit(csr []byte, id spiffe.ID) error {
+	err := s.cfg.Authority.Admit(csr, id)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, external.ErrNameless):
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	st := status.New(codes.FailedPrecondition, err.Error())
+	if with, err := st.WithDetails(wrapperspb.String(id.String())); err == nil {
+		st = with
+	}
+	return st.Err()
+}
+
+func (s *Service) grant(ctx context.Context, csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
 	if s.cfg.Refuses != nil {
 		if err := s.cfg.Refuses(id); err != nil {
 			s.cfg.Log.Warn("no identity given", "id", id.String(), "error", err)
@@ -172,7 +224,11 @@ func (s *Service) grant(csr []byte, id spiffe.ID) (*attestpb.Grant, error) {
 	if ttl <= 0 {
 		ttl = TTL
 	}
-	issued, err := s.cfg.Authority.Sign(csr, id, ttl, time.Now())
+	issued, err := s.cfg.Authority.Sign(ctx, csr, id, ttl, time.Now())
+	if errors.Is(err, external.ErrNotNow) {
+		s.cfg.Log.Warn("no identity given", "id", id.String(), "error", err)
+		return nil, status.Error(codes.Aborted, err.Error())
+	}
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

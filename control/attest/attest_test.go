@@ -44,7 +44,7 @@ func start(t *testing.T) plane {
 	store := mem.New(100)
 	t.Cleanup(func() { store.Close() })
 	p.tokens = token.New(store, func() []byte { return p.authority.RootsDER()[0] })
-	if p.own, err = server.Own(t.Context(), p.authority, nil); err != nil {
+	if p.own, err = server.Own(t.Context(), server.Local{CA: p.authority}, nil); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.own.Close)
@@ -57,7 +57,7 @@ func start(t *testing.T) plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := server.New(server.Config{Authority: p.authority, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local"),
+	s := server.New(server.Config{Authority: server.Local{CA: p.authority}, Tokens: p.tokens, Address: p.address, Server: server.ServerID("tulle.local"),
 		Refuses: func(spiffe.ID) error {
 			if p.refused.Load() {
 				return svid.ErrRevoked

@@ -119,6 +119,9 @@ func (c *CA) TrustDomain() string { return c.trustDomain }
 // Leaf answers for how long identities are valid, at most.
 func (c *CA) Leaf() time.Duration { return c.cfg.Leaf }
 
+// Backdate answers how long before it is made every certificate begins.
+func (c *CA) Backdate() time.Duration { return Backdate }
+
 // RootsPEM answers the bundle of the trust domain.
 func (c *CA) RootsPEM() (out []byte) {
 	for _, der := range c.RootsDER() {

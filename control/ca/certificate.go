@@ -82,6 +82,11 @@ func issue(t *x509.Certificate, parent *authority) (authority, error) {
 	return authority{cert: cert, key: key}, err
 }
 
+// LeafTemplate answers what an identity is signed with, for issuers that sign here.
+func LeafTemplate(id spiffe.ID, now time.Time, ttl time.Duration) *x509.Certificate {
+	return leafTemplate(id, now, ttl)
+}
+
 // leafTemplate is an X.509-SVID: one URI, no subject (then the URI must be critical, which Go sees to).
 func leafTemplate(id spiffe.ID, now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{

@@ -240,7 +240,7 @@ func loadFormer(dir string, n int) (*former, error) {
 	return f, err
 }
 
-var errExposed = errors.New("holds a private key")
+var errExposed = errors.New("holds a secret")
 
 // readSecret refuses a key that others can read.
 func readSecret(path string) ([]byte, error) {
@@ -437,6 +437,17 @@ func keyPEM(a authority) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(a.key)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
+
+// KeepFile has a file in dir, which is made with mode 0700 where it is not there, in one step.
+func KeepFile(dir, name string, mode os.FileMode, text []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return replaceFile(dir, file{name, mode, text})
+}
+
+// ReadSecret reads a file with a private key or another secret; one that others can read is refused.
+func ReadSecret(path string) ([]byte, error) { return readSecret(path) }
 
 // replaceFile has a file in dir with exactly its mode and text, on disk when it answers, in one step.
 func replaceFile(dir string, f file) error {

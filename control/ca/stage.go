@@ -61,6 +61,7 @@ func (c *CA) other() *generation {
 var (
 	ErrUnderWay  = errors.New("a rotation of the root is under way: 'tulle cert' shows where it stands; take it back with --rollback, or go on with --force")
 	ErrNoneToDo  = errors.New("no rotation of the root is under way")
+	ErrNotOurs   = errors.New("that is not ours to do")
 	ErrNoRootKey = errors.New("the root's key is not there: restore root-key.pem in the ca folder of the data folder from a copy, or rotate the root")
 )
 

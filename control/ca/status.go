@@ -14,8 +14,30 @@ type Status struct {
 	Since time.Time // of the phase
 	Renew time.Time // certificates made before are to be renewed soon; zero: none
 	Waits []Wait    // what stands in the way of the next step
-	// Signing is the generation that signs; Other the one that is believed besides, its certificates nil if there is none.
+	// Signing is the generation that signs; Other the one that is believed besides, its certificates nil if there is none; More
+	// are further roots of an issuer that is not ours.
 	Signing, Other Line
+	More           []Line
+	Issuer         string    // who signs, and where; "": the mesh's own authority
+	Warnings       []Warning // of an issuer that is not ours
+}
+
+// Warning is something that will hurt unless somebody does something.
+type Warning struct {
+	What, Message string
+	Left          time.Duration // until it hurts; 0: not known
+	// First: it hurts when the first certificate in use ends.
+	First bool
+}
+
+// Lines answers the roots that are believed, the one that signs first.
+func (s *Status) Lines() (list []Line) {
+	for _, l := range append([]Line{s.Signing, s.Other}, s.More...) {
+		if l.Root != nil {
+			list = append(list, l)
+		}
+	}
+	return list
 }
 
 // Line is one root with its intermediate.
@@ -47,13 +69,24 @@ func (c *CA) Status(now time.Time, m Standing) Status {
 
 // SignedByOther reports whether a chain (leaf first) leads to the root that is believed and does not sign.
 func (s Status) SignedByOther(chain []*x509.Certificate) bool {
-	if s.Other.Root == nil || len(chain) < 2 {
+	if s.Other.Root == nil {
 		return false
 	}
-	return IssuedBy(chain[1], s.Other.Root)
+	for _, c := range chain { // the first one that either has signed: what follows leads on to older roots
+		switch {
+		case IssuedBy(c, s.Signing.Root):
+			return false
+		case IssuedBy(c, s.Other.Root):
+			return true
+		}
+	}
+	return false
 }
 
-// IssuedBy reports whether a certificate says that root has signed it.
+// IssuedBy reports whether root has signed a certificate.
 func IssuedBy(c, root *x509.Certificate) bool {
-	return bytes.Equal(c.AuthorityKeyId, root.SubjectKeyId)
+	if len(c.AuthorityKeyId) > 0 && len(root.SubjectKeyId) > 0 {
+		return bytes.Equal(c.AuthorityKeyId, root.SubjectKeyId)
+	}
+	return bytes.Equal(c.RawIssuer, root.RawSubject) && c.CheckSignatureFrom(root) == nil
 }

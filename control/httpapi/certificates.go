@@ -32,9 +32,9 @@ func (a *API) serveRotate(r *http.Request) (any, error) {
 		return nil, err
 	}
 	err := a.cfg.Trust.Rotate(req)
-	for _, e := range []error{ca.ErrUnderWay, ca.ErrNoneToDo, ca.ErrNoRootKey} {
+	for _, e := range []error{ca.ErrUnderWay, ca.ErrNoneToDo, ca.ErrNoRootKey, ca.ErrNotOurs} {
 		if errors.Is(err, e) {
-			return nil, &Error{Status: http.StatusConflict, Message: e.Error()}
+			return nil, &Error{Status: http.StatusConflict, Message: err.Error()}
 		}
 	}
 	if err != nil {

@@ -134,6 +134,24 @@ func (t *Tokens) Redeem(ctx context.Context, text, namespace, serviceAccount, se
 	}
 }
 
+// Return gives a use of a token back that nothing came of. It answers store.ErrNotFound where the token is gone.
+func (t *Tokens) Return(ctx context.Context, text string) error {
+	tok, err := jointoken.Parse(text)
+	if err != nil {
+		return err
+	}
+	for {
+		o, s, err := t.get(ctx, tok.ID)
+		if err != nil {
+			return err
+		}
+		s.Uses = min(s.Uses+1, MaxUses)
+		if err = t.put(ctx, s, store.At(o.Revision)); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+}
+
 // List answers the tokens that still let somebody in, and removes the others.
 func (t *Tokens) List(ctx context.Context, now time.Time) ([]Info, error) {
 	objects, _, err := t.store.List(ctx, kind, "")

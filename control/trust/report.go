@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/x509"
@@ -16,7 +17,8 @@ import (
 // Report is everything that proves anybody's identity, and how long that lasts.
 type Report struct {
 	TrustDomain string        `json:"trustDomain"`
-	First       Expiry        `json:"first"` // the first certificate in use to end anywhere
+	Issuer      string        `json:"issuer"` // who signs, and where
+	First       Expiry        `json:"first"`  // the first certificate in use to end anywhere
 	Rotation    Rotation      `json:"rotation"`
 	Authorities []Certificate `json:"authorities"` // the one that signs first
 	Control     []Certificate `json:"control"`     // the control plane's own chain, root first
@@ -70,6 +72,9 @@ type Alarm struct {
 	Left    time.Duration `json:"left,omitempty"` // until it hurts; 0: it does not by itself
 }
 
+// ownIssuer is who signs unless somebody else does.
+const ownIssuer = "the mesh's own authority"
+
 // Report answers everything.
 func (k *Keeper) Report() *Report { return k.report(k.cfg.Now()) }
 
@@ -86,12 +91,9 @@ func rotationOf(s ca.Status) Rotation {
 func (k *Keeper) report(now time.Time) *Report {
 	m := k.standing(now)
 	s := k.cfg.CA.Status(now, m)
-	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Authorities: []Certificate{}, Control: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
+	r := &Report{TrustDomain: k.cfg.CA.TrustDomain(), Issuer: cmp.Or(s.Issuer, ownIssuer), Authorities: []Certificate{}, Control: []Certificate{}, Workloads: []Workload{}, Alarms: []Alarm{},
 		Rotation: rotationOf(s)}
-	for i, line := range []ca.Line{s.Signing, s.Other} {
-		if line.Root == nil {
-			continue
-		}
+	for i, line := range s.Lines() {
 		note := "signs"
 		if i > 0 {
 			note = "believed"
@@ -100,7 +102,9 @@ func (k *Keeper) report(now time.Time) *Report {
 		if line.Cross != nil {
 			r.Authorities = append(r.Authorities, certificate("cross-signed root", line.Cross, ""))
 		}
-		r.Authorities = append(r.Authorities, certificate("intermediate", line.Intermediate, note))
+		if line.Intermediate != nil {
+			r.Authorities = append(r.Authorities, certificate("intermediate", line.Intermediate, note))
+		}
 	}
 	for _, a := range r.Authorities {
 		if a.Note == "signs" {
@@ -147,21 +151,30 @@ func chainOf(chain []*x509.Certificate, s ca.Status) (out []Certificate) {
 	for i, c := range chain {
 		role := "leaf"
 		switch {
-		case i == 1:
-			role = "intermediate"
-		case i > 1:
+		case i > 0 && slices.ContainsFunc(s.Lines(), func(l ca.Line) bool { return bytes.Equal(l.Root.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) }):
 			role = "cross-signed root"
+		case i > 0:
+			role = "intermediate"
 		}
 		out = append(out, certificate(role, c, ""))
 	}
-	last := chain[min(1, len(chain)-1)]
-	for _, line := range []ca.Line{s.Signing, s.Other} {
-		if line.Root != nil && ca.IssuedBy(last, line.Root) {
-			out = append(out, certificate("root", line.Root, ""))
-		}
+	if root := rootOf(chain, s); root != nil {
+		out = append(out, certificate("root", root, ""))
 	}
 	slices.Reverse(out)
 	return out
+}
+
+// rootOf answers the root that a chain (leaf first) leads to: that of the first certificate which one has signed. nil: there is none.
+func rootOf(chain []*x509.Certificate, s ca.Status) *x509.Certificate {
+	for _, c := range chain {
+		for _, line := range s.Lines() {
+			if ca.IssuedBy(c, line.Root) {
+				return line.Root
+			}
+		}
+	}
+	return nil
 }
 
 // own adds what the control plane proves itself with; its chain shows more, for join tokens.
@@ -203,17 +216,39 @@ func (k *Keeper) alarm(r *Report, s ca.Status, m ca.Standing, now time.Time) {
 	}
 	root, middle := s.Signing.Root, s.Signing.Intermediate
 	life := func(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) - ca.Backdate }
-	ends("root certificate", root, life(root), "it should have been replaced; 'tulle cert rotate --root', and see below who does not acknowledge")
-	ends("intermediate certificate", middle, life(middle), "it should have been replaced; 'tulle cert rotate --intermediate'")
+	if s.Issuer != "" {
+		next := "replace it at the issuer, " + s.Issuer + "; what is new there is taken by itself"
+		ends("root certificate", root, life(root), next)
+		if middle != nil {
+			ends("intermediate certificate", middle, life(middle), next)
+		}
+	} else {
+		ends("root certificate", root, life(root), "it should have been replaced; 'tulle cert rotate --root', and see below who does not acknowledge")
+		ends("intermediate certificate", middle, life(middle), "it should have been replaced; 'tulle cert rotate --intermediate'")
+		k.ownKeys(s, now, add)
+	}
+	for _, w := range s.Warnings {
+		left := w.Left
+		if w.First {
+			left = r.First.Ends.Sub(now)
+			w.Message += fmt.Sprintf("; the first to end is the %s, in %s", r.First.What, left.Round(time.Second))
+		}
+		add(w.What, left, "%s", w.Message)
+	}
+	k.stuck(r, s, m.Held, now, add)
+	k.files(s, now, add)
+	k.holding(r, k.cfg.Announced(), now, add)
+}
+
+// ownKeys tells of what only the mesh's own authority has.
+func (k *Keeper) ownKeys(s ca.Status, now time.Time, add adder) {
+	root, middle := s.Signing.Root, s.Signing.Intermediate
 	if !s.Signing.RootKey {
 		add("root key", middle.NotAfter.Sub(now), "is not in the ca folder: nothing can be signed when the intermediate ends, in %s; restore it from a copy, or rotate the root", middle.NotAfter.Sub(now).Round(time.Second))
 	}
 	if root.NotBefore.After(now) || middle.NotBefore.After(now) || now.Add(time.Minute).Before(s.Since) {
 		add("clock", 0, "this machine's clock says %s, and the authority's certificates begin later: set it", now.UTC().Format(time.RFC3339))
 	}
-	k.stuck(r, s, m.Held, now, add)
-	k.files(root, middle, now, add)
-	k.holding(r, k.cfg.Announced(), now, add)
 }
 
 type adder = func(what string, left time.Duration, format string, args ...any)
@@ -240,19 +275,25 @@ func (k *Keeper) stuck(r *Report, s ca.Status, held []string, now time.Time, add
 }
 
 // files tells of what happened to the authority's files.
-func (k *Keeper) files(root, middle *x509.Certificate, now time.Time, add adder) {
+func (k *Keeper) files(s ca.Status, now time.Time, add adder) {
+	left, lost := s.Signing.Root.NotAfter.Sub(now), "nothing could have been signed after a restart"
+	if s.Signing.Intermediate != nil {
+		left = s.Signing.Intermediate.NotAfter.Sub(now)
+	}
+	if s.Issuer != "" {
+		lost = "it would not have been known after a restart which roots are believed"
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.stepping != nil {
-		add("the mesh CA", middle.NotAfter.Sub(now), "%v; what it has signs for %s more", k.stepping, middle.NotAfter.Sub(now).Round(time.Second))
+		add("the mesh CA", left, "%v; what it has signs for %s more", k.stepping, left.Round(time.Second))
 	}
 	switch {
 	case k.broken != nil:
-		left := middle.NotAfter.Sub(now)
 		add("files of the mesh CA", left, "%v; what is in memory signs for %s more, and is lost when this process ends", k.broken, left.Round(time.Second))
 	case len(k.lost) > 0 && now.Sub(k.mended) < mendedFor:
-		add("files of the mesh CA", 0, "%s had been removed or changed, and were written again from memory at %s: find out by whom; without that nothing could have been signed after a restart, and what had been would have ended in %s",
-			strings.Join(k.lost, ", "), k.mended.Format(time.TimeOnly), min(k.cfg.CA.Leaf(), root.NotAfter.Sub(now)).Round(time.Second))
+		add("files of the mesh CA", 0, "%s had been removed or changed, and were written again from memory at %s: find out by whom; without that %s, and what had been would have ended in %s",
+			strings.Join(k.lost, ", "), k.mended.Format(time.TimeOnly), lost, min(k.cfg.CA.Leaf(), s.Signing.Root.NotAfter.Sub(now)).Round(time.Second))
 	}
 }
 

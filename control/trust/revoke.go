@@ -50,14 +50,15 @@ func (r Revocation) key() store.Key {
 	return store.Key{Kind: kind, Name: hex.EncodeToString(sum[:16])}
 }
 
-func (r Revocation) model() model.Revocation {
+// model answers r as it travels; certificates begin so long before they are made.
+func (r Revocation) model(backdate time.Duration) model.Revocation {
 	m := model.Revocation{Identity: r.Identity, Until: r.Until.Unix()}
 	if n, ok := new(big.Int).SetString(r.Serial, 16); ok && r.Serial != "" {
 		m.Serial = n.Bytes()
 		return m
 	}
 	// Certificates begin before they are made: those made after the revocation are not meant.
-	m.Before = r.At.Add(time.Second - ca.Backdate).Unix()
+	m.Before = r.At.Add(time.Second - backdate).Unix()
 	return m
 }
 
@@ -111,12 +112,11 @@ func (k *Keeper) aim(r *Revocation, what string) error {
 	}
 	r.Serial = n.Text(16)
 	s := k.cfg.CA.Status(k.cfg.Now(), ca.Standing{})
-	for _, line := range []ca.Line{s.Signing, s.Other} {
+	for _, line := range s.Lines() {
 		switch {
-		case line.Root == nil:
 		case line.Root.SerialNumber.Cmp(n) == 0:
 			return fmt.Errorf("%w: this is the root: replace it with 'tulle cert rotate --root'", ErrInvalid)
-		case line.Intermediate.SerialNumber.Cmp(n) == 0:
+		case line.Intermediate != nil && line.Intermediate.SerialNumber.Cmp(n) == 0:
 			return fmt.Errorf("%w: this intermediate signs, and every certificate is below it: replace it first with 'tulle cert rotate --intermediate', wait until 'tulle cert' shows it nowhere, and revoke it then", ErrInvalid)
 		}
 	}

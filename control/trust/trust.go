@@ -19,9 +19,26 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 )
 
+// Authority is who signs; *ca.CA and *external.Authority are.
+type Authority interface {
+	TrustDomain() string
+	Leaf() time.Duration     // the longest life of a certificate
+	Backdate() time.Duration // a certificate begins so long before it is made, at most
+	RootsDER() [][]byte
+	Status(now time.Time, m ca.Standing) ca.Status
+	Step(now time.Time, m ca.Standing) (moved bool, err error)
+	Mend() ([]string, error)
+
+	RotateRoot(now time.Time) error
+	RotateIntermediate(now time.Time) error
+	RotateLeaves(now time.Time) error
+	Rollback() error
+	Force() error
+}
+
 // Config of a Keeper; all but Log, Now, Every and Own are needed.
 type Config struct {
-	CA    *ca.CA
+	CA    Authority
 	Store store.Store // of revocations
 	// Behind answers the connected proxies, "namespace/workload", that have not acknowledged whom the mesh believes now, and
 	// all that are connected.
@@ -185,7 +202,7 @@ func (k *Keeper) model() *model.Trust {
 	defer k.mu.Unlock()
 	for _, r := range k.revoked {
 		if now.Before(r.Until) {
-			m.Revoked = append(m.Revoked, r.model())
+			m.Revoked = append(m.Revoked, r.model(k.cfg.CA.Backdate()))
 		}
 	}
 	return m

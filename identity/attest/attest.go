@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
@@ -47,7 +49,19 @@ type Identity struct {
 	Server  spiffe.ID // that the control plane proves there
 
 	clock *svid.Clock
+	asked asked
 }
+
+// asked is a request that has not been answered yet. It is shown again: whoever signs by hand finds the same one.
+type asked struct {
+	key *ecdsa.PrivateKey
+	csr []byte
+	id  spiffe.ID // that it carries; zero: none
+	at  time.Time
+}
+
+// askedFor is how long a request is shown again.
+const askedFor = 24 * time.Hour
 
 func clockOf(cfg Config) *svid.Clock {
 	if cfg.Clock == nil {
@@ -62,13 +76,30 @@ func Start(ctx context.Context, cfg Config) (*Identity, error) {
 		return nil, err
 	}
 	id := &Identity{clock: clockOf(cfg)}
-	var err error
-	id.Rotator, err = svid.NewRotator(ctx, svid.Config{Fetch: id.next(cfg), Clock: id.clock, Log: cfg.Log})
-	if err != nil {
-		return nil, err
+	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
+		var err error
+		id.Rotator, err = svid.NewRotator(ctx, svid.Config{Fetch: id.next(cfg), Clock: id.clock, Log: cfg.Log})
+		if err == nil {
+			return id, nil
+		}
+		if !errors.Is(err, errLater) {
+			return nil, err
+		}
+		t := time.NewTimer(time.Duration(float64(retry) * (0.7 + 0.6*rand.Float64())))
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil, err
+		case <-t.C:
+		}
 	}
-	return id, nil
 }
+
+// errLater is in the error of a request that may be granted later, as it is: whoever signs has not done so yet.
+var errLater = errors.New("no identity yet")
+
+// Times between two tries of Start.
+const firstRetry, lastRetry = 200 * time.Millisecond, 2 * time.Second
 
 // next obtains the first identity, and later ones.
 func (id *Identity) next(cfg Config) svid.Fetch {
@@ -78,7 +109,8 @@ func (id *Identity) next(cfg Config) svid.Fetch {
 		}
 		next, err := id.renew(ctx, now)
 		if err != nil && cfg.Socket != "" { // also when now has ended, after a long sleep
-			if again, err := (&Identity{clock: id.clock}).attest(ctx, cfg); err == nil {
+			if again, err := (&Identity{clock: id.clock, asked: id.asked}).attest(ctx, cfg); err == nil {
+				id.asked = asked{}
 				return again, nil
 			}
 		}
@@ -122,6 +154,8 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 		switch status.Code(err) {
 		case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument:
 			err = fmt.Errorf("%w: %s", ErrRefused, status.Convert(err).Message())
+		case codes.Aborted:
+			err = fmt.Errorf("%w: %s", errLater, status.Convert(err).Message())
 		case codes.Unavailable, codes.DeadlineExceeded:
 			err = fmt.Errorf("not reached: %s: is 'tulle up' running there, and does it listen on this address?", status.Convert(err).Message())
 		}
@@ -137,9 +171,14 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
 	creds := credentials.NewTLS(svid.ClientConfig(fixed{now, id.clock}, id.Server))
 	var s *svid.SVID
-	err := (&Identity{clock: id.clock}).ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
+	if id.asked.id != now.ID {
+		id.asked = asked{id: now.ID}
+	}
+	renewing := &Identity{clock: id.clock, asked: id.asked}
+	err := renewing.ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {
 		return c.Renew(ctx, &attestpb.RenewRequest{Csr: csr})
 	}, &s)
+	id.asked = renewing.asked
 	if err != nil {
 		return nil, fmt.Errorf("renewing the identity at %s: %w", id.Address, err)
 	}
@@ -158,8 +197,7 @@ func (f fixed) Now() time.Time      { return f.clock.Now() }
 // ask makes a key, has it signed and puts the identity together. The connection is for this alone.
 func (id *Identity) ask(ctx context.Context, network, address string, creds credentials.TransportCredentials,
 	call func(attestpb.IdentityClient, []byte) (*attestpb.Grant, error), to **svid.SVID) error {
-	key, csr, err := request()
-	if err != nil {
+	if err := id.request(); err != nil {
 		return err
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(creds), grpc.WithAuthority("tulle"), grpc.WithDisableServiceConfig(),
@@ -171,11 +209,21 @@ func (id *Identity) ask(ctx context.Context, network, address string, creds cred
 		return err
 	}
 	defer conn.Close()
-	asked := time.Now()
-	g, err := call(attestpb.NewIdentityClient(conn), csr)
+	begin := time.Now()
+	g, err := call(attestpb.NewIdentityClient(conn), id.asked.csr)
+	if name := wanted(err); !name.IsZero() && id.asked.id.IsZero() {
+		id.asked = asked{id: name}
+		if err := id.request(); err != nil {
+			return err
+		}
+		begin = time.Now()
+		g, err = call(attestpb.NewIdentityClient(conn), id.asked.csr)
+	}
 	if err != nil {
 		return err
 	}
+	key := id.asked.key
+	id.asked = asked{id: id.asked.id} // the next one has a new key
 	if id.Server, err = spiffe.ParseID(g.GetServer()); err != nil {
 		return err
 	}
@@ -186,7 +234,7 @@ func (id *Identity) ask(ctx context.Context, network, address string, creds cred
 	}
 	if g.GetNow() > 0 { // a control plane of the version before does not say it
 		s.Made = time.UnixMilli(g.GetNow())
-		id.clock.Set(s.Made.Add(time.Since(asked) / 2))
+		id.clock.Set(s.Made.Add(time.Since(begin) / 2))
 	}
 	if !id.clock.Now().Before(s.NotAfter) {
 		return fmt.Errorf("the identity granted has ended at %s already: check the clocks", s.NotAfter)
@@ -195,11 +243,31 @@ func (id *Identity) ask(ctx context.Context, network, address string, creds cred
 	return nil
 }
 
-func request() (*ecdsa.PrivateKey, []byte, error) {
+// request makes a key and a request for it, unless there is one that was not answered.
+func (id *Identity) request() error {
+	if id.asked.key != nil && time.Since(id.asked.at) < askedFor {
+		return nil
+	}
 	key, err := svid.NewKey()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	csr, err := svid.Request(key, spiffe.ID{})
-	return key, csr, err
+	csr, err := svid.Request(key, id.asked.id)
+	if err == nil {
+		id.asked.key, id.asked.csr, id.asked.at = key, csr, time.Now()
+	}
+	return err
+}
+
+// wanted answers the name that the control plane wants in the request; zero: it does not say.
+func wanted(err error) (id spiffe.ID) {
+	if status.Code(err) != codes.FailedPrecondition {
+		return id
+	}
+	for _, d := range status.Convert(err).Details() {
+		if s, ok := d.(*wrapperspb.StringValue); ok {
+			id, _ = spiffe.ParseID(s.GetValue())
+		}
+	}
+	return id
 }
