@@ -31,11 +31,31 @@ type AuthorizerPeer struct {
 // AuthorizerAnswer is what it says.
 type AuthorizerAnswer struct {
 	Allowed bool
-	// If it is allowed, the request is changed: Remove first, then Set and Append.
+	// If it is allowed, the request is changed, in this order: its fields, then those of Remove are taken out, then its query.
+	Edits       []FieldEdit
 	Remove      []string
-	Set, Append []Header
-	// If it is not, it is answered with these.
-	Status int // 0: as without an authorizer
-	Fields []Header
+	SetQuery    []Header // parameters, in the place of those that are there
+	RemoveQuery []string // parameters
+	// Status and Body answer what is not allowed. Status 0: as without an authorizer.
+	Status int
 	Body   []byte
+	// Response changes the fields of the response: the program's to what is allowed, ours to what is not.
+	Response []FieldEdit
 }
+
+// FieldEdit changes the fields of a name.
+type FieldEdit struct {
+	Name, Value string // Name is in lower case
+	How         FieldAction
+}
+
+// FieldAction is what becomes of the fields that are there (envoy.config.core.v3.HeaderValueOption.HeaderAppendAction).
+type FieldAction uint8
+
+// Actions.
+const (
+	FieldSet     FieldAction = iota // it takes their place, or is added
+	FieldAppend                     // it is added beside them
+	FieldDefault                    // it is added if there are none
+	FieldReplace                    // it takes their place if there are any
+)

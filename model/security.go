@@ -19,6 +19,8 @@ type Security struct {
 	Tokens        []TokenIssuer // whose tokens are read and believed
 	Authorizers   []Authorizer  // that policies of ActionExternal name
 	Egress        Egress
+	// TrustedHops is how many proxies in front of published ports are believed in what x-forwarded-for says.
+	TrustedHops uint32
 }
 
 // MTLSMode is what a connection must prove.
@@ -147,6 +149,7 @@ type TokenIssuer struct {
 	ClaimHeaders  []ClaimHeader
 	RequiredPaths []PolicyPath // requests to these without a token are refused; policies say more
 	Required      bool         // every request without a valid token is refused
+	Endless       bool         // tokens that never end (without exp) are taken
 }
 
 // TokenPlace is where a token may be.
@@ -170,8 +173,12 @@ type Authorizer struct {
 	Body            uint32
 	PartialBody     bool     // a longer body is cut; otherwise it is refused
 	RequestHeaders  []string // that are sent; empty: all (gRPC), those of Envoy's HTTP authorizer (HTTP)
-	UpstreamHeaders []string // of the answer that reach the program
+	UpstreamHeaders []string // of the answer that reach the program, in the place of those that are there
+	AppendHeaders   []string // likewise, HTTP only, beside those that are there
 	ClientHeaders   []string // of a refusal that reach the client
+	AllowHeaders    []string // of an answer that allows that reach the client; empty: all (gRPC), none (HTTP)
+	// Again is how often what it has let in and is still open is asked about again; 0: only when policies change.
+	Again time.Duration
 }
 
 // EgressMode is what becomes of what is not in the mesh.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -20,14 +19,13 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/listener"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/loop"
-	"github.com/tulle-mesh/tulle/proxy/message"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/resolve"
 	"github.com/tulle-mesh/tulle/proxy/secret"
 )
 
 // outside is what is outside of the mesh: whom the program may talk to there, how it is found, and how connections are secured.
-// listener.Egress and exchange.Config.Egress.
+// listener.Egress and exchange.Egress.
 type outside struct {
 	p      *Proxy
 	table  atomic.Pointer[egress.Table] // nil: not known yet, nothing is let out
@@ -70,7 +68,8 @@ func (o *outside) Address(to netip.AddrPort) listener.Exit {
 	if t == nil {
 		return listener.Exit{Why: failure.Unavailable}
 	}
-	return o.exit(to, t.Address(to, o.told.Names(to.Addr(), loop.Elapsed())), "")
+	names := o.told.Names(to.Addr(), loop.Elapsed())
+	return o.exit(to, t.Address(to, names), names, "")
 }
 
 // Named implements listener.Egress.
@@ -79,28 +78,30 @@ func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
 	if t == nil {
 		return listener.Exit{Why: failure.Unavailable}
 	}
-	return o.exit(to, t.Named(to, o.told.Names(to.Addr(), loop.Elapsed()), said), said)
+	names := o.told.Names(to.Addr(), loop.Elapsed())
+	return o.exit(to, t.Named(to, names, said), names, said)
 }
 
-func (o *outside) exit(to netip.AddrPort, e egress.Exit, said string) listener.Exit {
-	if e.Why != failure.None {
-		o.say("address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
+func (o *outside) exit(to netip.AddrPort, e egress.Exit, names []string, said string) listener.Exit {
+	if e.Why != failure.None && o.mayLog() {
+		o.p.cfg.Log.Info(notOut, "address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
 	}
-	return listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service}
+	return listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service, Names: names}
 }
 
 // maxSaid is how many denials are logged a second; metrics count all of them.
 const maxSaid = 10
 
-// say logs a denial.
-func (o *outside) say(args ...any) {
+// notOut begins the line about a denial.
+const notOut = "the program may not leave the mesh"
+
+// mayLog reports whether there is room for a line about a denial this second.
+func (o *outside) mayLog() bool {
 	second := int64(loop.Elapsed() / time.Second)
 	if o.second.Swap(second) != second {
 		o.said.Store(0)
 	}
-	if o.said.Add(1) <= maxSaid {
-		o.p.cfg.Log.Info("the program may not leave the mesh", args...)
-	}
+	return o.said.Add(1) <= maxSaid
 }
 
 // Connection implements listener.Egress.
@@ -109,49 +110,62 @@ func (o *outside) Connection(called, to model.PortName, sni string, wanted netip
 	if t == nil {
 		return failure.Unavailable
 	}
+	return o.connection(t, called, to, sni, wanted, now)
+}
+
+func (o *outside) connection(t *egress.Table, called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason {
 	named := false
 	if c := o.p.live.Held(to); c != nil {
 		named = c.Model().Protocol == model.ProtocolTLS && called == to
 	}
 	why := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
-	if why != failure.None {
-		o.say("service", to.String(), "name", sni, "reason", why.Label())
+	if why != failure.None && o.mayLog() {
+		o.p.cfg.Log.Info(notOut, "service", to.String(), "name", sni, "reason", why.Label())
 	}
 	return why
 }
 
-// Request is exchange.Config.Egress.
-func (o *outside) Request(called, to model.PortName, h *message.Head, path []byte, now time.Time) failure.Reason {
+// Again implements listener.Egress. A connection to an ExternalService that is none any more is one to its address.
+func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 	t := o.table.Load()
 	if t == nil {
 		return failure.Unavailable
 	}
-	host, _, _ := bytes.Cut(h.Authority, []byte(":"))
-	a := authz.Attributes{Method: string(h.Method), Path: string(path), Host: strings.TrimSuffix(strings.ToLower(string(host)), "."), Fields: headFields{h}, Now: now.Unix()}
-	why := t.Request(to, &a, called == to)
-	if why != failure.None {
-		o.say("service", to.String(), "name", a.Host, "reason", why.Label())
+	if !w.To.Service.IsZero() && (t.Knows(w.To.Service) || o.pass.Mesh(w.Wanted.Addr())) {
+		return o.connection(t, w.Called, w.To, w.Said, w.Wanted.Addr(), now)
+	}
+	said := strings.ToLower(w.Said)
+	e := t.Address(w.Wanted, w.Names)
+	if e.Why == failure.None && e.Peek {
+		e = t.Named(w.Wanted, w.Names, said)
+	}
+	if e.Why == failure.None && !e.Service.Service.IsZero() {
+		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now)
+	}
+	return o.exit(w.Wanted, e, nil, said).Why
+}
+
+// Paths implements exchange.Egress.
+func (o *outside) Paths(to model.PortName) bool {
+	t := o.table.Load()
+	return t != nil && t.Paths(to)
+}
+
+// Request implements exchange.Egress.
+func (o *outside) Request(called, to model.PortName, a *authz.Attributes) failure.Reason {
+	t := o.table.Load()
+	if t == nil {
+		return failure.Unavailable
+	}
+	why := t.Request(to, a, called == to)
+	if why != failure.None && o.mayLog() { // what a says is the request's memory
+		o.p.cfg.Log.Info(notOut, "service", to.String(), "name", strings.Clone(a.Host), "method", strings.Clone(a.Method), "path", strings.Clone(a.Path[:min(len(a.Path), maxSaidPath)]), "reason", why.Label())
 	}
 	return why
 }
 
-// headFields are the fields of a request as policies see them.
-type headFields struct{ h *message.Head }
-
-func (f headFields) Value(kind model.ConditionKind, name string, i int) (string, bool) {
-	if kind != model.ConditionHeader {
-		return "", false
-	}
-	for _, x := range f.h.Fields {
-		if message.EqualFold(x.Name, name) {
-			if i == 0 {
-				return string(x.Value), true
-			}
-			i--
-		}
-	}
-	return "", false
-}
+// maxSaidPath bounds what a program has said in a line of the log, bytes.
+const maxSaidPath = 256
 
 // Host implements dns.Outside.
 func (o *outside) Host(name string) (service model.ServiceName, virtual, known bool) {

@@ -51,6 +51,9 @@ type JWTIssuer struct {
 	// Algorithms of signatures that are taken. Default: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA;
 	// there are no others.
 	Algorithms []string `json:"algorithms,omitempty"`
+	// AllowEndless takes tokens without the claim exp, which never end: who has one has it for ever. Default false: they are
+	// refused.
+	AllowEndless bool `json:"allowEndless,omitempty"`
 	// ClockSkew that is forgiven, 0s to 10m. Default 60s.
 	ClockSkew Duration `json:"clockSkew,omitempty"`
 	// From are the places where a token may be, in order. Default: the header Authorization, behind "Bearer ".

@@ -144,10 +144,19 @@ type ExternalAuthorizer struct {
 	Body *ExternalBody `json:"body,omitempty"`
 	// RequestHeaders are sent. Default: all with GRPC; authorization and cookie with HTTP.
 	RequestHeaders []string `json:"requestHeaders,omitempty"`
-	// UpstreamHeaders of the answer are passed on to the program.
+	// UpstreamHeaders of an answer that allows are passed on to the program, in the place of the request's own. Default: all that
+	// the answer says with GRPC, none with HTTP.
 	UpstreamHeaders []string `json:"upstreamHeaders,omitempty"`
+	// AppendHeaders likewise, beside the request's own, with HTTP; with GRPC the answer says itself which it appends.
+	AppendHeaders []string `json:"appendHeaders,omitempty"`
 	// ClientHeaders of a refusal are passed on to the client. Default: all.
 	ClientHeaders []string `json:"clientHeaders,omitempty"`
+	// AllowHeaders of an answer that allows are passed on to the client, with the program's response. Default: all that the answer
+	// says with GRPC, none with HTTP.
+	AllowHeaders []string `json:"allowHeaders,omitempty"`
+	// AskAgain is how often the authorizer is asked again about what it has let in and is still open (streams, WebSockets, long
+	// responses), 1s to 24h, by chance a tenth earlier or later. None: only when policies change.
+	AskAgain Duration `json:"askAgain,omitempty"`
 }
 
 // ExternalBody is how much of a body is sent along.

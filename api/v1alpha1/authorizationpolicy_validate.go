@@ -310,13 +310,19 @@ func (c *check) external(at string, e *ExternalAuthorizer) {
 		c.fail(at+".protocol", "%q is not known: write GRPC or HTTP", e.Protocol)
 	}
 	c.span(at+".timeout", e.Timeout, time.Millisecond, 30*time.Second)
+	if e.AskAgain != "" {
+		c.span(at+".askAgain", e.AskAgain, time.Second, 24*time.Hour)
+	}
+	if e.Protocol != "HTTP" && len(e.AppendHeaders) > 0 {
+		c.fail(at+".appendHeaders", "is for protocol HTTP: remove it; a gRPC authorizer says itself what it appends (append_action)")
+	}
 	if e.Body != nil {
 		c.between(at+".body.maxBytes", e.Body.MaxBytes, 1, maxBody)
 	}
 	for _, list := range []struct {
 		name   string
 		fields []string
-	}{{"requestHeaders", e.RequestHeaders}, {"upstreamHeaders", e.UpstreamHeaders}, {"clientHeaders", e.ClientHeaders}} {
+	}{{"requestHeaders", e.RequestHeaders}, {"upstreamHeaders", e.UpstreamHeaders}, {"appendHeaders", e.AppendHeaders}, {"clientHeaders", e.ClientHeaders}, {"allowHeaders", e.AllowHeaders}} {
 		c.count(at+"."+list.name, len(list.fields), maxEntries)
 		for i, f := range list.fields {
 			if !token(f) {

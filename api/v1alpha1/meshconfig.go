@@ -12,8 +12,8 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization, MTLS and Egress, which are in force
-// at once.
+// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization, MTLS, Egress and TrustedHops, which
+// are in force at once.
 type MeshConfigSpec struct {
 	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
 	TrustDomain string `json:"trustDomain,omitempty"`
@@ -29,6 +29,10 @@ type MeshConfigSpec struct {
 	Authorization *MeshAuthorization `json:"authorization,omitempty"`
 	// MTLS is the mode of ports that no AuthenticationPolicy is about.
 	MTLS *MeshMTLS `json:"mtls,omitempty"`
+	// TrustedHops is how many proxies stand in front of published ports and are believed in what x-forwarded-for says, 0 to 16:
+	// remoteIPBlocks are then about the address that the outermost of them has written. Default 0: about the other end of the
+	// connection. Who reaches a published port without passing them can say any address.
+	TrustedHops int32 `json:"trustedHops,omitempty"`
 }
 
 // MeshAuthorization is the mesh's own decision.
@@ -50,6 +54,7 @@ const (
 	DefaultTrustDomain = "tulle.local"
 	DefaultVirtualIPv4 = "198.18.0.0/15"
 	DefaultVirtualIPv6 = "fd74:756c:6c65::/64"
+	MaxTrustedHops     = 16
 )
 
 // meshDefaults checks what holds for every service: parts that are about one service have no meaning there.

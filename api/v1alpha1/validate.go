@@ -161,6 +161,7 @@ func (c *check) meshConfig(m *MeshConfig) {
 	if t := m.Spec.MTLS; t != nil {
 		c.mode("spec.mtls.mode", t.Mode)
 	}
+	c.between("spec.trustedHops", int64(m.Spec.TrustedHops), 0, MaxTrustedHops)
 }
 
 func defaultMeshConfig(m *MeshConfig) {

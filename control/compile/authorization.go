@@ -198,7 +198,8 @@ func numbers(list []string, ports []model.ServicePort) (out []uint16) {
 func authorizer(name, namespace string, e *v1alpha1.ExternalAuthorizer) model.Authorizer {
 	out := model.Authorizer{Name: name, HTTP: e.Protocol == "HTTP", Path: e.Path, Timeout: e.Timeout.Value(), FailOpen: e.FailOpen,
 		Backend:        model.PortName{Service: model.ServiceName{Namespace: namespace, Name: e.Service.Name}, Port: uint16(e.Service.Port)},
-		RequestHeaders: lowered(e.RequestHeaders), UpstreamHeaders: lowered(e.UpstreamHeaders), ClientHeaders: lowered(e.ClientHeaders)}
+		RequestHeaders: lowered(e.RequestHeaders), UpstreamHeaders: lowered(e.UpstreamHeaders), AppendHeaders: lowered(e.AppendHeaders),
+		ClientHeaders: lowered(e.ClientHeaders), AllowHeaders: lowered(e.AllowHeaders), Again: e.AskAgain.Value()}
 	if e.Body != nil {
 		out.Body, out.PartialBody = uint32(e.Body.MaxBytes), e.Body.Partial
 	}

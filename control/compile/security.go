@@ -85,8 +85,9 @@ func (c Compiler) Security(name model.ServiceName) (*model.Security, bool) {
 		svc = &registry.Service{}
 	}
 	out := &model.Security{Name: name, Egress: c.egress(name)}
-	if m := c.Index.security.mesh; m != nil && m.Authorization != nil {
-		out.DenyByDefault = m.Authorization.Default == v1alpha1.ActionDeny
+	if m := c.Index.security.mesh; m != nil {
+		out.DenyByDefault = m.Authorization != nil && m.Authorization.Default == v1alpha1.ActionDeny
+		out.TrustedHops = uint32(m.TrustedHops)
 	}
 	var proofs proofs
 	for _, p := range c.Index.security.all {

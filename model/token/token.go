@@ -35,6 +35,7 @@ var (
 	ErrAudience  = errors.New("is for another audience")
 	ErrExpired   = errors.New("has expired")
 	ErrNotYet    = errors.New("is not valid yet")
+	ErrEndless   = errors.New("never ends: it has no exp, and its issuer's policy does not say allowEndless")
 )
 
 // Token is what a token says. Nothing of it is to be believed before Verify and Check have answered nil.
@@ -258,7 +259,7 @@ func scalar(v any) (string, bool) {
 }
 
 // Check says whether the token is of this issuer, for one of the audiences (none: for anybody) and in time, clocks being off by
-// skew at most. Errors are ErrIssuer, ErrAudience, ErrExpired and ErrNotYet.
+// skew at most. Whether one that never ends is taken is for who asks (Ends, ErrEndless). Errors are ErrIssuer, ErrAudience, ErrExpired and ErrNotYet.
 func (t *Token) Check(issuer string, audiences []string, skew time.Duration, now time.Time) error {
 	if t.Issuer == "" || t.Issuer != issuer {
 		return ErrIssuer

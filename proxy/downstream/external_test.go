@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -80,10 +83,10 @@ func TestConsulted(t *testing.T) {
 		case strings.HasPrefix(q.Path, "/ask/error"):
 			return nil, errors.New("no answer")
 		case string(q.Body) == "forbid":
-			return &model.AuthorizerAnswer{Status: 401, Body: []byte("who"), Fields: []model.Header{{Name: "www-authenticate", Value: "Basic"}, {Name: "content-type", Value: "text/x"}}}, nil
+			return &model.AuthorizerAnswer{Status: 401, Body: []byte("who"), Response: []model.FieldEdit{{Name: "www-authenticate", Value: "Basic"}, {Name: "content-type", Value: "text/x"}}}, nil
 		}
-		return &model.AuthorizerAnswer{Allowed: true, Remove: []string{"x-gone"}, Set: []model.Header{{Name: "x-user", Value: fmt.Sprintf("%s/%v/%s", q.Body, q.Partial, q.Source.Principal)}},
-			Append: []model.Header{{Name: "x-more", Value: "2"}}}, nil
+		return &model.AuthorizerAnswer{Allowed: true, Remove: []string{"x-gone"}, Edits: []model.FieldEdit{{Name: "x-user", Value: fmt.Sprintf("%s/%v/%s", q.Body, q.Partial, q.Source.Principal)},
+			{Name: "x-more", Value: "2", How: model.FieldAppend}}}, nil
 	}))
 	id := account("web").String()
 	for _, c := range []struct {
@@ -171,5 +174,85 @@ func TestConsultedBounds(t *testing.T) {
 	close(answer)
 	if res, err := client(t).Get("http://" + p.addr + "/other"); err != nil || res.StatusCode != 200 {
 		t.Errorf("%v %v", res, err)
+	}
+}
+
+// TestConsultedChanges: every change that an answer can make is made, in Envoy's order; fields by which programs know who asks are not
+// the authorizer's to say.
+func TestConsultedChanges(t *testing.T) {
+	var mu sync.Mutex
+	var got string
+	program := func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		got = r.RequestURI
+		for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+			if name != "User-Agent" && name != "Accept-Encoding" && name != "X-Request-Id" {
+				got += fmt.Sprintf("|%s=%s", strings.ToLower(name), strings.Join(r.Header[name], ","))
+			}
+		}
+		w.Header().Set("x-there", "program")
+		w.Header().Set("set-cookie", "own=1")
+		io.WriteString(w, "hello")
+	}
+	var answer *model.AuthorizerAnswer
+	p := consulted(t, program, model.Authorizer{}, authorizer(func(*model.AuthorizerQuestion) (*model.AuthorizerAnswer, error) { return answer, nil }))
+	field := func(how model.FieldAction, name, value string) model.FieldEdit {
+		return model.FieldEdit{Name: name, Value: value, How: how}
+	}
+	set, add, fill, swap := model.FieldSet, model.FieldAppend, model.FieldDefault, model.FieldReplace
+	for name, c := range map[string]struct {
+		answer   model.AuthorizerAnswer
+		want     string
+		response map[string]string // fields, their values with commas between
+	}{
+		"nothing": {model.AuthorizerAnswer{}, "/ask?a=1&b=2|x-one=1", map[string]string{"X-There": "program", "Set-Cookie": "own=1"}},
+		"fields that are there": {model.AuthorizerAnswer{Edits: []model.FieldEdit{field(set, "x-one", "2"), field(add, "x-one", "3"), field(fill, "x-one", "4"), field(swap, "x-new", "5")}},
+			"/ask?a=1&b=2|x-one=2,3", nil},
+		"fields that are not": {model.AuthorizerAnswer{Edits: []model.FieldEdit{field(set, "x-a", "1"), field(add, "x-b", "2"), field(fill, "x-c", "3"), field(fill, "x-c", "4"), field(swap, "x-one", "5")}},
+			"/ask?a=1&b=2|x-a=1|x-b=2|x-c=3|x-one=5", nil},
+		"what is removed is gone": {model.AuthorizerAnswer{Edits: []model.FieldEdit{field(set, "x-one", "2"), field(set, "x-two", "2")}, Remove: []string{"x-one", "x-none"}}, "/ask?a=1&b=2|x-two=2", nil},
+		"the query": {model.AuthorizerAnswer{SetQuery: []model.Header{{Name: "a", Value: "x&y=z #%41"}, {Name: "c", Value: "ü"}, {Name: "d", Value: "1"}}, RemoveQuery: []string{"b", "d"}},
+			"/ask?a=x%26y%3Dz%20%23%41&c=%C3%BC|x-one=1", nil},
+		"no query": {model.AuthorizerAnswer{RemoveQuery: []string{"a", "b"}}, "/ask|x-one=1", nil},
+		"who asks": {model.AuthorizerAnswer{Edits: []model.FieldEdit{field(set, "x-forwarded-client-cert", "URI=spiffe://x"), field(add, "x_forwarded_client_cert", "x"), field(set, "tulle-class", "critical"),
+			field(set, "tulle_http", "2"), field(set, "x-envoy-internal", "true"), field(set, "x-forwarded-for", "10.0.0.1"), field(fill, "x.forwarded.for", "10.0.0.1"), field(set, "x-forwarded-proto", "https")}}, "/ask?a=1&b=2|x-one=1", nil},
+		"the response": {model.AuthorizerAnswer{Response: []model.FieldEdit{field(set, "x-there", "authorizer"), field(add, "set-cookie", "a=1"), field(add, "set-cookie", "b=2"), field(fill, "x-there", "no"), field(swap, "x-none", "no"), field(fill, "x-fill", "yes")}},
+			"/ask?a=1&b=2|x-one=1", map[string]string{"X-There": "authorizer", "Set-Cookie": "own=1,a=1,b=2", "X-None": "", "X-Fill": "yes"}},
+		"cookies that take the place of the program's": {model.AuthorizerAnswer{Response: []model.FieldEdit{field(set, "set-cookie", "a=1"), field(set, "set-cookie", "b=2")}}, "/ask?a=1&b=2|x-one=1", map[string]string{"Set-Cookie": "a=1,b=2"}},
+	} {
+		answer = &c.answer
+		answer.Allowed = true
+		req, err := http.NewRequest("GET", "http://"+p.addr+"/ask?a=1&b=2", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-One", "1")
+		res, err := client(t).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		mu.Lock()
+		if got != c.want || res.StatusCode != 200 {
+			t.Errorf("%s: %d, the program got\n%s, want\n%s", name, res.StatusCode, got, c.want)
+		}
+		mu.Unlock()
+		for field, want := range c.response {
+			if v := strings.Join(res.Header[field], ","); v != want {
+				t.Errorf("%s: %s: %q, want %q", name, field, v, want)
+			}
+		}
+	}
+	answer = &model.AuthorizerAnswer{Status: 302, Response: []model.FieldEdit{field(set, "location", "/login"), field(set, "set-cookie", "a=1"), field(set, "set-cookie", "b=2")}}
+	no := client(t)
+	no.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	res, err := no.Get("http://" + p.addr + "/ask")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 302 || res.Header.Get("Location") != "/login" || len(res.Header["Set-Cookie"]) != 2 {
+		t.Errorf("a refusal: %d %v", res.StatusCode, res.Header)
 	}
 }

@@ -41,7 +41,7 @@ func TestTokensDecide(t *testing.T) {
 	}))
 	t.Cleanup(issuer.Close)
 	sign := func(claims string) string {
-		sig, err := signer.Sign([]byte(claims))
+		sig, err := signer.Sign([]byte(strings.TrimSuffix(claims, "}") + `,"exp":99999999999}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,5 +140,12 @@ func TestTokensDecide(t *testing.T) {
 	}
 	if l := string(p.log.last().Path); strings.Contains(l, staff) {
 		t.Error("a token is in the record")
+	}
+	for _, c := range []struct{ target, want string }{
+		{"/in/x?t=" + staff + "x&a=b", "/in/x?t=redacted&a=b"}, {"/in/x?t=secret&a=b", "/in/x?t=redacted&a=b"}, {"/in/x?other=" + staff, "/in/x?other=redacted"},
+	} {
+		if res := do(c.target, ""); res.StatusCode != 401 || string(p.log.last().Path) != c.want {
+			t.Errorf("%.20s: %d, the record has %s", c.target, res.StatusCode, p.log.last().Path)
+		}
 	}
 }

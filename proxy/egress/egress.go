@@ -216,6 +216,15 @@ func (t *Table) decide(s *service, a *authz.Attributes) failure.Reason {
 	return failure.None
 }
 
+// Knows reports whether there is such an ExternalService.
+func (t *Table) Knows(name model.ServiceName) bool { return t.byName[name] != nil }
+
+// Paths reports whether policies about a port of an ExternalService look at requests.
+func (t *Table) Paths(to model.PortName) bool {
+	s := t.byName[to.Service]
+	return s != nil && s.set != nil && s.set.HTTP(to.Port)
+}
+
 // Connection decides about a connection that is not HTTP, to a port of an ExternalService; sni is "" where none was said, and
 // named: it must be said, and be one of the service's hosts. virtual: the program called a virtual address.
 func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, now int64) failure.Reason {

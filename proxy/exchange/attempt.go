@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"bytes"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -143,19 +142,6 @@ func (x *Exchange) pick() (from int, why failure.Reason) {
 	x.target = x.targetOf(ep)
 	x.rec.DestinationID = x.target.Identity
 	return from, failure.None
-}
-
-// outside decides whether the request may go to its cluster, where that is outside of the mesh.
-func (x *Exchange) outside() failure.Reason {
-	if x.w.cfg.Egress == nil {
-		return failure.None
-	}
-	name := x.cluster.Name()
-	if _, external := name.Service.External(); !external {
-		return failure.None
-	}
-	path, _, _ := bytes.Cut(x.head.Target, question)
-	return x.w.cfg.Egress(x.origin.Service, name, &x.head, path, x.w.cfg.Loop.Wall())
 }
 
 // unreachable reports whether the last attempt could not even connect.

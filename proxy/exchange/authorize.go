@@ -28,9 +28,9 @@ func (x *Exchange) authorize() bool {
 			x.answer(failure.BadRequest)
 			return false
 		}
-		a := x.attributes()
+		a := x.attributes(r.TrustedHops())
 		v := r.Request(a, &x.rec.Decision, x.rec.RequestID)
-		x.looked = r.Named(x.looked[:0], a)
+		x.looked = r.Named(x.looked[:0], a, x.origin.Tokens.Guard())
 		x.rec.Named = x.looked
 		if !v.Allowed {
 			x.answer(failure.AuthzDenied)
@@ -54,53 +54,70 @@ func (h *admittee) Slot() *int { return &h.slot }
 // Judge implements policy.Held.
 func (h *admittee) Judge(r *policy.Rules) {
 	x := (*Exchange)(h)
+	if x.finished {
+		return
+	}
 	var d record.Decision
-	if x.finished || r.Request(x.attributes(), &d, x.rec.RequestID).Allowed {
+	v := r.Request(x.attributes(r.TrustedHops()), &d, x.rec.RequestID)
+	if v.Allowed {
+		x.judgeExternal(r, &v)
 		return
 	}
 	x.rec.Decision = d
-	x.busy++
-	x.revoke()
-	x.leave()
+	x.end(failure.AuthzDenied)
 }
 
-// Review asks the policies again about everything that is open, a bounded number of exchanges in each turn of the loop. What is
-// not allowed any more ends; nothing else is touched.
-func (w *Worker) Review(in *policy.InForce) { w.let.Review(w.cfg.Loop, in) }
+// Review asks again about everything that is open, a bounded number of exchanges in each turn of the loop: the policies about what
+// has come in, Config.Egress about what leads out of the mesh. What is not allowed any more ends; nothing else is touched.
+func (w *Worker) Review(in *policy.InForce) {
+	w.let.Review(w.cfg.Loop, in)
+	w.out.Again(w.cfg.Loop)
+}
 
 // revoke ends an exchange that is not allowed any more: with an answer where none has begun, in a gRPC call with its trailer,
 // otherwise by breaking it off.
-func (x *Exchange) revoke() {
+func (x *Exchange) revoke(why failure.Reason) {
 	if !x.begun || x.over || x.rec.Protocol != model.ProtocolGRPC || x.origin.HTTP != nil || len(x.held) > 0 {
-		x.fail(failure.AuthzDenied)
+		x.fail(why)
 		return
 	}
-	x.endAttempt(failure.AuthzDenied)
-	x.reason, x.over = failure.AuthzDenied, true
-	x.rec.GRPC = failure.AuthzDenied.GRPC()
+	x.endAttempt(why)
+	x.reason, x.over = why, true
+	x.rec.GRPC = why.GRPC()
 	h := &x.w.reply.head
 	h.Reset()
 	h.Add([]byte("grpc-status"), strconv.AppendInt(nil, int64(x.rec.GRPC), 10))
-	h.Add([]byte("grpc-message"), []byte("tulle: "+failure.AuthzDenied.Log()))
-	h.Add(nameReason, []byte(failure.AuthzDenied.Label()))
+	h.Add([]byte("grpc-message"), []byte("tulle: "+why.Log()))
+	h.Add(nameReason, []byte(why.Label()))
 	h.Add(nameRequest, x.rec.RequestID)
 	x.client.Trailers(h)
 	x.finish()
 }
 
-// attributes answers what is known about the request, valid until the next call on this loop.
-func (x *Exchange) attributes() *authz.Attributes {
+// attributes answers what is known about the request, valid until the next call on this loop. hops is how many proxies in front of
+// published ports are believed.
+func (x *Exchange) attributes(hops int) *authz.Attributes {
 	w := x.w
 	a := &w.asked
-	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Method: x.rec.Method, Fields: (*facts)(x)}
+	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Fields: (*facts)(x)}
 	x.origin.Caller.Fill(a)
+	if hops > 0 && x.origin.Publish {
+		if from, ok := x.saidBy(hops); ok { // the last one is what we have written ourselves
+			a.RemoteIP = from.Unmap()
+		}
+	}
 	x.says(a)
-	a.Path = text(x.path())
-	a.Host = text(w.plainHost(x.head.Authority))
+	x.describe(a)
+	return a
+}
+
+// describe says what is asked for.
+func (x *Exchange) describe(a *authz.Attributes) {
+	a.Method, a.Path = x.rec.Method, text(x.path())
+	a.Host = text(x.w.plainHost(x.head.Authority))
 	if len(a.Path) > 0 && a.Path[0] == '/' && grpcCall(&x.head) {
 		a.Procedure = a.Path[1:]
 	}
-	return a
 }
 
 // straighten gives the request's path the one spelling that policies judge (model/urlpath), and sends on what was judged. false: it

@@ -1,7 +1,6 @@
 package exchange
 
 import (
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,7 +14,8 @@ import (
 
 // External authorizers. The policies allow the request, and one of them names a service that has the last word. It is asked from
 // a goroutine (Config.Consult), the exchange waits as it does for its turn, and the answer is posted to its loop. What cannot be
-// asked is refused, unless the policy says otherwise.
+// asked is refused, unless the policy says otherwise. What an answer changes is in comply.go, and who is asked about again, while
+// it is open, in consultagain.go.
 
 // Consult asks the authorizer of q; then is called once, from any goroutine. It answers false, and then is not called, if nobody
 // can be asked.
@@ -26,10 +26,16 @@ const collectWait = 10 * time.Second
 
 // consulting is what an exchange has to do with an authorizer.
 type consulting struct {
-	rule   *authz.Rule       // that wants it
-	by     *model.Authorizer // nil: nobody is asked
-	waits  bool              // for the part of the body that is sent along
-	answer *model.AuthorizerAnswer
+	rule   *authz.Rule             // that wants it
+	by     *model.Authorizer       // nil: nobody is asked
+	waits  bool                    // for the part of the body that is sent along
+	answer *model.AuthorizerAnswer // that refuses it
+	// question is the first one, and response what was said then about the response.
+	question *model.AuthorizerQuestion
+	response []model.FieldEdit
+	let      bool  // it is in
+	queued   bool  // to be asked about again
+	failed   uint8 // questions in a row that nobody has answered since it is in
 }
 
 // consult begins to ask, and reports whether the request goes on at once. Otherwise it has been answered, or waits.
@@ -71,13 +77,17 @@ func (x *Exchange) collect(n int) {
 	}
 }
 
-// collectExpired: the body does not come.
+// collectExpired: the body does not come; or it is time to ask again.
 func (x *Exchange) collectExpired() {
 	x.busy++
-	if !x.finished && x.asking.waits {
+	switch {
+	case x.finished:
+	case x.asking.waits:
 		x.asking.waits = false
 		x.object()
 		x.answer(failure.AuthorizerUnavailable)
+	case x.asking.let:
+		x.w.queue(x)
 	}
 	x.leave()
 }
@@ -85,7 +95,8 @@ func (x *Exchange) collectExpired() {
 // refer asks, and reports whether the request goes on at once.
 func (x *Exchange) refer() bool {
 	turn, l := x.turn, x.w.cfg.Loop
-	ok := x.w.cfg.Consult(x.consultation(), func(a *model.AuthorizerAnswer, err error) {
+	x.asking.question = x.consultation()
+	ok := x.w.cfg.Consult(x.asking.question, func(a *model.AuthorizerAnswer, err error) {
 		l.Post(func() {
 			if x.turn != turn { // it is over, and perhaps another one by now
 				return
@@ -100,34 +111,10 @@ func (x *Exchange) refer() bool {
 	return !ok && x.unheard()
 }
 
-// comply does what the authorizer says, and reports whether the request goes on.
-func (x *Exchange) comply(a *model.AuthorizerAnswer, err error) bool {
-	switch {
-	case err != nil:
-		return x.unheard()
-	case !a.Allowed:
-		x.asking.answer = a
-		x.object()
-		x.answer(failure.AuthzDenied)
-		return false
-	}
-	for _, name := range a.Remove {
-		x.head.Remove(name)
-	}
-	for _, f := range a.Set {
-		x.head.Remove(f.Name)
-	}
-	for _, list := range [][]model.Header{a.Set, a.Append} {
-		for _, f := range list {
-			x.head.Add([]byte(f.Name), []byte(f.Value))
-		}
-	}
-	return true
-}
-
 // unheard: nobody answers. It reports whether the request goes on all the same.
 func (x *Exchange) unheard() bool {
 	if by := x.asking.by; by != nil && by.FailOpen {
+		x.letIn()
 		return true
 	}
 	x.object()
@@ -163,7 +150,7 @@ func (x *Exchange) consultation() *model.AuthorizerQuestion {
 	}
 	if by.Body > 0 {
 		n := min(len(x.body), int(by.Body))
-		q.Body, q.Partial = append([]byte(nil), x.body[:n]...), n < len(x.body) || !x.ended
+		q.Body, q.Partial = append([]byte(nil), x.body[:n]...), n < len(x.body) || !x.ended || x.dropped > 0
 	}
 	return q
 }
@@ -186,30 +173,4 @@ func sent(by *model.Authorizer, name string) bool {
 		}
 	}
 	return false
-}
-
-// word makes an answer of our own what the authorizer wants the client to get.
-func (x *Exchange) word(r *reply, grpc bool) {
-	a, h := x.asking.answer, &r.head
-	if grpc {
-		if a.Status != 0 && a.Status != 403 {
-			x.rec.GRPC = grpcOfStatus(a.Status)
-			h.Remove("grpc-status")
-			h.Add([]byte("grpc-status"), strconv.AppendInt(nil, int64(x.rec.GRPC), 10))
-		}
-	} else {
-		if a.Status != 0 {
-			h.Status = a.Status
-		}
-		if r.text = append(r.text[:0], a.Body...); h.Status == 204 || h.Status == 304 {
-			r.text = r.text[:0]
-		}
-		h.Remove("content-type")
-		h.ContentLength = int64(len(r.text))
-	}
-	for _, f := range a.Fields {
-		if !grpc || f.Name != "content-type" && !strings.HasPrefix(f.Name, "grpc-") {
-			h.Add([]byte(f.Name), []byte(f.Value))
-		}
-	}
 }

@@ -65,6 +65,8 @@ func (x *Exchange) answer(reason failure.Reason) {
 	r.make(reason, x.rec.RequestID, grpc)
 	if x.asking.answer != nil && reason == failure.AuthzDenied {
 		x.word(r, grpc)
+	} else {
+		dressFor(&r.head, x.asking.response, grpc)
 	}
 	if x.gate != nil {
 		x.tellLimits(&r.head, reason, grpc)
@@ -155,6 +157,7 @@ func (x *Exchange) finish() {
 	x.endAttempt(x.reason)
 	x.leaveFamily()
 	x.w.let.Remove((*admittee)(x))
+	x.w.out.Remove((*leaver)(x))
 	x.leavePicker()
 	x.turn++
 	x.w.cfg.Loop.Disarm(&x.collectTimer)

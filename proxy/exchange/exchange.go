@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/admission"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
@@ -93,9 +94,8 @@ type Config struct {
 	Attempts int
 	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.
 	Routes *cluster.RouteBreakers
-	// Egress decides about a request to a port of an ExternalService; called is the port that the program asked for. nil: all may
-	// go. For any goroutine.
-	Egress func(called, to model.PortName, h *message.Head, path []byte, now time.Time) failure.Reason
+	// Egress decides about requests to ExternalServices; nil: all may go.
+	Egress Egress
 	// Kin joins what the program asks of others to what it is asked for, and Spent is what a request comes to below it; both are
 	// of all workers together. nil: nothing is joined, or told.
 	Kin   *kin.Table
@@ -106,6 +106,15 @@ type Config struct {
 	Replay int
 	// Consult asks external authorizers; nil: what needs one is refused, unless its policy says otherwise.
 	Consult Consult
+}
+
+// Egress decides about requests to ports of ExternalServices. For any goroutine; it must be quick.
+type Egress interface {
+	// Paths reports whether policies about a port look at requests: their paths are made one spelling then.
+	Paths(to model.PortName) bool
+	// Request decides about a request, which a describes; the rest of a, who asks, is filled in. called is the port that the program
+	// asked for.
+	Request(called, to model.PortName, a *authz.Attributes) failure.Reason
 }
 
 // Client is the downstream side of an exchange: one stream of a connection.

@@ -58,15 +58,20 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 		l.Arm(&x.keysDue, tokenWait)
 		return false
 	case a.Reason != failure.None:
+		x.conceal(g)
 		x.w.refusedToken(a.Why)
 		x.answer(a.Reason)
 		return false
 	}
 	x.token = a.Token
 	x.notes = g.Dress(&x.head, a.Token, x.notes)
-	x.rec.Path = x.head.Target // a token that was taken out of the query is not for logs either
+	x.rec.Path = x.head.Target
+	x.conceal(g)
 	return true
 }
+
+// conceal takes tokens out of what is recorded of the request. g may be nil.
+func (x *Exchange) conceal(g *token.Guard) { x.rec.Path, x.notes = g.Redact(x.rec.Path, x.notes) }
 
 // proveAgain asks once more, now that keys have come or are not waited for any longer.
 func (x *Exchange) proveAgain() {

@@ -65,6 +65,7 @@ type Exchange struct {
 	copies       []*Exchange // mirrors of this request that get its body; nil: one that is over
 	busy         int         // calls that are inside
 	slot         int         // of Worker.let
+	exit         int         // of Worker.out
 	next         *Exchange
 }
 
@@ -207,6 +208,7 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Method = method(h.Method)
 	x.rec.Path, x.rec.Authority = x.head.Target, x.head.Authority
+	x.conceal(nil)
 }
 
 // findRoute decides which rule and which backend serve the request, and applies their filters. A request to the

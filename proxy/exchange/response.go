@@ -66,6 +66,7 @@ func (x *Exchange) begin(h *message.Head, end bool) {
 	if x.origin.HTTP != nil {
 		x.dress(h, false)
 	}
+	dressFor(h, x.asking.response, x.GRPC())
 	x.present(h, false)
 	x.tellSpent(h)
 	x.keepForLog(h, false)

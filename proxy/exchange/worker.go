@@ -39,6 +39,10 @@ type Worker struct {
 	bench     cluster.Bench // where exchanges wait before they try again
 	turning   loop.Timer    // of bench, while anybody waits
 	let       policy.Open   // exchanges that the workload's policies have let in
+	out       policy.Open   // those that lead out of the mesh
+	toAsk     []again       // exchanges that external authorizers are asked about again
+	underWay  int           // questions about such
+	asksAgain bool          // askNext is posted
 	asked     authz.Attributes
 	tokens    token.Cache
 	toldToken time.Duration // when the log was last told of one that is not valid

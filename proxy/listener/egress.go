@@ -24,6 +24,18 @@ type Egress interface {
 	// Connection decides about a connection that is not HTTP, to a port of an ExternalService; called is the port that the program
 	// asked for, sni what its ClientHello said.
 	Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason
+	// Again decides anew about a connection that was let out and is open.
+	Again(w *Way, now time.Time) failure.Reason
+}
+
+// Way is how a connection was let out of the mesh.
+type Way struct {
+	// Called is the port that the program asked for, To the one that it was led to, an ExternalService's; both are zero where the
+	// address itself was called, whose Names DNS had told.
+	Called, To model.PortName
+	Wanted     netip.AddrPort
+	Said       string // SNI or Host, as far as it was looked at
+	Names      []string
 }
 
 // Exit is what Egress decides.
@@ -31,6 +43,7 @@ type Exit struct {
 	Why     failure.Reason // not None: it is refused
 	Peek    bool           // Named decides
 	Service model.PortName // not zero: it is a connection to this port
+	Names   []string       // that DNS has told for the address
 }
 
 // Bounds of looking at what the program says first.
@@ -50,6 +63,7 @@ func external(n model.PortName) bool {
 
 // depart goes on with a connection to an address outside of the mesh.
 func (s *session) depart(e Exit) {
+	s.way.Names = e.Names
 	switch {
 	case e.Why != failure.None, e.Peek:
 		s.denied, s.peeking = e.Why, true // what is HTTP hears why
@@ -97,6 +111,7 @@ func (s *session) named(said string, http, http2 bool) {
 	why := s.denied
 	if why == failure.None {
 		e := s.w.cfg.Egress.Named(s.rec.Wanted, said)
+		s.way.Said = said
 		if why = e.Why; why == failure.None {
 			e.Peek = false
 			s.depart(e)
@@ -171,6 +186,22 @@ func (s *session) leaving() (relay.Blanks, failure.Reason) {
 		why = s.w.cfg.Egress.Connection(s.port.Name(), s.to, s.sni, s.rec.Wanted.Addr(), s.w.cfg.Loop.Wall())
 	}
 	return plain{s}, why
+}
+
+// again answers what is asked again about a relay that leads out of the mesh; nil: it does not.
+func (s *session) again() func() failure.Reason {
+	e, l := s.w.cfg.Egress, s.w.cfg.Loop
+	switch {
+	case e == nil:
+		return nil
+	case s.far == farOutside:
+		s.way.Called, s.way.To, s.way.Said = s.port.Name(), s.to, s.sni
+	case !s.rec.Passthrough:
+		return nil
+	}
+	w := s.way
+	w.Wanted = s.rec.Wanted
+	return func() failure.Reason { return e.Again(&w, l.Wall()) }
 }
 
 // plain makes connections to endpoints that are no proxies of the mesh: relay.Blanks.

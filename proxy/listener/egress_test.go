@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -21,8 +22,10 @@ type exits struct {
 	at, then listener.Exit
 	outside  failure.Reason
 
-	mu   sync.Mutex
-	said []string
+	mu    sync.Mutex
+	said  []string
+	again failure.Reason
+	ways  []listener.Way // that were asked again about
 }
 
 func (e *exits) Address(netip.AddrPort) listener.Exit { return e.at }
@@ -33,6 +36,12 @@ func (e *exits) Named(_ netip.AddrPort, said string) listener.Exit {
 func (e *exits) Connection(_, _ model.PortName, sni string, _ netip.Addr, _ time.Time) failure.Reason {
 	e.hear(sni)
 	return e.outside
+}
+func (e *exits) Again(w *listener.Way, _ time.Time) failure.Reason {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ways = append(e.ways, *w)
+	return e.again
 }
 func (e *exits) hear(said string) {
 	e.mu.Lock()
@@ -165,5 +174,49 @@ func TestExternalService(t *testing.T) {
 	hello(c)
 	if got := w.reason(); got != "egress_denied" {
 		t.Errorf("the record says %q", got)
+	}
+}
+
+// TestEgressAgain: what was let out is asked about again, with how it was let out, and ends if it may not stay.
+func TestEgressAgain(t *testing.T) {
+	external := model.PortName{Service: model.External("shop", "pay"), Port: 443}
+	for name, c := range map[string]struct {
+		at, then listener.Exit
+		first    string
+		want     listener.Way
+	}{
+		"an address": {at: listener.Exit{Names: []string{"a.example"}}, first: "x", want: listener.Way{Wanted: farAway, Names: []string{"a.example"}}},
+		"a name that was said": {at: listener.Exit{Peek: true}, then: listener.Exit{Names: []string{"b.example"}}, first: "GET / HTTP/1.1\r\nHost: B.example\r\n\r\n",
+			want: listener.Way{Wanted: farAway, Said: "b.example", Names: []string{"b.example"}}},
+		"an ExternalService": {at: listener.Exit{Service: external, Names: []string{"c.example"}}, first: "x", want: listener.Way{Called: external, To: external, Wanted: farAway, Names: []string{"c.example"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &exits{at: c.at, then: c.then}
+			w := beyond(t, e)
+			w.port.name, w.port.protocol = external, model.ProtocolTCP
+			w.port.cluster = cluster.New(&model.Cluster{Name: external, ConnectTimeout: time.Second})
+			w.port.cluster.SetEndpoints(&model.Endpoints{Cluster: external, Endpoints: []model.Endpoint{{Address: addrPort(w.program.Addr().String()), Weight: 1}}})
+			client := w.outbound(farAway)
+			write(t, client, c.first)
+			server := w.arrives()
+			read(t, server, c.first)
+			w.do(w.relays.Review)
+			write(t, server, "still here")
+			read(t, client, "still here")
+			e.mu.Lock()
+			e.again = failure.EgressDenied
+			e.mu.Unlock()
+			w.do(w.relays.Review)
+			wantReset(t, client)
+			wantReset(t, server)
+			if got := w.reason(); got != "egress_denied" {
+				t.Errorf("the record says %q", got)
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if len(e.ways) != 3 || !reflect.DeepEqual(e.ways[2], c.want) {
+				t.Errorf("asked about %+v, want three times %+v", e.ways, c.want)
+			}
+		})
 	}
 }

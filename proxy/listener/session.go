@@ -53,6 +53,7 @@ type session struct {
 	peeking bool           // what the program says first decides
 	partly  bool           // it has begun to
 	denied  failure.Reason // and is answered so, if it is HTTP
+	way     Way            // out of the mesh, as far as it is known
 
 	to     model.PortName // the cluster, once a route has chosen it
 	subset []model.Label  // of its endpoints, likewise
@@ -472,7 +473,7 @@ func (s *session) relay() {
 			s.open(false)
 		}
 	}
-	o := relay.Options{Endpoint: s.endpoint, Meter: s.meter(), Caller: s.from, ServerName: s.sni}
+	o := relay.Options{Endpoint: s.endpoint, Meter: s.meter(), Caller: s.from, ServerName: s.sni, Again: s.again()}
 	if s.by != nil {
 		o.Fault, o.Idle, o.MaxDuration = s.by.Fault, s.by.Idle, s.by.MaxDuration
 	}

@@ -4,7 +4,8 @@ import "github.com/tulle-mesh/tulle/proxy/loop"
 
 // Held is an exchange or a connection that was let in and is open.
 type Held interface {
-	// Judge asks r about it and ends it if it is not allowed any more. It may take itself, and nothing else, out of Open.
+	// Judge asks r about it and ends it if it is not allowed any more. It may take itself, and nothing else, out of Open. r is nil
+	// where something else than the workload's policies has changed (Open.Again).
 	Judge(r *Rules)
 	// Slot is memory of Open, 0 at first.
 	Slot() *int
@@ -17,6 +18,7 @@ type Open struct {
 	next int // to be asked about: all before it
 	busy bool
 	turn func()
+	in   *InForce // that is asked; nil: see Again
 }
 
 // perTurn is how many are asked about in one turn of a loop.
@@ -49,20 +51,29 @@ func (o *Open) Len() int { return len(o.all) }
 
 // Review asks about everything that is open now, perTurn in each turn of l. Called again before that is over, it begins anew.
 func (o *Open) Review(l loop.Loop, in *InForce) {
-	o.next = len(o.all)
+	if in != nil {
+		o.review(l, in)
+	}
+}
+
+// Again is Review of what the workload's policies say nothing about.
+func (o *Open) Again(l loop.Loop) { o.review(l, nil) }
+
+func (o *Open) review(l loop.Loop, in *InForce) {
+	o.next, o.in = len(o.all), in
 	if o.busy {
 		return
 	}
 	o.busy = true
 	if o.turn == nil {
-		o.turn = func() { o.some(l, in) }
+		o.turn = func() { o.some(l) }
 	}
-	o.some(l, in)
+	o.some(l)
 }
 
-func (o *Open) some(l loop.Loop, in *InForce) {
-	r := in.Rules()
-	if r == nil { // everything is allowed
+func (o *Open) some(l loop.Loop) {
+	r := o.in.Rules()
+	if r == nil && o.in != nil { // everything is allowed
 		o.next = 0
 	}
 	for n := 0; n < perTurn && o.next > 0; n++ {

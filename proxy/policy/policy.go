@@ -56,7 +56,7 @@ func (p *InForce) Set(s *model.Security) error {
 	}
 	var next *Rules
 	if !set.Empty() {
-		next = &Rules{set: set, of: p, authorizers: s.Authorizers}
+		next = &Rules{set: set, of: p, authorizers: s.Authorizers, hops: int(s.TrustedHops)}
 	}
 	p.rules.Store(next)
 	p.known.Store(true)
@@ -79,6 +79,7 @@ type Rules struct {
 	set         *authz.Set // nil: nothing is known yet, and nobody is let in
 	of          *InForce
 	authorizers []model.Authorizer
+	hops        int
 }
 
 // HTTP reports whether a port of the service takes nothing but HTTP, because something in force looks at requests.
@@ -88,6 +89,9 @@ func (r *Rules) HTTP(port uint16) bool { return r != nil && r.set != nil && r.se
 func (r *Rules) ServerNames(port uint16) bool {
 	return r != nil && r.set != nil && r.set.ServerNames(port)
 }
+
+// TrustedHops answers how many proxies in front of published ports are believed in what x-forwarded-for says.
+func (r *Rules) TrustedHops() int { return r.hops }
 
 // Authorizer answers the external authorizer of a name; nil: there is none.
 func (r *Rules) Authorizer(name string) *model.Authorizer {

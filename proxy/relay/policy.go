@@ -35,6 +35,11 @@ func ask(r *policy.Rules, l loop.Loop, c *policy.Caller, name string, rec *recor
 // admitted takes a relay that begins in among those that are asked about again; policies may have changed since it was decided
 // to begin it.
 func (r *relay) admitted() {
+	if r.opt.Again != nil {
+		r.set.out.Add(r)
+		r.Judge(nil)
+		return
+	}
 	if r.opt.Caller == nil || r.set.cfg.Policies == nil {
 		return
 	}
@@ -50,7 +55,12 @@ func (r *relay) Slot() *int { return &r.slot }
 // Judge implements policy.Held: what is not allowed any more is reset, both ways.
 func (r *relay) Judge(rules *policy.Rules) {
 	was := r.rec.Decision
-	why := ask(rules, r.set.cfg.Loop, r.opt.Caller, r.opt.ServerName, &r.rec)
+	why := failure.None
+	if r.opt.Again != nil {
+		why = r.opt.Again()
+	} else {
+		why = ask(rules, r.set.cfg.Loop, r.opt.Caller, r.opt.ServerName, &r.rec)
+	}
 	if why == failure.None {
 		r.rec.Decision = was
 		return
@@ -65,5 +75,9 @@ func (r *relay) Judge(rules *policy.Rules) {
 	}
 }
 
-// Review asks the policies again about every relay, a bounded number in each turn of the loop.
-func (rs *Relays) Review() { rs.let.Review(rs.cfg.Loop, rs.cfg.Policies) }
+// Review asks again about every relay, a bounded number in each turn of the loop: the policies about those that have come in,
+// Options.Again about those that lead out of the mesh.
+func (rs *Relays) Review() {
+	rs.let.Review(rs.cfg.Loop, rs.cfg.Policies)
+	rs.out.Again(rs.cfg.Loop)
+}

@@ -45,7 +45,8 @@ type Config struct {
 type Relays struct {
 	cfg  Config
 	live map[*relay]struct{}
-	let  policy.Open
+	let  policy.Open // relays with a Caller
+	out  policy.Open // those with Again
 	free *relay
 }
 
@@ -81,6 +82,9 @@ type Options struct {
 	// are not.
 	Caller     *policy.Caller
 	ServerName string
+	// Again answers why the relay may not go on, which leads out of the mesh, None if it may. It is called on the loop when the
+	// relay begins and whenever Review is, and must be quick. There is no Caller then. nil: it may.
+	Again func() failure.Reason
 	// Fault is injected: Delay, AbortShare with Reset, and Rate, each by its share (fault.go). nil: none.
 	Fault *model.Fault
 }
@@ -185,7 +189,7 @@ type relay struct {
 	slow     throttle
 	waits    bool // for an injected delay: nothing is read
 	abort    bool // it is reset after that
-	slot     int  // of Relays.let
+	slot     int  // of Relays.let or out
 	next     *relay
 }
 
@@ -391,7 +395,11 @@ func (r *relay) end() {
 	rs.cfg.Loop.Disarm(&r.fault)
 	rs.cfg.Loop.Disarm(&r.meter)
 	delete(rs.live, r)
-	rs.let.Remove(r)
+	if r.opt.Again != nil {
+		rs.out.Remove(r)
+	} else {
+		rs.let.Remove(r)
+	}
 	if r.opt.Endpoint != nil {
 		r.opt.Endpoint.End()
 	}

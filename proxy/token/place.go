@@ -191,3 +191,64 @@ func stripCookie(p *model.TokenPlace, h *message.Head, scratch []byte) []byte {
 	h.Fields = slices.DeleteFunc(h.Fields, func(f message.Field) bool { return len(f.Value) == 0 && message.EqualFold(f.Name, "cookie") })
 	return scratch
 }
+
+// redacted stands for a token in what is recorded.
+const redacted = "redacted"
+
+// jwt is how nearly all tokens begin: an object with a name in quotes, in base64url.
+var jwt = []byte("eyJ")
+
+// Redact answers a request's target as it may be recorded: without the values of the parameters where tokens are looked for, and of
+// others that look like one. g may be nil. What is written anew is in scratch, which is answered, grown.
+func (g *Guard) Redact(target, scratch []byte) (told, memory []byte) {
+	path, rest, asked := bytes.Cut(target, question)
+	if !asked || !bytes.Contains(rest, jwt) && !g.queries() {
+		return target, scratch
+	}
+	start, sep := len(scratch), byte('?')
+	scratch = append(scratch, path...)
+	for len(rest) > 0 {
+		var pair []byte
+		pair, rest, _ = bytes.Cut(rest, ampersand)
+		name, v, _ := bytes.Cut(pair, equals)
+		scratch = append(scratch, sep)
+		if sep = '&'; len(v) > 0 && (bytes.Contains(v, jwt) || g.secretQuery(name)) {
+			scratch = append(append(append(scratch, name...), '='), redacted...)
+			continue
+		}
+		scratch = append(scratch, pair...)
+	}
+	return scratch[start:len(scratch):len(scratch)], scratch
+}
+
+// queries reports whether tokens are looked for in queries.
+func (g *Guard) queries() bool {
+	return g.anywhere(func(p *model.TokenPlace) bool { return p.Query != "" })
+}
+
+func (g *Guard) secretQuery(name []byte) bool {
+	return g.anywhere(func(p *model.TokenPlace) bool { return p.Query != "" && decodes(name, p.Query) })
+}
+
+// Secret reports whether tokens are looked for in a field, parameter or cookie: its values are not recorded. g may be nil.
+func (g *Guard) Secret(kind model.ConditionKind, name string) bool {
+	return g.anywhere(func(p *model.TokenPlace) bool {
+		return kind == model.ConditionHeader && p.Header != "" && p.Header == name || kind == model.ConditionQuery && p.Query != "" && p.Query == name ||
+			kind == model.ConditionCookie && p.Cookie != "" && p.Cookie == name
+	})
+}
+
+// anywhere reports whether is holds for one of the places.
+func (g *Guard) anywhere(is func(p *model.TokenPlace) bool) bool {
+	if g == nil {
+		return false
+	}
+	for _, i := range g.issuers {
+		for p := range i.model.From {
+			if is(&i.model.From[p]) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -184,6 +184,9 @@ func (g *Guard) verify(h *message.Head, raw []byte, now time.Time, fresh bool) A
 	if err := t.Check(i.model.Issuer, i.model.Audiences, i.model.Skew, now); err != nil {
 		return refused(err)
 	}
+	if _, ends := t.Ends(); !ends && !i.model.Endless {
+		return refused(token.ErrEndless)
+	}
 	if !slices.Contains(i.model.Algorithms, t.Algorithm) {
 		return refused(token.ErrAlgorithm)
 	}
@@ -259,6 +262,9 @@ func (g *Guard) Dress(h *message.Head, t *Verified, scratch []byte) []byte {
 	h.Fields = append(h.Fields, t.fields...)
 	return scratch
 }
+
+// Tells reports whether a field tells a claim, in whatever spelling.
+func (g *Guard) Tells(name []byte) bool { return g.reserved(name) }
 
 // reserved reports whether a field is one that tells claims, also written with _ or . for -, which some programs take for the same.
 func (g *Guard) reserved(name []byte) bool {

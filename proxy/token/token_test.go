@@ -17,6 +17,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/token"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
@@ -37,7 +38,16 @@ func newSigner(t *testing.T, kid string) signer {
 	return signer{key, kid}
 }
 
+// sign makes a token of claims, and of an end if they have none.
 func (s signer) sign(t *testing.T, claims string) string {
+	t.Helper()
+	if !strings.Contains(claims, `"exp"`) {
+		claims = strings.TrimSuffix(claims, "}") + `,"exp":99999999999}`
+	}
+	return s.endless(t, claims)
+}
+
+func (s signer) endless(t *testing.T, claims string) string {
 	t.Helper()
 	made, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.EdDSA, Key: jose.JSONWebKey{Key: s.key, KeyID: s.kid}}, nil)
 	if err != nil {
@@ -367,5 +377,55 @@ func TestFetch(t *testing.T) {
 		if err := fetch(model.TokenIssuer{KeysURL: at}); err == nil || !strings.Contains(err.Error(), "https") {
 			t.Errorf("%s: %v", at, err)
 		}
+	}
+}
+
+// TestEndless: a token that never ends is refused, unless its issuer's policy takes such.
+func TestEndless(t *testing.T) {
+	s := newSigner(t, "a")
+	r := NewRing(Config{})
+	defer r.Close()
+	for _, take := range []bool{false, true} {
+		g := guard(t, r, model.TokenIssuer{Issuer: "a", Keys: set(t, s), Endless: take})
+		c := &Cache{}
+		for range 2 { // the second time it is known
+			a := ask(g, c, request("/", "authorization", "Bearer "+s.endless(t, `{"iss":"a","sub":"s"}`)))
+			if (a.Token != nil) != take || !take && !errors.Is(a.Why, token.ErrEndless) {
+				t.Errorf("taken %v: %v %v", take, a.Reason, a.Why)
+			}
+		}
+		if a := ask(g, c, request("/", "authorization", "Bearer "+s.sign(t, `{"iss":"a","sub":"s"}`))); a.Token == nil {
+			t.Errorf("taken %v, one that ends: %v", take, a.Why)
+		}
+	}
+}
+
+// TestRedact: no token stays in what is recorded of a target; it costs nothing where there is none.
+func TestRedact(t *testing.T) {
+	s := newSigner(t, "a")
+	r := NewRing(Config{})
+	defer r.Close()
+	with := guard(t, r, model.TokenIssuer{Issuer: "a", Keys: set(t, s), From: []model.TokenPlace{{Query: "t k"}, {Header: "x-t"}, {Cookie: "c"}}})
+	for _, c := range []struct {
+		g         *Guard
+		in, wants string
+	}{
+		{nil, "/a", "/a"}, {nil, "/eyJ", "/eyJ"}, {nil, "/a?b=c&t+k=x", "/a?b=c&t+k=x"},
+		{nil, "/a?b=eyJhbGciOi.x.y&c=d", "/a?b=redacted&c=d"}, {nil, "/a?b=c&eyJ", "/a?b=c&eyJ"},
+		{with, "/a?t+k=x&b=c", "/a?t+k=redacted&b=c"}, {with, "/a?b=c&%74%20k=x", "/a?b=c&%74%20k=redacted"}, {with, "/a?t+k=&t+k", "/a?t+k=&t+k"},
+		{with, "/a?b=Bearer%20eyJx", "/a?b=redacted"},
+	} {
+		if got, _ := c.g.Redact([]byte(c.in), nil); string(got) != c.wants {
+			t.Errorf("%s: %s, want %s", c.in, got, c.wants)
+		}
+	}
+	for kind, name := range map[model.ConditionKind]string{model.ConditionQuery: "t k", model.ConditionHeader: "x-t", model.ConditionCookie: "c"} {
+		if !with.Secret(kind, name) || with.Secret(kind, "other") || (*Guard)(nil).Secret(kind, name) {
+			t.Errorf("secrets of kind %d", kind)
+		}
+	}
+	target, memory := []byte("/a?b=c"), make([]byte, 0, 64)
+	if n := testing.AllocsPerRun(100, func() { (*Guard)(nil).Redact(target, memory); with.Redact(target, memory) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -94,7 +94,7 @@ spec:
 apiVersion: tulle.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: mesh}
-spec: {trustDomain: tulle.local, virtualIPv4: 198.18.0.0/15, virtualIPv6: "` + v1alpha1.DefaultVirtualIPv6 + `", mtls: {mode: Strict}}
+spec: {trustDomain: tulle.local, virtualIPv4: 198.18.0.0/15, virtualIPv6: "` + v1alpha1.DefaultVirtualIPv6 + `", mtls: {mode: Strict}, trustedHops: 1}
 `}
 
 type spoiler struct {

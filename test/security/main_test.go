@@ -2,8 +2,8 @@
 
 // Package security sends hostile input to a running mesh: real processes, one mesh for all, as root and as an ordinary user. Each
 // input is a row of a table with the outcomes that are safe; after each a request of an honest client has to be answered, and at
-// the end the proxies hold no more goroutines, descriptors and memory than before. TULLE_BIN is as in test/e2e. Tokens have their
-// rows in TestTokens, of whoever builds them. Start reading at TestHostile.
+// the end the proxies hold no more goroutines, descriptors and memory than before. TULLE_BIN is as in test/e2e. Start reading at
+// TestHostile.
 package security
 
 import (

@@ -133,57 +133,77 @@ func decode(r *authv3.CheckResponse, by *model.Authorizer) (*model.AuthorizerAns
 		return nil, errUnclear
 	}
 	out := &model.AuthorizerAnswer{Allowed: codes.Code(r.GetStatus().GetCode()) == codes.OK}
-	if out.Allowed {
-		ok := r.GetOkResponse()
-		for _, name := range ok.GetHeadersToRemove() {
-			if name = strings.ToLower(name); passes(name, "", by.UpstreamHeaders) {
-				out.Remove = append(out.Remove, name)
-			}
-		}
-		for _, o := range ok.GetHeaders() {
-			f, takes := field(o, by.UpstreamHeaders)
-			switch {
-			case !takes:
-			case appends(o):
-				out.Append = append(out.Append, f)
-			default:
-				out.Set = append(out.Set, f)
-			}
-		}
+	if !out.Allowed {
+		d := r.GetDeniedResponse()
+		out.Status, out.Body = int(d.GetStatus().GetCode()), []byte(d.GetBody())
+		out.Response = edits(d.GetHeaders(), by.ClientHeaders)
 		return out, bounded(out)
 	}
-	d := r.GetDeniedResponse()
-	out.Status, out.Body = int(d.GetStatus().GetCode()), []byte(d.GetBody())
-	for _, o := range d.GetHeaders() {
-		if f, takes := field(o, by.ClientHeaders); takes {
-			out.Fields = append(out.Fields, f)
+	ok := r.GetOkResponse()
+	out.Edits, out.Response = edits(ok.GetHeaders(), by.UpstreamHeaders), edits(ok.GetResponseHeadersToAdd(), by.AllowHeaders)
+	out.Remove = removable(ok.GetHeadersToRemove())
+	for _, p := range ok.GetQueryParametersToSet() {
+		if p.GetKey() != "" {
+			out.SetQuery = append(out.SetQuery, model.Header{Name: p.GetKey(), Value: p.GetValue()})
 		}
 	}
+	out.RemoveQuery = ok.GetQueryParametersToRemove()
 	return out, bounded(out)
 }
 
-// appends reports whether a field is beside those that are there; otherwise it takes their place.
-func appends(o *corev3.HeaderValueOption) bool {
-	//lint:ignore SA1019 authorizers still say it so
-	if a := o.GetAppend(); a != nil {
-		return a.GetValue()
+// edits reads changes of fields; names are those that are wanted, none: all.
+func edits(list []*corev3.HeaderValueOption, names []string) (out []model.FieldEdit) {
+	for _, o := range list {
+		h := o.GetHeader()
+		f := model.FieldEdit{Name: strings.ToLower(h.GetKey()), Value: h.GetValue(), How: action(o)}
+		if f.Value == "" && len(h.GetRawValue()) > 0 {
+			f.Value = string(h.GetRawValue())
+		}
+		if passes(f.Name, f.Value, names) {
+			out = append(out, f)
+		}
 	}
-	return false
+	return out
 }
 
-func field(o *corev3.HeaderValueOption, names []string) (f model.Header, takes bool) {
-	h := o.GetHeader()
-	f = model.Header{Name: strings.ToLower(h.GetKey()), Value: h.GetValue()}
-	if f.Value == "" && len(h.GetRawValue()) > 0 {
-		f.Value = string(h.GetRawValue())
+// removable answers the fields that may be taken out of a request.
+func removable(list []string) (out []string) {
+	for _, name := range list {
+		if name = strings.ToLower(strings.TrimSpace(name)); passes(name, "", nil) {
+			out = append(out, name)
+		}
 	}
-	return f, passes(f.Name, f.Value, names)
+	return out
+}
+
+// action answers what becomes of fields that are there. Where an answer says neither append nor an append_action they are replaced,
+// as the messages' documentation has it: appending would leave the client's own value there.
+func action(o *corev3.HeaderValueOption) model.FieldAction {
+	//lint:ignore SA1019 authorizers still say it so
+	if a := o.GetAppend(); a != nil {
+		if a.GetValue() {
+			return model.FieldAppend
+		}
+		return model.FieldSet
+	}
+	switch o.GetAppendAction() {
+	case corev3.HeaderValueOption_ADD_IF_ABSENT:
+		return model.FieldDefault
+	case corev3.HeaderValueOption_OVERWRITE_IF_EXISTS:
+		return model.FieldReplace
+	}
+	return model.FieldSet
 }
 
 // bounded is an error for an answer with too much in it.
 func bounded(a *model.AuthorizerAnswer) error {
-	if len(a.Remove)+len(a.Set)+len(a.Append)+len(a.Fields) > maxFields || len(a.Body) > maxBody {
-		return fmt.Errorf("the authorizer's answer has more than %d fields, or a body of more than %d bytes", maxFields, maxBody)
+	if len(a.Remove)+len(a.Edits)+len(a.Response)+len(a.SetQuery)+len(a.RemoveQuery) > maxFields || len(a.Body) > maxBody {
+		return fmt.Errorf("the authorizer's answer changes more than %d fields and parameters, or has a body of more than %d bytes", maxFields, maxBody)
+	}
+	for _, p := range a.SetQuery {
+		if len(p.Name)+len(p.Value) > maxField {
+			return fmt.Errorf("the authorizer's answer has a query parameter of more than %d bytes", maxField)
+		}
 	}
 	if a.Status != 0 && (a.Status < 200 || a.Status > 599) {
 		return fmt.Errorf("the authorizer's answer has status %d", a.Status)
@@ -192,7 +212,7 @@ func bounded(a *model.AuthorizerAnswer) error {
 }
 
 // framing are fields that belong to a message or its connection, and that nobody else may change.
-var framing = []string{"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id"}
+var framing = []string{"connection", "content-length", "expect", "host", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id"}
 
 // passes reports whether a field of an answer may be passed on: names are those that are wanted, none: all.
 func passes(name, value string, names []string) bool {

@@ -80,10 +80,10 @@ func option(name, value string, add bool) *corev3.HeaderValueOption {
 	return o
 }
 
-func names(list []model.Header) string {
+func names(list []model.FieldEdit) string {
 	var out []string
 	for _, f := range list {
-		out = append(out, f.Name+"="+f.Value)
+		out = append(out, f.Name+[]string{"=", "+", "?", "!"}[f.How]+f.Value)
 	}
 	slices.Sort(out)
 	return strings.Join(out, " ")
@@ -97,7 +97,7 @@ func TestGRPC(t *testing.T) {
 		Headers:         []*corev3.HeaderValueOption{option("X-User", "bob", false), option("x-more", "1", true), option("Content-Length", "0", false), option("tulle-class", "critical", false), option("x-bad", "a\r\nb", false), option(":path", "/admin", false)},
 		HeadersToRemove: []string{"Cookie", "host", "tulle-http"}}}}
 	a, err := ask(t, c, question(model.Authorizer{Body: 100}))
-	if err != nil || !a.Allowed || names(a.Set) != "x-user=bob" || names(a.Append) != "x-more=1" || strings.Join(a.Remove, " ") != "cookie" {
+	if err != nil || !a.Allowed || names(a.Edits) != "x-more+1 x-user=bob" || strings.Join(a.Remove, " ") != "cookie" {
 		t.Errorf("%+v %v", a, err)
 	}
 	h := got.GetAttributes().GetRequest().GetHttp()
@@ -107,7 +107,7 @@ func TestGRPC(t *testing.T) {
 	}
 	say = &authv3.CheckResponse{Status: &status.Status{Code: 7}, HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 		Status: &typev3.HttpStatus{Code: 401}, Body: "who are you", Headers: []*corev3.HeaderValueOption{option("WWW-Authenticate", "Basic", false), option("x-secret", "1", false)}}}}
-	if a, err = ask(t, c, question(model.Authorizer{ClientHeaders: []string{"www-authenticate"}})); err != nil || a.Allowed || a.Status != 401 || string(a.Body) != "who are you" || names(a.Fields) != "www-authenticate=Basic" {
+	if a, err = ask(t, c, question(model.Authorizer{ClientHeaders: []string{"www-authenticate"}})); err != nil || a.Allowed || a.Status != 401 || string(a.Body) != "who are you" || names(a.Response) != "www-authenticate=Basic" {
 		t.Errorf("%+v %v", a, err)
 	}
 	if got.GetAttributes().GetRequest().GetHttp().GetBody() != "" {
@@ -118,6 +118,51 @@ func TestGRPC(t *testing.T) {
 			if a, err := ask(t, c, question(model.Authorizer{})); err == nil {
 				t.Errorf("%s: %+v", name, a)
 			}
+		}
+	}
+}
+
+// TestChanges: append, append_action and their defaults, response fields, the query; fields may be chosen, removals are not chosen from.
+func TestChanges(t *testing.T) {
+	did := func(how corev3.HeaderValueOption_HeaderAppendAction, name, value string) *corev3.HeaderValueOption {
+		o := option(name, value, false)
+		o.AppendAction = how
+		return o
+	}
+	all := []*corev3.HeaderValueOption{option("a", "1", false), option("b", "2", true), did(corev3.HeaderValueOption_ADD_IF_ABSENT, "c", "3"),
+		did(corev3.HeaderValueOption_OVERWRITE_IF_EXISTS, "d", "4"), did(corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD, "e", "5"), did(corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, "f", "6"),
+		{Header: &corev3.HeaderValue{Key: "raw", RawValue: []byte("7")}}, {Header: &corev3.HeaderValue{Key: "empty"}}, option("content-length", "1", false), option("tulle-x", "1", false)}
+	c := client(t, func(*authv3.CheckRequest) (*authv3.CheckResponse, error) {
+		return &authv3.CheckResponse{Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+			Headers: all, ResponseHeadersToAdd: all, HeadersToRemove: []string{"Authorization", ":path", "Host", "connection"},
+			QueryParametersToSet: []*corev3.QueryParameter{{Key: "q", Value: "1"}, {Value: "nameless"}}, QueryParametersToRemove: []string{"r"}}}}, nil
+	}, nil)
+	const every = "a=1 b+2 c?3 d!4 e=5 empty= f=6 raw=7"
+	a, err := ask(t, c, question(model.Authorizer{}))
+	if err != nil || names(a.Edits) != every || names(a.Response) != every || strings.Join(a.Remove, " ") != "authorization" || len(a.SetQuery) != 1 || a.SetQuery[0] != (model.Header{Name: "q", Value: "1"}) || !slices.Equal(a.RemoveQuery, []string{"r"}) {
+		t.Errorf("%+v %v", a, err)
+	}
+	a, err = ask(t, c, question(model.Authorizer{UpstreamHeaders: []string{"a"}, AllowHeaders: []string{"b"}}))
+	if err != nil || names(a.Edits) != "a=1" || names(a.Response) != "b+2" || len(a.Remove) != 1 {
+		t.Errorf("chosen: %+v %v", a, err)
+	}
+}
+
+// TestErrors: an answer that is an error is none, whatever its status; one with too much in it neither.
+func TestErrors(t *testing.T) {
+	var say *authv3.CheckResponse
+	c := client(t, func(*authv3.CheckRequest) (*authv3.CheckResponse, error) { return say, nil }, nil)
+	broken := &authv3.CheckResponse_ErrorResponse{ErrorResponse: &authv3.DeniedHttpResponse{Body: "broken"}}
+	many := &authv3.OkHttpResponse{}
+	for range 100 {
+		many.QueryParametersToRemove = append(many.QueryParametersToRemove, "x")
+	}
+	for name, r := range map[string]*authv3.CheckResponse{"error": {Status: &status.Status{Code: 13}, HttpResponse: broken}, "error, and allowed": {Status: &status.Status{}, HttpResponse: broken},
+		"too many": {Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: many}},
+		"too long": {Status: &status.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{QueryParametersToSet: []*corev3.QueryParameter{{Key: "a", Value: strings.Repeat("x", 20_000)}}}}}} {
+		say = r
+		if a, err := ask(t, c, question(model.Authorizer{})); err == nil {
+			t.Errorf("%s: %+v", name, a)
 		}
 	}
 }
@@ -157,6 +202,9 @@ func TestHTTP(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Who", r.Header.Get("X-User"))
 		w.Header().Set("X-Other", "1")
+		w.Header()["X-Many"] = []string{"1", "2"}
+		w.Header().Set("X-Envoy-Auth-Headers-To-Remove", "Authorization, x-old,Host")
+		w.Header().Set("WWW-Authenticate", "Basic")
 		body, _ := io.ReadAll(r.Body)
 		switch {
 		case r.URL.Path != "/check/a" || r.URL.RawQuery != "b=c" || r.Method != "POST" || r.Host != "cart" || r.Header.Get("Cookie") != "a=b":
@@ -170,13 +218,16 @@ func TestHTTP(t *testing.T) {
 	}))
 	defer s.Close()
 	c := client(t, nil, to{strings.TrimPrefix(s.URL, "http://")})
-	by := model.Authorizer{HTTP: true, Path: "/check/", Body: 10, UpstreamHeaders: []string{"x-who"}, ClientHeaders: []string{"x-other"}}
-	if a, err := ask(t, c, question(by)); err != nil || !a.Allowed || names(a.Set) != "x-who=ann" {
+	by := model.Authorizer{HTTP: true, Path: "/check/", Body: 10, UpstreamHeaders: []string{"x-who"}, AppendHeaders: []string{"x-many"}, ClientHeaders: []string{"x-other"}, AllowHeaders: []string{"x-many", "x-who"}}
+	if a, err := ask(t, c, question(by)); err != nil || !a.Allowed || names(a.Edits) != "x-many+1 x-many+2 x-who=ann" || names(a.Response) != "x-many+2 x-many=1 x-who=ann" || strings.Join(a.Remove, " ") != "authorization x-old" {
 		t.Errorf("%+v %v", a, err)
+	}
+	if a, err := ask(t, c, question(model.Authorizer{HTTP: true, Path: "/check/", Body: 10})); err != nil || len(a.Edits)+len(a.Response) > 0 {
+		t.Errorf("nothing was wanted: %+v %v", a, err)
 	}
 	q := question(by)
 	q.Body = []byte("no")
-	if a, err := ask(t, c, q); err != nil || a.Allowed || a.Status != 403 || string(a.Body) != "go away" || names(a.Fields) != "x-other=1" {
+	if a, err := ask(t, c, q); err != nil || a.Allowed || a.Status != 403 || string(a.Body) != "go away" || names(a.Response) != "www-authenticate=Basic x-other=1" {
 		t.Errorf("%+v %v", a, err)
 	}
 	q = question(by)

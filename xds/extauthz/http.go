@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -50,28 +51,47 @@ func (c *Client) overHTTP(ctx context.Context, q *model.AuthorizerQuestion) (*mo
 		return nil, fmt.Errorf("the authorizer answers %d %s", res.StatusCode, res.Header.Get("Tulle-Reason"))
 	}
 	out := &model.AuthorizerAnswer{Allowed: res.StatusCode == http.StatusOK}
-	names := by.UpstreamHeaders
 	if !out.Allowed {
-		names, out.Status = by.ClientHeaders, res.StatusCode
+		out.Status = res.StatusCode
 		if out.Body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1)); err != nil {
 			return nil, err
 		}
+		names := by.ClientHeaders
+		if len(names) > 0 { // without these a client cannot do what it is told
+			names = append([]string{"location", "www-authenticate"}, names...)
+		}
+		out.Response = taken(res.Header, names, model.FieldSet)
+		return out, bounded(out)
 	}
-	for name, values := range res.Header {
-		name = strings.ToLower(name)
-		for i, v := range values {
-			if !passes(name, v, names) || out.Allowed && len(names) == 0 {
-				continue
-			}
-			switch f := (model.Header{Name: name, Value: v}); {
-			case !out.Allowed:
-				out.Fields = append(out.Fields, f)
-			case i == 0:
-				out.Set = append(out.Set, f)
-			default:
-				out.Append = append(out.Append, f)
+	if len(by.UpstreamHeaders) > 0 {
+		out.Edits = taken(res.Header, by.UpstreamHeaders, model.FieldSet)
+	}
+	if len(by.AppendHeaders) > 0 {
+		out.Edits = append(out.Edits, taken(res.Header, by.AppendHeaders, model.FieldAppend)...)
+	}
+	if len(by.AllowHeaders) > 0 {
+		out.Response = taken(res.Header, by.AllowHeaders, model.FieldSet)
+	}
+	for _, list := range res.Header.Values(headersToRemove) {
+		out.Remove = append(out.Remove, removable(strings.Split(list, ","))...)
+	}
+	return out, bounded(out)
+}
+
+// headersToRemove is the field of an answer that names those of the request which the program does not get, with commas between.
+const headersToRemove = "X-Envoy-Auth-Headers-To-Remove"
+
+// taken answers the fields of an answer that have one of the names, none: any. Of several with one name the first is as how says,
+// and the others are beside it.
+func taken(h http.Header, names []string, how model.FieldAction) (out []model.FieldEdit) {
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		lower, first := strings.ToLower(name), how
+		for _, v := range h[name] {
+			if name != headersToRemove && passes(lower, v, names) {
+				out = append(out, model.FieldEdit{Name: lower, Value: v, How: first})
+				first = model.FieldAppend
 			}
 		}
 	}
-	return out, bounded(out)
+	return out
 }

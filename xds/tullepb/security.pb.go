@@ -35,6 +35,7 @@ type Security struct {
 	Tokens        []*TokenIssuer         `protobuf:"bytes,5,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	Authorizers   []*Authorizer          `protobuf:"bytes,6,rep,name=authorizers,proto3" json:"authorizers,omitempty"`
 	Egress        *Egress                `protobuf:"bytes,7,opt,name=egress,proto3" json:"egress,omitempty"`
+	TrustedHops   uint32                 `protobuf:"varint,8,opt,name=trusted_hops,json=trustedHops,proto3" json:"trusted_hops,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,6 +117,13 @@ func (x *Security) GetEgress() *Egress {
 		return x.Egress
 	}
 	return nil
+}
+
+func (x *Security) GetTrustedHops() uint32 {
+	if x != nil {
+		return x.TrustedHops
+	}
+	return 0
 }
 
 type PortMode struct {
@@ -786,6 +794,7 @@ type TokenIssuer struct {
 	ClaimHeaders  []*ClaimHeader         `protobuf:"bytes,12,rep,name=claim_headers,json=claimHeaders,proto3" json:"claim_headers,omitempty"`
 	RequiredPaths []*PolicyPath          `protobuf:"bytes,13,rep,name=required_paths,json=requiredPaths,proto3" json:"required_paths,omitempty"`
 	Required      bool                   `protobuf:"varint,14,opt,name=required,proto3" json:"required,omitempty"`
+	Endless       bool                   `protobuf:"varint,15,opt,name=endless,proto3" json:"endless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +923,13 @@ func (x *TokenIssuer) GetRequiredPaths() []*PolicyPath {
 func (x *TokenIssuer) GetRequired() bool {
 	if x != nil {
 		return x.Required
+	}
+	return false
+}
+
+func (x *TokenIssuer) GetEndless() bool {
+	if x != nil {
+		return x.Endless
 	}
 	return false
 }
@@ -1051,6 +1067,9 @@ type Authorizer struct {
 	RequestHeaders  []string               `protobuf:"bytes,9,rep,name=request_headers,json=requestHeaders,proto3" json:"request_headers,omitempty"`
 	UpstreamHeaders []string               `protobuf:"bytes,10,rep,name=upstream_headers,json=upstreamHeaders,proto3" json:"upstream_headers,omitempty"`
 	ClientHeaders   []string               `protobuf:"bytes,11,rep,name=client_headers,json=clientHeaders,proto3" json:"client_headers,omitempty"`
+	AppendHeaders   []string               `protobuf:"bytes,12,rep,name=append_headers,json=appendHeaders,proto3" json:"append_headers,omitempty"`
+	AllowHeaders    []string               `protobuf:"bytes,13,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
+	Again           int64                  `protobuf:"varint,14,opt,name=again,proto3" json:"again,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1160,6 +1179,27 @@ func (x *Authorizer) GetClientHeaders() []string {
 		return x.ClientHeaders
 	}
 	return nil
+}
+
+func (x *Authorizer) GetAppendHeaders() []string {
+	if x != nil {
+		return x.AppendHeaders
+	}
+	return nil
+}
+
+func (x *Authorizer) GetAllowHeaders() []string {
+	if x != nil {
+		return x.AllowHeaders
+	}
+	return nil
+}
+
+func (x *Authorizer) GetAgain() int64 {
+	if x != nil {
+		return x.Again
+	}
+	return 0
 }
 
 type Egress struct {
@@ -1583,7 +1623,7 @@ var File_xds_tullepb_security_proto protoreflect.FileDescriptor
 
 const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\n" +
-	"\x1axds/tullepb/security.proto\x12\btulle.v1\x1a\x17xds/tullepb/facts.proto\"\xc6\x02\n" +
+	"\x1axds/tullepb/security.proto\x12\btulle.v1\x1a\x17xds/tullepb/facts.proto\"\xe9\x02\n" +
 	"\bSecurity\x12)\n" +
 	"\x04name\x18\x01 \x01(\v2\x15.tulle.v1.ServiceNameR\x04name\x12(\n" +
 	"\x05modes\x18\x02 \x03(\v2\x12.tulle.v1.PortModeR\x05modes\x12&\n" +
@@ -1591,7 +1631,8 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\bpolicies\x18\x04 \x03(\v2\x10.tulle.v1.PolicyR\bpolicies\x12-\n" +
 	"\x06tokens\x18\x05 \x03(\v2\x15.tulle.v1.TokenIssuerR\x06tokens\x126\n" +
 	"\vauthorizers\x18\x06 \x03(\v2\x14.tulle.v1.AuthorizerR\vauthorizers\x12(\n" +
-	"\x06egress\x18\a \x01(\v2\x10.tulle.v1.EgressR\x06egress\"s\n" +
+	"\x06egress\x18\a \x01(\v2\x10.tulle.v1.EgressR\x06egress\x12!\n" +
+	"\ftrusted_hops\x18\b \x01(\rR\vtrustedHops\"s\n" +
 	"\bPortMode\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12'\n" +
 	"\x06labels\x18\x02 \x03(\v2\x0f.tulle.v1.LabelR\x06labels\x12\x12\n" +
@@ -1664,7 +1705,7 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
 	"\x06values\x18\x03 \x03(\v2\x15.tulle.v1.StringMatchR\x06values\x124\n" +
 	"\n" +
-	"not_values\x18\x04 \x03(\v2\x15.tulle.v1.StringMatchR\tnotValues\"\xd2\x03\n" +
+	"not_values\x18\x04 \x03(\v2\x15.tulle.v1.StringMatchR\tnotValues\"\xec\x03\n" +
 	"\vTokenIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x06labels\x18\x02 \x03(\v2\x0f.tulle.v1.LabelR\x06labels\x12\x14\n" +
@@ -1682,7 +1723,8 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\aforward\x18\v \x01(\bR\aforward\x12:\n" +
 	"\rclaim_headers\x18\f \x03(\v2\x15.tulle.v1.ClaimHeaderR\fclaimHeaders\x12;\n" +
 	"\x0erequired_paths\x18\r \x03(\v2\x14.tulle.v1.PolicyPathR\rrequiredPaths\x12\x1a\n" +
-	"\brequired\x18\x0e \x01(\bR\brequired\"j\n" +
+	"\brequired\x18\x0e \x01(\bR\brequired\x12\x18\n" +
+	"\aendless\x18\x0f \x01(\bR\aendless\"j\n" +
 	"\n" +
 	"TokenPlace\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
@@ -1691,7 +1733,7 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x06cookie\x18\x04 \x01(\tR\x06cookie\";\n" +
 	"\vClaimHeader\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\tR\x05claim\x12\x16\n" +
-	"\x06header\x18\x02 \x01(\tR\x06header\"\xdf\x02\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\"\xc1\x03\n" +
 	"\n" +
 	"Authorizer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
@@ -1705,7 +1747,10 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x0frequest_headers\x18\t \x03(\tR\x0erequestHeaders\x12)\n" +
 	"\x10upstream_headers\x18\n" +
 	" \x03(\tR\x0fupstreamHeaders\x12%\n" +
-	"\x0eclient_headers\x18\v \x03(\tR\rclientHeaders\"}\n" +
+	"\x0eclient_headers\x18\v \x03(\tR\rclientHeaders\x12%\n" +
+	"\x0eappend_headers\x18\f \x03(\tR\rappendHeaders\x12#\n" +
+	"\rallow_headers\x18\r \x03(\tR\fallowHeaders\x12\x14\n" +
+	"\x05again\x18\x0e \x01(\x03R\x05again\"}\n" +
 	"\x06Egress\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12*\n" +
 	"\x05rules\x18\x02 \x03(\v2\x14.tulle.v1.EgressRuleR\x05rules\x123\n" +
