@@ -111,7 +111,7 @@ func startProxy(b *bootstrap.Bootstrap, link *bootstrap.Link, id *attest.Identit
 		return nil, err
 	}
 	return proxy.Start(proxy.Config{Bootstrap: b, Identity: id, Control: id.Address, Server: id.Server, Address: address,
-		AccessLog: os.Stderr, Version: version(), Log: log, KeepSecurity: func(s []byte) error {
+		AccessLog: os.Stderr, Version: version(), Log: log, Another: id.Another, KeepSecurity: func(s []byte) error {
 			return link.Send(bootstrap.Message{Event: bootstrap.EventSecurity, Security: s})
 		}})
 }

@@ -21,7 +21,7 @@ type runFlags struct {
 	ready                                string
 	waitFor, exclude                     []string
 	dataDir, token, control, address     string
-	accessLog                            bool
+	accessLog, workloadAPI               bool
 	workers                              int
 }
 
@@ -280,6 +280,18 @@ func workloadName(service, version, random string) string {
 		name = name[:most]
 	}
 	return strings.TrimRight(name, "-") + "-" + random
+}
+
+// endpoint answers where the program finds its Workload API: in the outermost of the folders that are hidden from it.
+func (f *runFlags) endpoint(hide []string) string {
+	if !f.workloadAPI {
+		return ""
+	}
+	dir := hide[0]
+	if d := hides(hide[1:], dir); d != "" {
+		dir = d
+	}
+	return filepath.Join(dir, "workload.sock")
 }
 
 // hides answers the folder in dirs that path lies in, or "".

@@ -313,6 +313,9 @@ func (p *Proxy) retire(link *bootstrap.Link, within time.Duration) {
 	}
 	p.dns.Retire()
 	p.admin.Close()
+	if p.workload != nil {
+		p.workload.Close() // its streams go on with the next proxy
+	}
 	for _, w := range p.workers {
 		w.loop.Post(w.leave)
 	}

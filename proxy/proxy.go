@@ -18,6 +18,7 @@ import (
 	"github.com/tulle-mesh/tulle/dns"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/identity/workload"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/admission"
@@ -46,7 +47,7 @@ const (
 	maxRecovered = 64
 )
 
-// Config of a proxy; all fields but AccessLog, Locality and KeepSecurity are needed.
+// Config of a proxy; all fields but AccessLog, Locality, KeepSecurity and Another are needed.
 type Config struct {
 	Bootstrap *bootstrap.Bootstrap
 	Identity  svid.Source // this workload's
@@ -59,6 +60,9 @@ type Config struct {
 	Log       *slog.Logger
 	// KeepSecurity is told what the proxy that replaces this one begins with (Bootstrap.Security); nil: nobody is.
 	KeepSecurity func([]byte) error
+	// Another obtains an identity for the program, with a key of its own, where the bootstrap has a socket for the SPIFFE Workload
+	// API (RoleWorkload); nil: that is not served.
+	Another func(ctx context.Context) (*svid.Rotator, error)
 }
 
 // Proxy is a running data plane. Its methods are safe for concurrent use.
@@ -81,6 +85,7 @@ type Proxy struct {
 	client   *client.Client
 	dns      *dns.Server
 	admin    *admin.Server
+	workload *workload.Server // nil: nobody has asked for it
 	shake    mtls.Handshakes // of both sides
 	kin      *kin.Table
 	spent    cluster.Spent
@@ -251,6 +256,9 @@ func (p *Proxy) Close() {
 	}
 	if p.dns != nil {
 		p.dns.Close()
+	}
+	if p.workload != nil {
+		p.workload.Close()
 	}
 	for _, w := range p.workers {
 		w.close()

@@ -12,6 +12,7 @@ import (
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/capture/seed"
 	"github.com/tulle-mesh/tulle/dns"
+	"github.com/tulle-mesh/tulle/identity/workload"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/listener"
@@ -72,7 +73,24 @@ func (p *Proxy) listen() error {
 	if err := p.serveDNS(); err != nil {
 		return err
 	}
+	if err := p.serveWorkload(); err != nil {
+		return err
+	}
 	return p.serveAdmin()
+}
+
+// serveWorkload serves the SPIFFE Workload API to the program, if it was asked for.
+func (p *Proxy) serveWorkload() error {
+	s, ok := p.cfg.Bootstrap.Find(bootstrap.RoleWorkload, false, 0)
+	if !ok || p.cfg.Another == nil {
+		return nil
+	}
+	l, err := netListener(s)
+	if err != nil {
+		return err
+	}
+	p.workload = workload.Serve(l, workload.Config{Obtain: p.cfg.Another, Log: p.cfg.Log})
+	return nil
 }
 
 // acceptFor answers what a loop does with the connections of a socket, nil for sockets that loops do not serve.

@@ -117,8 +117,8 @@ type Control struct {
 // Role says what a socket is for.
 type Role string
 
-// Roles. The first seven live inside the namespace, on its loopback, marked so that the rules let them pass; each
-// comes once for IPv4 and once for IPv6 (V6 set; absent on a machine without IPv6).
+// Roles. The first seven live inside the namespace; all but RoleWorkload on its loopback, marked so that the rules let them pass; each
+// of those comes once for IPv4 and once for IPv6 (V6 set; absent on a machine without IPv6).
 const (
 	RoleOutbound     Role = "outbound"      // TCP listener on OutboundPort; ask package origdst for the wanted address
 	RoleDNSUDP       Role = "dns-udp"       // UDP socket on DNSPort
@@ -126,6 +126,7 @@ const (
 	RoleSeed         Role = "seed"          // see package seed: every connection into the namespace starts from it
 	RoleSeedListener Role = "seed-listener" // likewise
 	RoleForward      Role = "forward"       // TCP listener on the program's loopback for Forward[Index]
+	RoleWorkload     Role = "workload"      // unix stream listener that only the program sees: the SPIFFE Workload API; V6 never set
 
 	RoleMesh    Role = "mesh"    // TCP listener on the machine, mesh inbound (mTLS)
 	RoleMetrics Role = "metrics" // TCP listener on the machine's loopback (/metrics, /ready)

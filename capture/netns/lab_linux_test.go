@@ -454,6 +454,42 @@ func TestLabHidesFilesAndKeepsTheRest(t *testing.T) {
 	}
 }
 
+// TestLabEndpoint: the program's own socket is there for it alone, in a folder that is hidden from it, whatever the order of the
+// folders, and cannot be taken away or replaced.
+func TestLabEndpoint(t *testing.T) {
+	outer, err := os.MkdirTemp("/tmp", "tulle-lab-")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(outer) })
+	inner := filepath.Join(outer, "inner")
+	check(t, os.Mkdir(inner, 0o700))
+	check(t, os.WriteFile(filepath.Join(outer, "key"), []byte("private"), 0o600))
+	path := filepath.Join(outer, "workload.sock")
+	l := begin(t, netns.Config{Hide: []string{outer, inner}, Endpoint: path}).release()
+	ln := os.NewFile(uintptr(l.dup(bootstrap.RoleWorkload, false)), "workload")
+	defer ln.Close()
+	if got := l.ask("ls %s", outer); got != "workload.sock" {
+		t.Errorf("the program sees %q", got)
+	}
+	if got := l.ask("unix %s", path); got != "connected" {
+		t.Errorf("connect: %s", got)
+	}
+	if got := l.ask("write %s", path); !strings.Contains(got, "error") {
+		t.Errorf("write: %s", got)
+	}
+	if got := l.ask("write %s/x", outer); !strings.Contains(got, "read-only") {
+		t.Errorf("beside it: %s", got)
+	}
+	if got := l.ask("umount %s", outer); !strings.Contains(got, "not permitted") {
+		t.Errorf("umount: %s", got)
+	}
+	if got := l.ask("env %s", netns.EndpointVariable); got != "unix://"+path {
+		t.Errorf("the variable is %q", got)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the machine sees it: %v", err)
+	}
+}
+
 func TestLabCapabilitiesAreGone(t *testing.T) {
 	l := begin(t, netns.Config{}).release()
 	status := l.ask("cat /proc/self/status")
@@ -626,6 +662,8 @@ func act(verb, arg string) (string, error) {
 		return string(bytes.TrimSpace(b)), err
 	case "write":
 		return "written", os.WriteFile(arg, nil, 0o600)
+	case "env":
+		return os.Getenv(arg), nil
 	case "unix":
 		c, err := net.Dial("unix", arg)
 		if err == nil {

@@ -31,6 +31,7 @@ type Config struct {
 	UserNamespace bool     // make a user namespace too; see NeedUserNamespace
 	Forward       []uint16 // ports on the program's loopback to listen on, for RoleForward
 	Hide          []string // folders that the program finds empty
+	Endpoint      string   // unix socket that only the program sees, directly in a folder of Hide, for RoleWorkload; "": none
 	ResolvConf    string   // content of the program's /etc/resolv.conf; "" leaves the machine's
 	Executable    string   // the binary that is the shim; "" is /proc/self/exe
 	Files         []*os.File
@@ -43,6 +44,7 @@ type spec struct {
 	UserNamespace bool
 	Forward       []uint16
 	Hide          []string
+	Endpoint      string
 	ResolvConf    string
 	Parent        int
 }
@@ -131,7 +133,7 @@ func Start(c Config) (*Namespace, error) {
 		return nil, &StageError{StageClone, cause(err)}
 	}
 	n := &Namespace{Process: p, link: parent}
-	err = parent.SendFiles(spec{c.Path, c.Args, c.UserNamespace, c.Forward, c.Hide, c.ResolvConf, os.Getpid()}, nil)
+	err = parent.SendFiles(spec{c.Path, c.Args, c.UserNamespace, c.Forward, c.Hide, c.Endpoint, c.ResolvConf, os.Getpid()}, nil)
 	if err != nil {
 		n.Abandon()
 		return nil, &StageError{StageClone, err}

@@ -5,13 +5,18 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 )
+
+// EndpointVariable is the environment variable that tells the program of Config.Endpoint (SPIFFE Workload Endpoint, section 4).
+const EndpointVariable = "SPIFFE_ENDPOINT_SOCKET"
 
 // Shim does the shim's work and never returns, if this process is one; else it returns at once. The binary's main
 // calls it before anything else.
@@ -66,7 +71,7 @@ func shim(link *bootstrap.Link) error {
 	if os.Getppid() != s.Parent {
 		os.Exit(1)
 	}
-	err = syscall.Exec(s.Path, s.Args, os.Environ())
+	err = syscall.Exec(s.Path, s.Args, environment(s.Endpoint))
 	return &ExecError{Path: s.Path, Err: err}
 }
 
@@ -84,9 +89,12 @@ func (s *spec) prepare(r *report) ([]int, error) {
 		return nil, &StageError{StageRules, err}
 	}
 	r.Warnings = append(r.Warnings, sysctls()...)
-	warn, err := mounts(s.Hide, s.ResolvConf)
+	warn, endpoint, err := mounts(s.Hide, s.Endpoint, s.ResolvConf)
 	if err != nil {
 		return nil, &StageError{StageMounts, err}
+	}
+	if s.Endpoint != "" {
+		sockets = append(sockets, bootstrap.Socket{Role: bootstrap.RoleWorkload, Local: s.Endpoint, FD: endpoint})
 	}
 	r.Warnings = append(r.Warnings, warn...)
 	r.Sockets = sockets
@@ -95,6 +103,15 @@ func (s *spec) prepare(r *report) ([]int, error) {
 		fds[i] = sockets[i].FD
 	}
 	return fds, nil
+}
+
+// environment is the program's: ours, and where its Workload API is, whatever ours says of that.
+func environment(endpoint string) []string {
+	if endpoint == "" {
+		return os.Environ()
+	}
+	kept := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, EndpointVariable+"=") })
+	return append(kept, EndpointVariable+"=unix://"+endpoint)
 }
 
 // failed puts an error into the form in which it travels.

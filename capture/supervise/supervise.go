@@ -42,6 +42,7 @@ type Config struct {
 	Bootstrap  bootstrap.Bootstrap
 	MeshHost   string   // host that the mesh inbound listener is bound to, "127.0.0.1" or "::" for all
 	Hide       []string // folders that the program finds empty
+	Endpoint   string   // of the SPIFFE Workload API that only the program sees, directly in a folder of Hide; "": none
 	Executable string   // binary of shim and proxy; "" is /proc/self/exe
 	ProxyArgs  []string // arguments of the proxy after its name; nil is bootstrap.ProxyCommand
 	Inherited  []int    // descriptors that the program inherits and that this process closes once it has
@@ -139,7 +140,7 @@ func (s *supervisor) begin() error {
 	var err error
 	s.threads.do(func() {
 		s.ns, err = netns.Start(netns.Config{
-			Path: s.Path, Args: s.Args, UserNamespace: userNamespace, Forward: forward, Hide: s.Hide,
+			Path: s.Path, Args: s.Args, UserNamespace: userNamespace, Forward: forward, Hide: s.Hide, Endpoint: s.Endpoint,
 			ResolvConf: netns.ResolvConf(s.Bootstrap.Namespace), Executable: s.Executable,
 			Files: []*os.File{s.Stdin, s.Stdout, s.Stderr},
 		})

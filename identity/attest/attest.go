@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -50,6 +51,10 @@ type Identity struct {
 
 	clock *svid.Clock
 	asked asked
+	log   *slog.Logger
+
+	mu     sync.Mutex
+	others []*svid.Rotator // that Another has made
 }
 
 // asked is a request that has not been answered yet. It is shown again: whoever signs by hand finds the same one.
@@ -75,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (*Identity, error) {
 	if _, err := kind(cfg); err != nil {
 		return nil, err
 	}
-	id := &Identity{clock: clockOf(cfg)}
+	id := &Identity{clock: clockOf(cfg), log: cfg.Log}
 	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
 		var err error
 		id.Rotator, err = svid.NewRotator(ctx, svid.Config{Fetch: id.next(cfg), Clock: id.clock, Log: cfg.Log})

@@ -62,7 +62,7 @@ func Resume(cfg Config, kept []byte) (*Identity, error) {
 	if !time.Now().Before(s.NotAfter) {
 		return nil, ErrEnded
 	}
-	id := &Identity{Address: h.Address, clock: clockOf(cfg)}
+	id := &Identity{Address: h.Address, clock: clockOf(cfg), log: cfg.Log}
 	if id.Server, err = spiffe.ParseID(h.Server); err != nil {
 		return nil, fmt.Errorf("attest: the identity kept from the proxy before: %w", err)
 	}
