@@ -29,12 +29,12 @@ func newAuthzCommand() *cobra.Command {
 
 // checkFlags are those of 'tulle authz check'.
 type checkFlags struct {
-	req                     httpapi.AuthzCheck
-	headers, claims, labels []string
-	to                      []string
-	names                   []string
-	at                      string
-	offline                 bool
+	req             httpapi.AuthzCheck
+	headers, claims []string
+	to              []string
+	names           []string
+	at              string
+	offline         bool
 }
 
 func newAuthzCheckCommand() *cobra.Command {
@@ -66,7 +66,6 @@ Exits with 0 if it is allowed, with 1 if it is denied, and with 2 if it could no
 	flags.StringVar(&q.ServerName, "sni", "", "server `name` of the program's own TLS")
 	flags.StringVar(&q.Token, "token", "", "`issuer/subject` of a verified token")
 	flags.StringArrayVar(&f.claims, "token-claim", nil, "`name=value` of the token; repeatable")
-	flags.StringArrayVar(&f.labels, "label", nil, "`name=value` of the caller's workload; repeatable")
 	flags.StringArrayVar(&f.to, "to-label", nil, "`name=value` of the workload that is asked (default: those that there are); repeatable")
 	flags.StringVar(&f.at, "at", "", "`time` of the request, 2026-12-31T18:00:00Z (default: now)")
 	flags.BoolVar(&f.offline, "offline", false, "ask no control plane: what is in the files is all there is")
@@ -106,7 +105,7 @@ func (f *checkFlags) ask(cmd *cobra.Command) (*httpapi.AuthzAnswer, error) {
 		flag string
 		from []string
 		to   *[]compile.NameValue
-	}{{"--header", f.headers, &q.Headers}, {"--token-claim", f.claims, &q.Claims}, {"--label", f.labels, &q.Labels}} {
+	}{{"--header", f.headers, &q.Headers}, {"--token-claim", f.claims, &q.Claims}} {
 		for _, s := range one.from {
 			name, value, ok := strings.Cut(s, "=")
 			if !ok {

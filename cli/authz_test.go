@@ -2,10 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/tulle-mesh/tulle/control"
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 )
 
@@ -88,6 +90,11 @@ func TestAuthzCheckStored(t *testing.T) {
 		if out, errText := tulle(t, args...); !strings.HasPrefix(out, one.want) {
 			t.Errorf("%v: %s%s", args, out, errText)
 		}
+	}
+	// What is not there is said not to be there: it has been an EOF.
+	err = newClient(dir).call(t.Context(), http.MethodPost, "/v1/authz/check", httpapi.AuthzCheck{Question: compile.Question{To: "nobody"}}, nil)
+	if err == nil || !strings.Contains(err.Error(), "there is no Service nobody.default: correct --to") {
+		t.Error(err)
 	}
 	bad := write(t, files, "bad.yaml", strings.Replace(guardFile, "token.claims", "token.claim", 1))
 	if out, errText := tulle(t, "apply", "-f", bad, "--data-dir", dir); !strings.Contains(errText, "bad.yaml:11: AuthorizationPolicy/cart: spec.rules[1].expression: line 1, column 30: ") {

@@ -21,7 +21,7 @@ func newAuthzWhatIfCommand() *cobra.Command {
 		Use: "what-if (-f FILE | --delete KIND/NAME)...", Short: "Say which recorded requests a change of policies would deny or allow", Args: cobra.NoArgs,
 		Long: `Replay what the proxies have let in and what not against the policies as they would be, and list every kind of request whose answer
 changes, with its count and one sample, and whom that concerns. What cannot be told is listed too, with what was not recorded: addresses,
-cookies, tokens, labels of callers, and header and query fields that no policy named at the time. Nothing is stored.
+cookies, tokens, and header and query fields that no policy named at the time. Nothing is stored.
 Exits with 0 if nothing changes, with 1 if something does or may, and with 2 if it could not be told.`,
 		Example: `  tulle authz what-if -f policy.yaml
   tulle authz what-if --delete authorizationpolicy/cart`,

@@ -54,9 +54,9 @@ func (s *Security) Mode(port uint16, labels []Label) PortMode {
 // Action is what a policy does where one of its rules holds.
 type Action uint8
 
-// Actions, in the order in which they decide.
+// Actions. Those that deny decide first, then those that allow; whom these let pass an Authorizer may still refuse.
 const (
-	ActionExternal Action = iota // an Authorizer is asked; it may refuse
+	ActionExternal Action = iota // an Authorizer is asked
 	ActionDeny
 	ActionAllow // and where such a policy is about a port, what none allows is refused
 	ActionAudit // decides nothing, is recorded
@@ -122,7 +122,6 @@ const (
 	ConditionQuery
 	ConditionCookie
 	ConditionClaim // of a token, "a.b" for nested ones; a list fits when one of its elements does
-	ConditionLabel // of the caller's workload; no kind writes it yet, since proxies do not know labels of callers
 )
 
 // PolicyCondition holds when a value fits one of Values (none: when there is a value), and none fits one of NotValues.

@@ -119,12 +119,7 @@ func (c *check) issuer(at string, j *JWTIssuer) {
 	if j.Required && len(j.RequiredPaths) > 0 {
 		c.fail(at+".requiredPaths", "says less than required does, which is about every path: remove one")
 	}
-	c.texts(at+".requiredPaths", j.RequiredPaths, "/", "a path, such as /items/{id}")
-	for i, p := range j.RequiredPaths {
-		if strings.ContainsAny(p, "{}") && !strings.HasPrefix(p, "~") {
-			c.template(fmt.Sprintf("%s.requiredPaths[%d]", at, i), p)
-		}
-	}
+	c.policyPaths(at+".requiredPaths", j.RequiredPaths)
 }
 
 // words checks texts that are compared as they are.

@@ -1,7 +1,7 @@
 package v1alpha1
 
 // AuthorizationPolicy says who may do what with the workloads it is about. Their own proxies enforce it, on connections and
-// requests, new and open ones. External policies and those that deny are looked at first; where a policy that allows is about
+// requests, new and open ones. Those that deny are looked at first, External ones last; where a policy that allows is about
 // a port, what none of them allows is refused. So "spec: {}" refuses everything in its namespace that nothing else allows.
 type AuthorizationPolicy struct {
 	TypeMeta   `json:",inline"`

@@ -181,19 +181,9 @@ func (c *check) authorizationTarget(at string, t *AuthorizationTarget) {
 	given := c.texts(at+".hosts", t.Hosts, "", "") + c.texts(at+".notHosts", t.NotHosts, "", "") +
 		c.portNames(at+".ports", t.Ports) + c.portNames(at+".notPorts", t.NotPorts) +
 		c.texts(at+".methods", t.Methods, "", "") + c.texts(at+".notMethods", t.NotMethods, "", "") +
-		c.texts(at+".paths", t.Paths, "/", "a path, such as /items/{id}") + c.texts(at+".notPaths", t.NotPaths, "/", "a path, such as /items/{id}") +
+		c.policyPaths(at+".paths", t.Paths) + c.policyPaths(at+".notPaths", t.NotPaths) +
 		c.texts(at+".procedures", t.Procedures, "", "") + c.texts(at+".notProcedures", t.NotProcedures, "", "") +
 		c.texts(at+".serverNames", t.ServerNames, "", "") + c.texts(at+".notServerNames", t.NotServerNames, "", "")
-	for _, list := range []struct {
-		name  string
-		paths []string
-	}{{".paths", t.Paths}, {".notPaths", t.NotPaths}} {
-		for i, p := range list.paths {
-			if strings.ContainsAny(p, "{}") && !strings.HasPrefix(p, "~") {
-				c.template(fmt.Sprintf("%s%s[%d]", at, list.name, i), p)
-			}
-		}
-	}
 	if given == 0 && n == len(c.errs) {
 		c.fail(at, "says nothing, so everything fits: write what you mean, or remove to")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/urlpath"
 )
 
 // Bounds of a suggestion; what is more goes into another policy, or another alternative. They are those of AuthorizationPolicy.
@@ -147,7 +148,7 @@ type caller struct {
 // has policies of its own.
 func (b *builder) build(s *decisions.Service) {
 	var http, tcp []*decisions.Entry
-	denied := uint64(0)
+	denied, refused := uint64(0), uint64(0)
 	plain := map[uint16]bool{} // ports that connections were let in to that are not HTTP
 	for i := range s.Entries {
 		if e := &s.Entries[i]; e.Verdict == "denied" {
@@ -160,6 +161,8 @@ func (b *builder) build(s *decisions.Service) {
 	for i := range s.Entries {
 		switch e := &s.Entries[i]; {
 		case e.Verdict == "denied":
+		case unread(e):
+			refused += e.Count
 		case plain[e.Port]:
 			tcp = append(tcp, e)
 			mixed[e.Port] = mixed[e.Port] || !e.TCP
@@ -169,6 +172,9 @@ func (b *builder) build(s *decisions.Service) {
 	}
 	if denied > 0 {
 		b.note("%d requests or connections that were denied are left out", denied)
+	}
+	if refused > 0 {
+		b.note("%d requests are left out whose paths can be read in more than one way (escaped slashes, ;, and the like): where a policy looks at requests they are answered 400", refused)
 	}
 	if s.Others > 0 {
 		b.note("%d decisions were counted, but there was no room to record them: what they were about is not allowed by this", s.Others)
@@ -193,6 +199,15 @@ func (b *builder) build(s *decisions.Service) {
 		}
 		b.sections(http) // the policy above is about every port, so that none is left open
 	}
+}
+
+// unread reports whether a request has a path that no policy ever judges.
+func unread(e *decisions.Entry) bool {
+	if e.TCP {
+		return false
+	}
+	_, fault := urlpath.Text(e.Path)
+	return fault != urlpath.None && fault != urlpath.Escape
 }
 
 // sections makes policies that are about the ports of entries alone.

@@ -140,9 +140,8 @@ func (r *reducer) target(in *model.PolicyTarget) (model.PolicyTarget, bool) {
 
 // unknown answers what a condition looks at and is not known; "": it is.
 func (r *reducer) unknown(w *model.PolicyCondition) string {
-	kind := [...]string{"header", "query parameter", "cookie", "claim", "label of the caller"}[w.Kind%5]
+	kind := [...]string{"header", "query parameter", "cookie", "claim"}[w.Kind%4]
 	switch {
-	case w.Kind == model.ConditionLabel:
 	case r.tcp: // the evaluator leaves it out itself
 		return ""
 	case w.Kind == model.ConditionHeader && r.fields.Told(w.Kind, strings.ToLower(w.Name)), w.Kind == model.ConditionQuery && r.fields.Told(w.Kind, w.Name):

@@ -45,8 +45,6 @@ func (s *asking) Value(kind model.ConditionKind, name string, i int) (string, bo
 		return nth(s.cookies(), name, i, equal)
 	case model.ConditionClaim:
 		return nth(s.q.Claims, name, i, equal)
-	case model.ConditionLabel:
-		return nth(s.q.Labels, name, i, equal)
 	}
 	return "", false
 }

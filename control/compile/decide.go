@@ -31,7 +31,6 @@ type Question struct {
 	ServerName string      `json:"serverName,omitempty"`
 	Token      string      `json:"token,omitempty"` // "issuer/subject"
 	Claims     []NameValue `json:"claims,omitempty"`
-	Labels     []NameValue `json:"labels,omitempty"` // of the caller's workload
 	// ToLabels are those of the workload that is asked; nil: of each that there is.
 	ToLabels []model.Label `json:"toLabels,omitempty"`
 	// TrustDomain of accounts, Now in Unix seconds: filled in by who answers.
@@ -69,7 +68,7 @@ func (c Compiler) Decide(q *Question, workloads [][]model.Label) ([]Decision, er
 		return nil, err
 	}
 	s, ok := c.Security(name)
-	if !ok {
+	if _, known := c.Services.Service(name); !ok || !known { // what pure clients are called has policies, and nobody can ask it
 		return nil, fmt.Errorf("there is no Service %s: correct --to, apply it, or start a workload of it", name)
 	}
 	port, err := c.asked(name, q.Port)

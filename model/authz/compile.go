@@ -166,13 +166,11 @@ func (t *target) needsRequest() bool {
 	return t.hosts.some() || t.methods.some() || t.procedures.some() || t.paths.some()
 }
 
-func (c *condition) needsRequest() bool { return c.kind != model.ConditionLabel }
-
 // needsRequest reports whether a rule looks at what only a request has.
 func (r *rule) needsRequest() bool {
 	return slices.ContainsFunc(r.from, func(s source) bool { return s.needsRequest() }) ||
 		slices.ContainsFunc(r.to, func(t target) bool { return t.needsRequest() }) ||
-		slices.ContainsFunc(r.when, func(c condition) bool { return c.needsRequest() }) || r.expression != nil
+		len(r.when) > 0 || r.expression != nil
 }
 
 // plain answers a rule without the alternatives that need a request; nil: it cannot hold without one.
@@ -183,8 +181,7 @@ func (r *rule) plain() *rule {
 	b := *r
 	b.from = slices.DeleteFunc(slices.Clone(r.from), func(s source) bool { return s.needsRequest() })
 	b.to = slices.DeleteFunc(slices.Clone(r.to), func(t target) bool { return t.needsRequest() })
-	if len(b.from) == 0 && len(r.from) > 0 || len(b.to) == 0 && len(r.to) > 0 || r.expression != nil ||
-		slices.ContainsFunc(r.when, func(c condition) bool { return c.needsRequest() }) {
+	if len(b.from) == 0 && len(r.from) > 0 || len(b.to) == 0 && len(r.to) > 0 || r.expression != nil || len(r.when) > 0 {
 		return nil
 	}
 	return &b
@@ -215,11 +212,6 @@ func (r *rule) bare() *rule {
 	for i := range b.to {
 		t := &b.to[i]
 		t.hosts, t.methods, t.procedures, t.paths = texts{}, texts{}, texts{}, paths{}
-	}
-	for _, w := range r.when {
-		if !w.needsRequest() {
-			b.when = append(b.when, w)
-		}
 	}
 	return &b
 }

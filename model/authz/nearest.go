@@ -3,7 +3,6 @@ package authz
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -61,13 +60,13 @@ func (r *rule) missing(a *Attributes, request bool) (out []Missing) {
 	if r.ends != 0 && a.Now >= r.ends {
 		out = append(out, Missing{"time", stamp(a.Now), "before " + stamp(r.ends)})
 	}
-	if !request && (r.expression != nil || slices.ContainsFunc(r.when, func(c condition) bool { return c.needsRequest() })) {
+	if !request && (r.expression != nil || len(r.when) > 0) {
 		out = append(out, Missing{"protocol", "TCP", "HTTP"})
 	}
 	out = append(out, fewest(r.from, func(s *source) []Missing { return s.missing(a, request) })...)
 	out = append(out, fewest(r.to, func(t *target) []Missing { return t.missing(a, request) })...)
 	for i := range r.when {
-		if w := &r.when[i]; (request || !w.needsRequest()) && !w.holds(a) {
+		if w := &r.when[i]; request && !w.holds(a) {
 			out = append(out, Missing{w.what(), w.has(a), w.values.wants()})
 		}
 	}
@@ -148,7 +147,7 @@ func (t *target) missing(a *Attributes, request bool) (out []Missing) {
 }
 
 func (c *condition) what() string {
-	return [...]string{"header", "query parameter", "cookie", "claim", "label"}[c.kind%5] + " " + c.name
+	return [...]string{"header", "query parameter", "cookie", "claim"}[c.kind%4] + " " + c.name
 }
 
 func (c *condition) has(a *Attributes) string {

@@ -17,7 +17,7 @@ func AppendField(dst []byte, kind model.ConditionKind, name, value string, there
 	if len(dst) > 0 {
 		dst = append(dst, '&')
 	}
-	dst = append(dst, "hqckl"[kind%5], ':')
+	dst = append(dst, "hqck"[kind%4], ':')
 	dst = appendEscaped(dst, name)
 	if there {
 		dst = appendEscaped(append(dst, '='), value)
@@ -69,7 +69,7 @@ func ParseFields(s string) (out Fields) {
 	for part := range strings.SplitSeq(s, "&") {
 		kind := -1
 		if len(part) > 2 && part[1] == ':' {
-			kind = strings.IndexByte("hqckl", part[0])
+			kind = strings.IndexByte("hqck", part[0])
 		}
 		if kind < 0 {
 			continue

@@ -121,7 +121,7 @@ func pruned(v any) (any, bool) {
 type told map[string]string
 
 func (f told) Value(kind model.ConditionKind, name string, i int) (string, bool) {
-	v, ok := f[[...]string{"", "?", "cookie:", "claim:", "label:"}[kind]+name]
+	v, ok := f[[...]string{"", "?", "cookie:", "claim:"}[kind]+name]
 	return v, ok && i == 0
 }
 

@@ -322,7 +322,7 @@ var enums = map[reflect.Type]uint64{
 	reflect.TypeFor[model.StringMatchKind](): uint64(model.StringRegex),
 	reflect.TypeFor[model.MTLSMode]():        uint64(model.ModeDisabled),
 	reflect.TypeFor[model.Action]():          uint64(model.ActionAudit),
-	reflect.TypeFor[model.ConditionKind]():   uint64(model.ConditionLabel),
+	reflect.TypeFor[model.ConditionKind]():   uint64(model.ConditionClaim),
 	reflect.TypeFor[model.EgressMode]():      uint64(model.EgressRegistry),
 	reflect.TypeFor[model.RetryOn]():         uint64(model.RetryGRPC<<1 - 1),
 }

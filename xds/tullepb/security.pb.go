@@ -712,7 +712,7 @@ func (x *PolicyPath) GetMatch() *StringMatch {
 
 type PolicyCondition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"` // 4 was the label of a caller: not to be used again
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Values        []*StringMatch         `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
 	NotValues     []*StringMatch         `protobuf:"bytes,4,rep,name=not_values,json=notValues,proto3" json:"not_values,omitempty"`

@@ -32,7 +32,6 @@ func attributes() *authz.Attributes {
 			model.ConditionQuery:  {"page": {"2"}, "tag": {"a", "b"}},
 			model.ConditionCookie: {"session": {"s1"}},
 			model.ConditionClaim:  {"groups": {"staff", "admin"}, "org.name": {"acme"}},
-			model.ConditionLabel:  {"version": {"v2"}},
 		},
 	}
 }
