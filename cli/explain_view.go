@@ -6,11 +6,11 @@ import (
 	"io"
 	"strings"
 
-	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/model/flight"
 )
 
 // printExplained prints each view of each request as sentences.
-func printExplained(w io.Writer, list []admin.Explained) {
+func printExplained(w io.Writer, list []flight.Explained) {
 	for i := range list {
 		e := &list[i]
 		if i == 0 || e.Request == "" || e.Request != list[i-1].Request {
@@ -24,7 +24,7 @@ func printExplained(w io.Writer, list []admin.Explained) {
 }
 
 // headline answers "GET /items of reviews.default:80".
-func headline(e *admin.Explained) string {
+func headline(e *flight.Explained) string {
 	to := fmt.Sprintf("%s:%d", cmp.Or(e.Destination, "outside of the mesh"), e.Port)
 	if e.TCP {
 		return "TCP to " + to
@@ -32,7 +32,7 @@ func headline(e *admin.Explained) string {
 	return commented(e.Method+" "+e.Path) + " of " + to
 }
 
-func printView(w io.Writer, e *admin.Explained) {
+func printView(w io.Writer, e *flight.Explained) {
 	where := "the server's proxy"
 	if e.Direction == "outbound" {
 		where = "the caller's proxy"
@@ -83,7 +83,7 @@ func mtlsText(on bool) string {
 	return ""
 }
 
-func outcomeText(e *admin.Explained) string {
+func outcomeText(e *flight.Explained) string {
 	var parts []string
 	if e.Status > 0 {
 		parts = append(parts, fmt.Sprint(e.Status))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control"
 	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/xds/server"
 )
 
 // longestIdentity bounds the life of a workload's certificate.
@@ -61,6 +62,7 @@ that or by a kill. Workloads go on without it.`,
 	f.DurationVar(&cfg.IdentityTTL, "identity-lifetime", ca.LeafTTL, "how long the certificates of workloads are valid, 5s to 168h; they are renewed at 50 to 60 % of it")
 	f.DurationVar(&cfg.IntermediateTTL, "intermediate-lifetime", ca.IntermediateTTL, "likewise what signs them, at least 3 times as long; it is replaced after two thirds")
 	f.DurationVar(&cfg.RootTTL, "root-lifetime", ca.RootTTL, "likewise the root, at least twice as long as an intermediate; a rotation begins after two thirds")
+	f.IntVar(&cfg.ConnectionsPerIdentity, "connections-per-identity", server.DefaultPerIdentity, "how `many` connections of proxies one identity may have open here; a proxy needs one, and two for moments")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }

@@ -20,12 +20,13 @@ import (
 // believe starts what says whom the mesh believes. What changes there goes to the proxies, to our own handshakes, and to the
 // connections that are open here.
 func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.Push) error {
-	own, err := attest.Own(ctx, p.ca, p.log)
+	own, err := attest.Own(ctx, p.issuing, p.log)
 	if err != nil {
 		return err
 	}
 	p.onClose(own.Close)
 	p.open = server.NewConnections(own, func(id spiffe.ID, chain []*x509.Certificate) error { return p.trust.Refuses(id, chain) })
+	p.open.Bound(p.cfg.ConnectionsPerIdentity)
 	p.trust, err = trust.Start(ctx, trust.Config{CA: p.ca, Store: p.store, Log: p.log,
 		Behind: func() (behind, connected []string) { return out.Unheld(resource.TypeTrust, resource.TrustName) },
 		Own: func() (*svid.SVID, error) {

@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
 	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/control/meter"
 	"github.com/tulle-mesh/tulle/control/outage"
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/ratelimit"
@@ -139,7 +140,7 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
 func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
-	ids := attest.New(attest.Config{Authority: p.ca, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
+	ids := attest.New(attest.Config{Authority: p.issuing, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
 		Refuses: func(id spiffe.ID) error { return p.trust.Refuses(id, nil) }})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Serves: p.serves(tokens), Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
 		if err := seen.Report(reportsAs(w), text, time.Now()); err != nil {
@@ -151,7 +152,8 @@ func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats
 	}
 	remote := grpc.NewServer(p.open.Options()...)
 	ids.Register(remote)
-	server.New(server.Config{Source: out, Sessions: sessions, Log: p.log}).Register(remote)
+	p.streams = server.New(server.Config{Source: out, Sessions: sessions, Recall: &p.recall, Log: p.log})
+	p.streams.Register(remote)
 	begun := time.Now()
 	wire.Serve(remote, ratelimit.New(func() time.Duration { return time.Since(begun) }).Decide)
 	p.serveGRPC(remote, p.grpc)
@@ -174,12 +176,19 @@ func dialable(address string) string {
 
 // serveAPI opens what people and the command line talk to.
 func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
-	admin, err := p.adminToken()
+	admin, err := p.token(AdminTokenFile(p.cfg.DataDir))
 	if err != nil {
 		return err
 	}
+	scrape, err := p.token(MetricsTokenFile(p.cfg.DataDir))
+	if err != nil {
+		return err
+	}
+	figures := &meter.Meter{Trust: p.trust.Report, Proxies: func() int { return len(out.Proxies()) }, Connections: p.open.Count, Streams: p.streams.Counts,
+		Decisions: decided.Count, Issued: p.issuing.count, Now: time.Now, Began: p.started}
 	compiler := func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }
 	api := httpapi.New(httpapi.Config{
+		Metrics: figures.Write, Scrape: scrape,
 		Store: p.store, Registry: reg, Tokens: tokens, Admin: admin, Log: p.log, Now: time.Now, Info: p.info(),
 		RouteTable:  func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
 		RouteTables: func(n model.PortName) []*model.RouteTable { return compiler().RouteTables(n) },
@@ -205,7 +214,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
-		Outages: lasts.List, Trust: p.trust, Decisions: decided.List,
+		Outages: lasts.List, Trust: p.trust, Decisions: decided.List, Recall: p.recall.Ask,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {

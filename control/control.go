@@ -17,6 +17,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/httpapi"
+	"github.com/tulle-mesh/tulle/control/recall"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/store/etcd"
 	"github.com/tulle-mesh/tulle/control/trust"
@@ -46,6 +47,9 @@ type Config struct {
 	// are replaced long before.
 	IdentityTTL, IntermediateTTL, RootTTL time.Duration
 
+	// ConnectionsPerIdentity is how many connections one identity may have open here; 0: server.DefaultPerIdentity.
+	ConnectionsPerIdentity int
+
 	Version string       // of this program, for listings
 	Logger  *slog.Logger // nil: nothing is logged
 }
@@ -60,6 +64,9 @@ type Plane struct {
 	mesh      mesh
 	trust     *trust.Keeper
 	open      *server.Connections // of proxies
+	recall    recall.Recall
+	issuing   *issuing
+	streams   *server.Service
 	started   time.Time
 	http      net.Listener
 	grpc      net.Listener
@@ -118,6 +125,7 @@ func (p *Plane) start(ctx context.Context) (err error) {
 	if p.ca, err = p.openAuthority(ctx, domain); err != nil {
 		return err
 	}
+	p.issuing = &issuing{Authority: p.ca}
 	return p.compose(ctx)
 }
 

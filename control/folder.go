@@ -18,6 +18,7 @@ import (
 const (
 	lockFile       = "lock"
 	adminTokenFile = "admin.token"
+	metricsToken   = "metrics.token"
 	apiSocket      = "api.sock"
 	proxySocket    = "control.sock"
 	proxySockets   = "proxies" // folder of the admin sockets of proxies, which 'tulle run' makes
@@ -34,6 +35,9 @@ func ProxySocket(dataDir string) string { return filepath.Join(dataDir, proxySoc
 
 // AdminTokenFile holds the bearer token of the API on TCP.
 func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, adminTokenFile) }
+
+// MetricsTokenFile holds the bearer token that opens /metrics of the API on TCP, and nothing else.
+func MetricsTokenFile(dataDir string) string { return filepath.Join(dataDir, metricsToken) }
 
 // openFolder makes the data folder and takes it for this process alone.
 func (p *Plane) openFolder() error {
@@ -136,9 +140,8 @@ func (p *Plane) listenUnix(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// adminToken answers the token of the API on TCP, and makes it on the first start.
-func (p *Plane) adminToken() (string, error) {
-	path := AdminTokenFile(p.cfg.DataDir)
+// token answers a token of the API on TCP, and makes it on the first start.
+func (p *Plane) token(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if token := strings.TrimSpace(string(text)); err == nil && len(token) >= 32 {
 		return token, os.Chmod(path, 0o600)

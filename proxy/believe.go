@@ -18,16 +18,16 @@ type believer interface {
 }
 
 // believe takes whom the mesh believes from now on: handshakes go by it at once, and what is open with somebody who was
-// revoked ends. It is told before the control plane gets the acknowledgement.
-func (p *Proxy) believe(m *model.Trust) {
+// revoked ends. It is told before the control plane gets the acknowledgement. What cannot be understood is refused as a whole: the
+// control plane hears so, and what was known stays in force.
+func (p *Proxy) believe(m *model.Trust) error {
 	b, ok := p.cfg.Identity.(believer)
 	if !ok {
-		return
+		return nil
 	}
 	t, err := svid.NewTrust(p.cfg.Identity.Current().ID.TrustDomain, m)
 	if err != nil {
-		p.cfg.Log.Error("whom the mesh believes cannot be understood; what was known stays in force", "error", err)
-		return
+		return err
 	}
 	b.Believe(t)
 	for _, w := range p.workers {
@@ -37,6 +37,7 @@ func (p *Proxy) believe(m *model.Trust) {
 			}
 		})
 	}
+	return nil
 }
 
 // refuses answers why a connection to or from another proxy may not be open: mtls.Open.Refuses.

@@ -162,7 +162,7 @@ func (p *Proxy) connect() error {
 	if addr, ok := p.socketAddress(bootstrap.RoleMetrics); ok {
 		w.Metrics = addr
 	}
-	cfg := client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log}
+	cfg := client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log, Explain: p.tell}
 	if b, ok := p.cfg.Identity.(believer); ok {
 		cfg.Clock = b.Clock()
 	}

@@ -144,7 +144,7 @@ func (p *Proxy) serveDNS() error {
 
 func (p *Proxy) serveAdmin() error {
 	b := p.cfg.Bootstrap
-	cfg := admin.Config{Observer: p.observer, Live: p.live, Ready: p.Ready, Flight: p.flown, Log: p.cfg.Log,
+	cfg := admin.Config{Observer: p.observer, Live: p.live, Ready: p.Ready, Explain: p.explain, Log: p.cfg.Log,
 		Info: map[string]string{"workload": b.Workload, "namespace": b.Namespace, "service": b.Service, "version": p.cfg.Version}}
 	var err error
 	if s, ok := b.Find(bootstrap.RoleMetrics, false, 0); ok {

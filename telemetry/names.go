@@ -82,10 +82,13 @@ var Labels = [...]Label{
 	{"action", "of the policy that decided: `allow`, `deny`, `external`; `absent`: no rule of those that allow held; `default`: no policy was about it; `dry_run`: what would have been decided with the policies in dry run, where that is something else; `audit`: the rule of an auditing policy held"},
 	{"verdict", "`allowed`, `denied`; `audited`"},
 	{"policy", "`AuthorizationPolicy/namespace/name`; empty where none decided"},
+	{"certificate", "`root`, `intermediate` (those that sign), `control` (the control plane's own), `first` (the first in use anywhere in the mesh to end)"},
+	{"phase", "of a change of roots: `steady`, `announced`, `signing` (docs/design/security.md)"},
+	{"type", "of a resource: `Service`, `RouteTable`, `Cluster`, `Endpoints`, `Security`, `Trust`; `other`"},
 	{"le", "upper bound of a histogram bucket, in seconds"},
 }
 
-// Metric is one metric of a proxy.
+// Metric is one metric of a proxy, or of a control plane.
 type Metric struct {
 	Name    string
 	Type    string // counter, gauge, histogram
@@ -99,7 +102,7 @@ func edgeLabels(more ...string) []string {
 
 // Metrics answers every metric that a proxy has.
 func Metrics() []Metric {
-	return []Metric{
+	return append([]Metric{
 		{RequestsTotal, "counter", "Exchanges that ended.", edgeLabels("code", "grpc_status", "reason")},
 		{RequestDuration, "histogram", "Time from the complete head of the request to the end of the response.", edgeLabels("le")},
 		{TCPOpened, "counter", "Relayed TCP connections that began.", edgeLabels()},
@@ -128,15 +131,7 @@ func Metrics() []Metric {
 		{IdentityFailed, "counter", "Renewals of the workload's certificate that failed.", nil},
 		{TrustStage, "gauge", "Stage of the mesh's roots that the proxy believes (`tulle cert`).", nil},
 		{ClockAhead, "gauge", "By how much the machine's clock is before the control plane's, in seconds; negative: behind it.", nil},
-		{ProcessCPU, "counter", "CPU time of the proxy, user and system, in seconds.", nil},
-		{ProcessMemory, "gauge", "Resident memory, shared file pages included, in bytes.", nil},
-		{ProcessPrivate, "gauge", "Resident private memory (RssAnon), in bytes: what one more sidecar costs.", nil},
-		{ProcessOpenFiles, "gauge", "Open file descriptors.", nil},
-		{ProcessStart, "gauge", "When the process began, in seconds since 1970.", nil},
-		{GoGoroutines, "gauge", "Goroutines.", nil},
-		{GoHeap, "gauge", "Bytes of the heap in use by objects.", nil},
-		{GoGarbageCollection, "counter", "Completed cycles of the garbage collector.", nil},
-	}
+	}, processMetrics()...)
 }
 
 // DurationBounds are the upper bounds of the classic buckets of RequestDuration, in seconds.

@@ -32,8 +32,14 @@ func TestReference(t *testing.T) {
 }
 
 func TestMetricsUseTheClosedListOfLabels(t *testing.T) {
+	for _, list := range [][]Metric{Metrics(), ControlMetrics()} {
+		metricsUseTheClosedListOfLabels(t, list)
+	}
+}
+
+func metricsUseTheClosedListOfLabels(t *testing.T, list []Metric) {
 	names := map[string]bool{}
-	for _, m := range Metrics() {
+	for _, m := range list {
 		if names[m.Name] || m.Meaning == "" || m.Type == "" {
 			t.Errorf("metric %q: twice, or without type or meaning", m.Name)
 		}

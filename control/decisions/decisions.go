@@ -47,7 +47,8 @@ type Memory struct {
 	mu sync.Mutex
 	of map[model.ServiceName]*service
 
-	gone []model.ServiceName // forgotten, but still on the disk; at most MaxServices
+	gone    []model.ServiceName // forgotten, but still on the disk; at most MaxServices
+	dropped uint64              // decisions that there was no room for, since the start
 }
 
 type key struct {
@@ -95,13 +96,13 @@ func (m *Memory) Report(name model.ServiceName, labels []model.Label, r decision
 		s = m.add(name, now.UnixMilli())
 	}
 	s.reported, s.unsaved = now.UnixMilli(), true
-	s.others = sum(s.others, r.Others)
+	s.others, m.dropped = sum(s.others, r.Others), sum(m.dropped, r.Others)
 	text := s.known(Labels(labels))
 	for i := range r.Of {
 		one := r.Of[i]
 		one.Last = min(one.Last, s.reported) // clocks differ; nothing happens later than now
 		one.First = min(one.First, one.Last)
-		s.put(key{text, one.Key}, &one)
+		m.dropped = sum(m.dropped, s.put(key{text, one.Key}, &one))
 	}
 }
 
@@ -141,11 +142,11 @@ func (m *Memory) forget(n model.ServiceName) {
 	}
 }
 
-// put counts one entry. One of a kind that was folded goes there.
-func (s *service) put(k key, one *decision.Seen) {
+// put counts one entry, and answers how many decisions there was no room for. One of a kind that was folded goes there.
+func (s *service) put(k key, one *decision.Seen) (dropped uint64) {
 	if at := s.seen[k]; at != nil {
 		at.Add(one)
-		return
+		return 0
 	}
 	if len(s.seen) >= MaxEntries {
 		s.fold()
@@ -153,17 +154,28 @@ func (s *service) put(k key, one *decision.Seen) {
 			if at := s.seen[folded]; at != nil {
 				sample(one, &k)
 				at.Add(one)
-				return
+				return 0
 			}
 		}
 	}
 	if len(s.seen) >= MaxEntries {
 		s.others = sum(s.others, one.Count)
-		return
+		return one.Count
 	}
 	kept := *one
 	kept.Key = k.Key
 	s.seen[k] = &kept
+	return 0
+}
+
+// Count answers how many kinds of decisions are kept, and how many decisions there was no room for since the start.
+func (m *Memory) Count() (kept int, dropped uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.of {
+		kept += len(s.seen)
+	}
+	return kept, m.dropped
 }
 
 // folded answers the key with what looks like identifiers folded.

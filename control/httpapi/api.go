@@ -10,9 +10,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -26,6 +28,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/trust"
 	"github.com/tulle-mesh/tulle/internal/peer"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/flight"
 	"github.com/tulle-mesh/tulle/telemetry"
 )
 
@@ -39,6 +42,7 @@ type Config struct {
 	Registry registry.View
 	Tokens   *token.Tokens
 	Admin    string // bearer token of the TCP side; at least 20 bytes
+	Scrape   string // likewise, which opens /metrics and nothing else; "": none does
 	Log      *slog.Logger
 	Now      func() time.Time
 	Info     Info
@@ -58,6 +62,8 @@ type Config struct {
 	UsedStatus func(v1alpha1.Object) v1alpha1.UsedStatus
 	// PoolStatus answers what the author of an InferencePool is told.
 	PoolStatus func(*v1alpha1.InferencePool) v1alpha1.InferencePoolStatus
+	// Metrics writes them in Prometheus text format.
+	Metrics func(io.Writer) error
 	// Reach waits until what the functions above answer shows a revision of the store, or ctx ends.
 	Reach func(ctx context.Context, revision int64)
 	// Compiler answers what compiles what is in force now.
@@ -75,6 +81,8 @@ type Config struct {
 	Outages func() []outage.Destination
 	// Decisions answers what the services that wanted takes have let in and what not, from a time on.
 	Decisions func(wanted func(model.ServiceName) bool, from time.Time) []decisions.Service
+	// Recall asks the proxies that are connected here what they remember.
+	Recall func(context.Context, flight.Question) (flight.Found, error)
 	// Proxies answers the connected proxies.
 	Proxies func() []Proxy
 	// Trust keeps whom the mesh believes.
@@ -106,6 +114,7 @@ func New(cfg Config) *API {
 		"GET /v1/authz/suggest":                        a.fresh(a.serveSuggest),
 		"POST /v1/authz/what-if":                       a.fresh(a.serveWhatIf),
 		"GET /v1/stat":                                 a.serveStat,
+		"GET /v1/explain":                              a.serveExplain,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/certificates":                         a.trusted(a.serveCertificates),
 		"POST /v1/certificates/rotate":                 a.trusted(a.serveRotate),
@@ -120,10 +129,23 @@ func New(cfg Config) *API {
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { a.answer(w, r, f) })
 	}
+	a.mux.HandleFunc("GET "+metricsPath, a.serveMetrics)
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no %s %s: is this 'tulle' as new as its control plane?", r.Method, r.URL.Path)})
 	})
 	return a
+}
+
+// serveMetrics writes the metrics of this control plane.
+func (a *API) serveMetrics(w http.ResponseWriter, _ *http.Request) {
+	if a.cfg.Metrics == nil {
+		writeError(w, missing("with metrics"))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	if err := a.cfg.Metrics(w); err != nil {
+		a.cfg.Log.Debug("metrics not written", "error", err)
+	}
 }
 
 // freshWait is how long an answer waits for what was stored before it was asked for.
@@ -175,10 +197,16 @@ func (a *API) LocalServer() *http.Server {
 	return s
 }
 
-// RemoteServer answers a server for TCP: it serves whoever has the admin token, and /v1/ready to all.
+// metricsPath is where metrics are.
+const metricsPath = "/metrics"
+
+// RemoteServer answers a server for TCP: it serves whoever has the admin token, /metrics to who has Scrape, and /v1/ready to all.
 func (a *API) RemoteServer() *http.Server {
 	return a.server(func(r *http.Request) *Error {
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if ok && r.URL.Path == metricsPath && a.cfg.Scrape != "" && subtle.ConstantTimeCompare([]byte(given), []byte(a.cfg.Scrape)) == 1 {
+			return nil
+		}
 		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(a.cfg.Admin)) != 1 {
 			return &Error{Status: http.StatusUnauthorized, Message: "the admin token is missing or wrong: it is in admin.token in the control plane's data folder"}
 		}
@@ -209,8 +237,23 @@ func (a *API) server(allow func(*http.Request) *Error) *http.Server {
 	}
 }
 
+// guarded answers an error for what panics. net/http would close the connection without a word, which looks as if nobody were there.
+func (a *API) guarded(r *http.Request, f func(*http.Request) (any, error)) (v any, err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			a.cfg.Log.Error("a request made the control plane panic: please report it", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			v, err = nil, &Error{Status: http.StatusInternalServerError, Message: "the control plane failed at this request: its log says where"}
+		}
+	}()
+	return f(r)
+}
+
 func (a *API) answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
-	v, err := f(r)
+	v, err := a.guarded(r, f)
 	if err == nil {
 		writeJSON(w, http.StatusOK, v)
 		return

@@ -98,7 +98,7 @@ func (p *proxy) Service(n string, s *model.Service) {
 	p.services[n] = s
 }
 func (p *proxy) Security(string, *model.Security) error { return nil }
-func (p *proxy) Trust(string, *model.Trust)             {}
+func (p *proxy) Trust(string, *model.Trust) error       { return nil }
 func (p *proxy) Endpoints(n string, e *model.Endpoints) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

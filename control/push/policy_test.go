@@ -36,7 +36,7 @@ func (h *heard) Cluster(name string, m *model.Cluster) {
 }
 func (*heard) Endpoints(string, *model.Endpoints)     {}
 func (*heard) Security(string, *model.Security) error { return nil }
-func (*heard) Trust(string, *model.Trust)             {}
+func (*heard) Trust(string, *model.Trust) error       { return nil }
 func (*heard) Connected(bool)                         {}
 
 // two is a registry with the services cart and web.

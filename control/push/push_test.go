@@ -67,7 +67,7 @@ func (s told) RouteTable(_ string, m *model.RouteTable) { s.tables <- m }
 func (told) Cluster(string, *model.Cluster)             {}
 func (told) Endpoints(string, *model.Endpoints)         {}
 func (told) Security(string, *model.Security) error     { return nil }
-func (told) Trust(string, *model.Trust)                 {}
+func (told) Trust(string, *model.Trust) error           { return nil }
 func (told) Connected(bool)                             {}
 
 func next[T any](t *testing.T, c chan T) T {

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tulle-mesh/tulle/model/flight"
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/observe"
 	"github.com/tulle-mesh/tulle/telemetry"
@@ -25,12 +26,12 @@ type Config struct {
 	Metrics  net.Listener // /metrics and /ready; nil: none. It is closed by Close
 	Admin    net.Listener // a unix socket; nil: none. It is closed by Close
 	Observer *observe.Observer
-	Live     *live.Live                    // nil: nothing to tell
-	Ready    func() error                  // nil error: this proxy takes traffic; nil: always
-	Drain    func()                        // begins to drain and returns at once; nil: /drain is not there
-	Flight   func(Wanted) []*observe.Flown // answers what the flight recorders keep, the newest first; nil: /explain is not there
-	Info     map[string]string             // told by /stats: name, version, workload
-	Log      *slog.Logger                  // nil: silent
+	Live     *live.Live                               // nil: nothing to tell
+	Ready    func() error                             // nil error: this proxy takes traffic; nil: always
+	Drain    func()                                   // begins to drain and returns at once; nil: /drain is not there
+	Explain  func(flight.Question) []flight.Explained // answers what the flight recorders keep, the newest first; nil: /explain is not there
+	Info     map[string]string                        // told by /stats: name, version, workload
+	Log      *slog.Logger                             // nil: silent
 }
 
 // Server serves until Close.
@@ -107,7 +108,7 @@ func (s *Server) adminRoutes() http.Handler {
 		s.answer(w, map[string]bool{"on": s.cfg.Observer.AccessLogOn()})
 	})
 	m.HandleFunc("POST /accesslog", s.accessLog)
-	if s.cfg.Flight != nil {
+	if s.cfg.Explain != nil {
 		m.HandleFunc("GET /explain", s.explain)
 	}
 	if s.cfg.Drain != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/flight"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/admin"
 	"github.com/tulle-mesh/tulle/proxy/observe"
@@ -37,7 +38,9 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := admin.Start(admin.Config{Admin: l, Observer: o, Flight: func(w admin.Wanted) []*observe.Flown { return c.Flight(w.Takes, w.Last) }, Info: map[string]string{"workload": "cart-1"}})
+	s := admin.Start(admin.Config{Admin: l, Observer: o, Explain: func(q flight.Question) []flight.Explained {
+		return admin.Explain(c.Flight(func(r *record.Record) bool { return admin.Takes(&q, r) }, q.Last), "cart-1", "default", "cart")
+	}})
 	defer s.Close()
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
@@ -47,7 +50,7 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var list []admin.Explained
+		var list []flight.Explained
 		err = json.NewDecoder(resp.Body).Decode(&list)
 		resp.Body.Close()
 		if err != nil || len(list) != want {

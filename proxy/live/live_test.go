@@ -2,6 +2,7 @@ package live_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -586,5 +587,28 @@ func TestRelayedClusters(t *testing.T) {
 	f.cluster("static.default:80")
 	if len(p.Relays()) != 1 || p.Cluster(portName("db.default:80")) == nil || p.Cluster(portName("static.default:80")) == nil {
 		t.Errorf("relays %+v", p.Relays())
+	}
+}
+
+// TestTrustRefused: whom the mesh believes is what it was before while a new one is refused.
+func TestTrustRefused(t *testing.T) {
+	l := live.New(live.Config{Source: &source{have: map[string]bool{}}})
+	bad := errors.New("no root")
+	l.FollowTrust(func(m *model.Trust) error {
+		if m.Stage == 2 {
+			return bad
+		}
+		return nil
+	})
+	for _, one := range []struct {
+		stage, then uint64
+		err         error
+	}{{1, 1, nil}, {2, 1, bad}, {3, 3, nil}} {
+		if err := l.Trust("trust", &model.Trust{Stage: one.stage}); err != one.err {
+			t.Errorf("%d: %v", one.stage, err)
+		}
+		if _, m := l.Believed(); m == nil || m.Stage != one.then {
+			t.Errorf("%d: %+v is believed", one.stage, m)
+		}
 	}
 }

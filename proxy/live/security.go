@@ -21,9 +21,9 @@ func (l *Live) FollowSecurity(service model.ServiceName, changed func(*model.Sec
 	follow(l, &l.security, KindSecurity, service.String(), changed)
 }
 
-// FollowTrust subscribes to whom the mesh believes, as FollowSecurity does; none is refused, and Believed answers it already.
-func (l *Live) FollowTrust(changed func(*model.Trust)) {
-	follow(l, &l.trust, KindTrust, trustName, func(t *model.Trust) error { changed(t); return nil })
+// FollowTrust subscribes to whom the mesh believes, as FollowSecurity does; while changed runs, Believed answers the new one already.
+func (l *Live) FollowTrust(changed func(*model.Trust) error) {
+	follow(l, &l.trust, KindTrust, trustName, changed)
 }
 
 // Believed answers what the workload's proxy enforces and whom it believes; nil: it is not known yet. Lock-free.
@@ -43,10 +43,10 @@ func follow[M any](l *Live, s *single[M], kind Kind, name string, changed func(*
 // An error refuses it.
 func (l *Live) Security(_ string, s *model.Security) error { return take(l, &l.security, s, false) }
 
-// Trust takes whom the mesh believes; nil changes nothing.
-func (l *Live) Trust(_ string, t *model.Trust) { _ = take(l, &l.trust, t, true) }
+// Trust takes whom the mesh believes; nil changes nothing. An error refuses it.
+func (l *Live) Trust(_ string, t *model.Trust) error { return take(l, &l.trust, t, true) }
 
-// take tells m, and keeps it unless it is refused; first: it is kept before it is told.
+// take tells m, and keeps it unless it is refused; first: it is kept before it is told, and what was before comes back.
 func take[M any](l *Live, s *single[M], m *M, first bool) error {
 	if m == nil {
 		return nil
@@ -54,11 +54,13 @@ func take[M any](l *Live, s *single[M], m *M, first bool) error {
 	l.mu.Lock()
 	changed := s.changed
 	l.mu.Unlock()
+	before := s.now.Load()
 	if first {
 		s.now.Store(m)
 	}
 	if changed != nil {
 		if err := changed(m); err != nil {
+			s.now.Store(before)
 			return err
 		}
 	}

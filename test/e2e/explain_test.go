@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/tulle-mesh/tulle/control/advise"
-	"github.com/tulle-mesh/tulle/proxy/admin"
+	"github.com/tulle-mesh/tulle/model/flight"
 )
 
 // TestLeastPrivilege: what was observed becomes a policy that allows it and nobody else; what would change is told before it does; and
@@ -67,15 +67,17 @@ func TestLeastPrivilege(t *testing.T) {
 
 	m.ok(m.cli("apply", "-f", file, "--wait", "20s"))
 	m.curl("http://reviews:8080/status/204")
-	// A caller that stays, so that its proxy can be asked.
-	who := m.run([]string{"--service", "stranger"}, "sh", "-c", "curl -sS -H 'x-request-id: who-is-it' -o /dev/null -w 'got %{http_code}\\n' http://reviews:8080/status/200; exec sleep 60")
+	// A caller that stays, so that its proxy can be asked; its admin socket is in a folder that 'tulle explain' does not know of.
+	far := *m
+	far.data = filepath.Join(m.dir, "far")
+	who := far.run([]string{"--service", "stranger", "--control", m.grpc, "--token", strings.TrimSpace(m.ok(m.cli("token", "--any")))}, "sh", "-c", "curl -sS -H 'x-request-id: who-is-it' -o /dev/null -w 'got %{http_code}\\n' http://reviews:8080/status/200; exec sleep 60")
 	eventually(t, patience, "the stranger is answered", func() error {
 		if !strings.Contains(who.stdout(), "got 403") {
 			return fmt.Errorf("%s", who.stdout())
 		}
 		return nil
 	})
-	views := decode[[]admin.Explained](t, m.ok(m.cli("explain", "who-is-it", "-o", "json")))
+	views := decode[[]flight.Explained](t, m.ok(m.cli("explain", "who-is-it", "-o", "json")))
 	if len(views) != 2 || views[0].Direction != "outbound" || views[0].Service != "stranger" || len(views[0].Attempts) != 1 || views[1].Direction != "inbound" {
 		t.Fatalf("%+v", views)
 	}

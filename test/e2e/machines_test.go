@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/testenv"
+	"github.com/tulle-mesh/tulle/model/flight"
 	"github.com/tulle-mesh/tulle/telemetry"
 )
 
@@ -140,6 +141,13 @@ func twoMachines(t *testing.T, listen string) {
 		t.Errorf("proxies: %+v", s.Proxies)
 	}
 	m.ok(m.cli("check"))
+	t.Run("what a proxy remembers is told to who cannot reach it", func(t *testing.T) {
+		m.ok(m.call(append(curl, "-H", "x-request-id: near-and-far", "http://far:8080/")...))
+		views := decode[[]flight.Explained](t, m.ok(m.cli("explain", "near-and-far", "-o", "json")))
+		if at := len(views) - 1; at < 0 || views[at].Service != "far" || views[at].Direction != "inbound" || views[at].Status != 200 {
+			t.Errorf("%+v", views)
+		}
+	})
 
 	t.Run("what the control plane listens on is not for programs", func(t *testing.T) {
 		for _, port := range []string{"7070", "15012"} {

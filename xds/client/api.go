@@ -17,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
+	"github.com/tulle-mesh/tulle/model/flight"
 	"github.com/tulle-mesh/tulle/model/recovery"
 )
 
@@ -44,8 +45,8 @@ type Sink interface {
 	Cluster(name string, c *model.Cluster)
 	Endpoints(name string, e *model.Endpoints)
 	Security(name string, s *model.Security) error // an error refuses it: the control plane hears so
-	Trust(name string, t *model.Trust)
-	Connected(up bool) // whether the control plane is reachable; first call is not before the first connection
+	Trust(name string, t *model.Trust) error       // likewise
+	Connected(up bool)                             // whether the control plane is reachable; first call is not before the first connection
 }
 
 // Config of a Client. Address, Identity, Server and Workload are needed.
@@ -56,6 +57,9 @@ type Config struct {
 	Workload Workload    // what this proxy announces in its session
 	Clock    *svid.Clock // is told the control plane's time at every connection; may be nil
 	Log      *slog.Logger
+	// Explain answers what the proxy remembers (a list of flight.Explained as JSON), for the control plane, from a goroutine of the
+	// client's; nil: it is not asked.
+	Explain func(flight.Question) ([]byte, error)
 
 	// Wait between two attempts to connect: doubles from MinBackoff (default 100 ms) to MaxBackoff (default
 	// 3 s), each spread by ±30 %.

@@ -54,11 +54,12 @@ type Client struct {
 	learnt   map[uint16]model.Protocol
 	outages  []recovery.Report // that were not sent
 	decided  decision.Report   // that was not sent
-	proof    *tullepb.Shown    // what Shown was told last; nil: nothing
-	stats    []byte            // the newest report that was not sent
-	gone     bool              // Withdraw was called: never announced again
-	retired  bool              // Retire was called: this proxy speaks for the workload no more
-	parted   chan struct{}     // closed when the control plane answered the goodbye
+	answers  answers
+	proof    *tullepb.Shown // what Shown was told last; nil: nothing
+	stats    []byte         // the newest report that was not sent
+	gone     bool           // Withdraw was called: never announced again
+	retired  bool           // Retire was called: this proxy speaks for the workload no more
+	parted   chan struct{}  // closed when the control plane answered the goodbye
 	st       State
 	news     news
 }
@@ -148,7 +149,7 @@ func (c *Client) complain(code codes.Code, why string) {
 	c.said, c.why = now, code
 	what := "control plane not reachable; what is known stays in force"
 	switch code {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated:
+	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.ResourceExhausted:
 		what = "the control plane refuses this workload: nobody can call it, and what it calls is not known"
 	}
 	c.cfg.Log.Warn(what, "address", c.cfg.Address, "since", c.away.Format(time.TimeOnly), "error", why)
@@ -353,7 +354,9 @@ func (c *Client) deliver(typ string, u delta.Update) error {
 		err := pass(u, func() (*model.Security, error) { return resource.DecodeSecurity(a) }, func(n string, s *model.Security) { refused = c.sink.Security(n, s) })
 		return cmp.Or(err, refused)
 	case resource.TypeTrust:
-		return pass(u, func() (*model.Trust, error) { return resource.DecodeTrust(a) }, c.sink.Trust)
+		var refused error
+		err := pass(u, func() (*model.Trust, error) { return resource.DecodeTrust(a) }, func(n string, t *model.Trust) { refused = c.sink.Trust(n, t) })
+		return cmp.Or(err, refused)
 	}
 	return fmt.Errorf("type %s was not asked for", typ)
 }

@@ -70,8 +70,17 @@ func (l *log) Security(n string, s *model.Security) error {
 	l.add("security %s %v", n, s != nil)
 	return nil
 }
-func (l *log) Trust(n string, m *model.Trust) { l.add("trust %s %v", n, m != nil) }
-func (l *log) Connected(up bool)              { l.add("connected %v", up) }
+func (l *log) Trust(n string, m *model.Trust) error {
+	if m != nil && len(m.Bundles) > 0 && string(m.Bundles[0].Roots[0]) == noRoot {
+		return errors.New("a root that cannot be parsed")
+	}
+	l.add("trust %s %v", n, m != nil)
+	return nil
+}
+func (l *log) Connected(up bool) { l.add("connected %v", up) }
+
+// noRoot is what the log takes for no root.
+const noRoot = "no root"
 
 // next waits until line has been told, and forgets everything up to it.
 func (l *log) next(t *testing.T, line string) {
@@ -369,4 +378,28 @@ func TestRetire(t *testing.T) {
 	if slices.Contains(l.lines, "connected true") {
 		t.Error("a retired client came back")
 	}
+}
+
+// TestTrustRefused: roots that the proxy cannot read are not acknowledged, and the control plane hears why.
+func TestTrustRefused(t *testing.T) {
+	s := xdstest.New(t, nil)
+	trust := func(root string) {
+		m, err := resource.EncodeTrust(&model.Trust{Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{[]byte(root)}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetRaw(resource.TypeTrust, resource.TrustName, m)
+	}
+	trust("a root")
+	c, l := start(t, s)
+	c.Subscribe(client.KindTrust, resource.TrustName)
+	l.next(t, "trust trust true")
+	trust(noRoot)
+	until(t, func() bool {
+		_, refused := s.Streams()[0].Standing()
+		_, holds := s.Streams()[0].Holds(resource.TypeTrust, resource.TrustName)
+		return refused[resource.TypeTrust+" "+resource.TrustName] == "a root that cannot be parsed" && !holds
+	})
+	trust("another root")
+	l.next(t, "trust trust true")
 }

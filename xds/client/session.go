@@ -25,6 +25,7 @@ func (c *Client) greet(n *connection) error {
 	c.protocol.Restart()
 	hello := c.hello()
 	c.news = news{goodbye: c.gone}
+	c.answers.restart()
 	c.mu.Unlock()
 	c.asked = time.Now()
 	return n.session.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}})
@@ -35,7 +36,7 @@ func (c *Client) hello() *tullepb.Hello {
 	h := &tullepb.Hello{
 		Workload: w.Name, Namespace: w.Namespace, Service: w.Service, Version: w.Version, ServiceAccount: w.ServiceAccount,
 		Labels: w.Labels, Address: text(w.Address), Metrics: text(w.Metrics), Pid: int64(w.PID), Starts: uint32(w.Starts), Proxy: w.Proxy,
-		Ready: c.ready && !c.gone,
+		Ready: c.ready && !c.gone, Explains: c.cfg.Explain != nil,
 	}
 	for _, p := range w.Ports {
 		h.Ports = append(h.Ports, &tullepb.WorkloadPort{Name: p.Name, Port: uint32(p.Port), Target: uint32(p.Target), Protocol: protocolName(p.Protocol)})
@@ -67,7 +68,7 @@ func (c *Client) due() []*tullepb.FromProxy {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Shown{
 			Shown: &tullepb.Shown{Chain: c.proof.Chain, Failing: c.proof.Failing, Wall: c.wall().UnixMilli()}}})
 	}
-	out = c.decisions(c.lessons(out))
+	out = c.answers.take(c.decisions(c.lessons(out)))
 	if c.news.goodbye {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
 	}
@@ -97,6 +98,8 @@ func (c *Client) hear(m *tullepb.ToProxy) {
 		c.tellTime(w.Joined.GetNow(), c.asked)
 		c.relieve()
 		c.connected(true)
+	case *tullepb.ToProxy_Explain:
+		c.explain(w.Explain)
 	case *tullepb.ToProxy_Withdrawn:
 		if n := w.Withdrawn.GetWaiting(); n > 0 {
 			c.cfg.Log.Warn("callers did not acknowledge the withdrawal in time", "proxies", n)

@@ -21,11 +21,11 @@ func TestRequestsAreBounded(t *testing.T) {
 	for name, r := range map[string]*delta.Request{
 		"type": {TypeUrl: long}, "name": {ResourceNamesSubscribe: []string{long}}, "name of the past": {ResourceNamesUnsubscribe: []string{long}}, "node": {Node: &core.Node{Id: long}},
 	} {
-		if err := newStream(spiffe.ID{}, nil, nil).within(r, now); status.Code(err) != codes.InvalidArgument {
+		if err := newStream(spiffe.ID{}, nil, &counts{}, nil).within(r, now); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("a long %s: %v", name, err)
 		}
 	}
-	s := newStream(spiffe.ID{}, nil, nil)
+	s := newStream(spiffe.ID{}, nil, &counts{}, nil)
 	for i := range maxTypes {
 		if err := s.within(&delta.Request{TypeUrl: fmt.Sprint(i)}, now); err != nil {
 			t.Fatal(err)

@@ -23,33 +23,36 @@ type Connections struct {
 	refuses func(id spiffe.ID, chain []*x509.Certificate) error
 
 	mu   sync.Mutex
-	open map[*proven]struct{}
+	open map[*proven]struct{} // those that are too many among them
+	bounded
 }
 
 // proven is a connection whose peer is known.
 type proven struct {
 	net.Conn
-	of    *Connections
-	id    spiffe.ID
-	chain []*x509.Certificate
+	by     *Connections
+	id     spiffe.ID
+	chain  []*x509.Certificate
+	over   bool        // its identity has too many: it is served nothing
+	linger *time.Timer // of over
 }
 
 // NewConnections makes the credentials of a server that proves src's identity. refuses, which may be nil, says who is not heard
 // although he has proven who he is; it is asked at every handshake and by Review.
 func NewConnections(src svid.Source, refuses func(id spiffe.ID, chain []*x509.Certificate) error) *Connections {
-	return &Connections{inner: credentials.NewTLS(svid.ServerConfig(src)), refuses: refuses, open: map[*proven]struct{}{}}
+	return &Connections{inner: credentials.NewTLS(svid.ServerConfig(src)), refuses: refuses, open: map[*proven]struct{}{},
+		bounded: bounded{most: DefaultPerIdentity, of: map[spiffe.ID]int{}, refusing: map[string]error{}}}
 }
 
 // Options are those of the control plane's gRPC server: these credentials, and small buffers, because there are
 // many connections and little is said on each. A dead peer is noticed within about 13 s.
 func (c *Connections) Options() []grpc.ServerOption {
-	return []grpc.ServerOption{
+	return append(c.refusals(),
 		grpc.Creds(c),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(8 << 10),
-		grpc.MaxRecvMsgSize(1 << 20), grpc.ConnectionTimeout(10 * time.Second), grpc.MaxConcurrentStreams(16),
-	}
+		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(8<<10),
+		grpc.MaxRecvMsgSize(1<<20), grpc.ConnectionTimeout(10*time.Second), grpc.MaxConcurrentStreams(16))
 }
 
 // Review closes the connections of whoever is refused by now, with every stream and session on them; it answers how many.
@@ -80,10 +83,11 @@ func (c *Connections) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthI
 	if !ok || len(t.State.PeerCertificates) == 0 {
 		return conn, info, nil
 	}
-	p := &proven{Conn: conn, of: c, id: svid.PeerID(t.State), chain: t.State.PeerCertificates}
-	c.mu.Lock()
-	c.open[p] = struct{}{}
-	c.mu.Unlock()
+	p := &proven{Conn: conn, by: c, id: svid.PeerID(t.State), chain: t.State.PeerCertificates}
+	if err := c.admit(p); err != nil {
+		p.Close()
+		return nil, nil, err
+	}
 	if c.refuses != nil { // since it was verified as well
 		if err := c.refuses(p.id, p.chain); err != nil {
 			p.Close()
@@ -95,9 +99,9 @@ func (c *Connections) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthI
 
 // Close implements net.Conn.
 func (p *proven) Close() error {
-	p.of.mu.Lock()
-	delete(p.of.open, p)
-	p.of.mu.Unlock()
+	p.by.mu.Lock()
+	p.by.gone(p)
+	p.by.mu.Unlock()
 	return p.Conn.Close()
 }
 

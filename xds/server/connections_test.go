@@ -3,7 +3,10 @@ package server_test
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,3 +105,71 @@ type heard struct{ server.Session }
 
 func (heard) Goodbye(context.Context) int { return 0 }
 func (heard) End(bool)                    {}
+
+// TestConnectionsAreBounded: an identity has so many connections and no more, whoever has too many is told why, others are not
+// concerned, and what has ended makes room.
+func TestConnectionsAreBounded(t *testing.T) {
+	ca := svidtest.New(t)
+	open := server.NewConnections(ca.Issue(meshID("control")), nil)
+	open.Bound(2)
+	g := grpc.NewServer(open.Options()...)
+	server.New(server.Config{Sessions: joined{}}).Register(g)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go g.Serve(l) // ends with Stop
+	t.Cleanup(g.Stop)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	join := func(who string) (*grpc.ClientConn, error) {
+		creds := credentials.NewTLS(svid.ClientConfig(ca.Issue(meshID(who)), meshID("control")))
+		c, err := grpc.NewClient("passthrough:///"+l.Addr().String(), grpc.WithTransportCredentials(creds))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		s, err := tullepb.NewSessionClient(c).Join(ctx)
+		if err != nil {
+			return c, err
+		}
+		if err := s.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: &tullepb.Hello{Workload: who + "-1", Namespace: "default", Service: who, ServiceAccount: who}}}); err != nil && err != io.EOF {
+			return c, err
+		}
+		_, err = s.Recv()
+		return c, err
+	}
+	first, err := join("cart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join("cart"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join("cart"); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "has 2 connections to this control plane already") {
+		t.Errorf("the third: %v", err)
+	}
+	if _, err := join("web"); err != nil {
+		t.Errorf("somebody else: %v", err)
+	}
+	if _, refused := open.Count(); refused != 1 {
+		t.Errorf("%d were refused", refused)
+	}
+	first.Close()
+	for err = errors.New("not tried"); err != nil && ctx.Err() == nil; {
+		if _, err = join("cart"); err != nil {
+			time.Sleep(50 * time.Millisecond) // poll
+		}
+	}
+	if err != nil {
+		t.Errorf("after one has ended: %v", err)
+	}
+	for ctx.Err() == nil { // what was refused is closed
+		if n, _ := open.Count(); n == 3 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // poll
+	}
+	n, _ := open.Count()
+	t.Errorf("%d connections are open", n)
+}

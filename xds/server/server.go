@@ -50,6 +50,7 @@ type Source interface {
 type Config struct {
 	Source   Source
 	Sessions Sessions // nil: no session is accepted
+	Recall   Recall   // nil: proxies are asked nothing
 	Log      *slog.Logger
 }
 
@@ -57,7 +58,8 @@ type Config struct {
 type Service struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 	tullepb.UnimplementedSessionServer
-	cfg Config
+	cfg    Config
+	counts counts
 }
 
 // New makes the service.
@@ -95,7 +97,7 @@ func (s *Service) DeltaAggregatedResources(g discovery.AggregatedDiscoveryServic
 	if err != nil {
 		return err
 	}
-	return newStream(id, s.cfg.Source, s.cfg.Log).serve(g)
+	return newStream(id, s.cfg.Source, &s.counts, s.cfg.Log).serve(g)
 }
 
 // StreamAggregatedResources is the older protocol.

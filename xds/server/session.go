@@ -55,6 +55,7 @@ type Hello struct {
 	PID, Starts                                           int
 	Proxy                                                 string
 	Ready                                                 bool
+	Explains                                              bool // its proxy can be asked what it remembers
 }
 
 // Port is one port of an announced workload.
@@ -97,21 +98,36 @@ func (s *Service) Join(g tullepb.Session_JoinServer) error {
 	if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Joined{Joined: &tullepb.Joined{Now: time.Now().UnixMilli()}}}); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(g.Context())
+	speaker := speak(ctx, g.Send) // from here on nobody else sends
+	defer speaker.done.Wait()
+	defer cancel()
+	told := func(Told) {}
+	if s.cfg.Recall != nil {
+		var left func()
+		told, left = s.cfg.Recall.Join(h, speaker.ask(h))
+		defer left()
+	}
 	for {
 		m, err := g.Recv()
 		if err != nil {
 			return nil
 		}
-		if _, bye := m.GetWhat().(*tullepb.FromProxy_Goodbye); bye {
+		switch w := m.GetWhat().(type) {
+		case *tullepb.FromProxy_Goodbye:
 			said = true
-			answer := &tullepb.Withdrawn{Waiting: uint32(session.Goodbye(g.Context()))}
-			if err := g.Send(&tullepb.ToProxy{What: &tullepb.ToProxy_Withdrawn{Withdrawn: answer}}); err != nil {
-				return err
+			answer := &tullepb.Withdrawn{Waiting: uint32(session.Goodbye(ctx))}
+			select {
+			case speaker.out <- &tullepb.ToProxy{What: &tullepb.ToProxy_Withdrawn{Withdrawn: answer}}:
+			case <-ctx.Done():
+				return nil
 			}
-			continue
-		}
-		if err := hear(session, m); err != nil {
-			return status.Error(codes.InvalidArgument, err.Error())
+		case *tullepb.FromProxy_Explained:
+			told(readExplained(w.Explained))
+		default:
+			if err := hear(session, m); err != nil {
+				return status.Error(codes.InvalidArgument, err.Error())
+			}
 		}
 	}
 }
@@ -190,7 +206,8 @@ func readHello(m *tullepb.Hello) (h Hello, err error) {
 		}
 	}
 	h = Hello{Workload: m.GetWorkload(), Namespace: m.GetNamespace(), Service: m.GetService(), Version: m.GetVersion(),
-		ServiceAccount: m.GetServiceAccount(), Labels: m.GetLabels(), PID: int(m.GetPid()), Starts: int(m.GetStarts()), Proxy: m.GetProxy(), Ready: m.GetReady()}
+		ServiceAccount: m.GetServiceAccount(), Labels: m.GetLabels(), PID: int(m.GetPid()), Starts: int(m.GetStarts()), Proxy: m.GetProxy(), Ready: m.GetReady(),
+		Explains: m.GetExplains()}
 	if h.Address, err = readAddress(m.GetAddress()); err != nil {
 		return h, err
 	}

@@ -31,6 +31,7 @@ var requests = rate.New(1000, time.Second, 20_000)
 type Stream struct {
 	peer   spiffe.ID
 	source Source
+	counts *counts
 	log    *slog.Logger
 	wake   chan struct{} // holds one
 
@@ -42,8 +43,8 @@ type Stream struct {
 	began    time.Time
 }
 
-func newStream(id spiffe.ID, src Source, log *slog.Logger) *Stream {
-	return &Stream{peer: id, source: src, log: log, wake: make(chan struct{}, 1), protocol: delta.NewServer(), names: map[string]int{}, began: time.Now()}
+func newStream(id spiffe.ID, src Source, n *counts, log *slog.Logger) *Stream {
+	return &Stream{peer: id, source: src, counts: n, log: log, wake: make(chan struct{}, 1), protocol: delta.NewServer(), names: map[string]int{}, began: time.Now()}
 }
 
 // Peer answers who asks.
@@ -141,6 +142,7 @@ func (s *Stream) take(r *delta.Request) error {
 		s.Touch(typ, s.source.All(s, typ)...)
 	}
 	if res.Nack != "" {
+		s.counts.nacks[kindOf(typ)].Add(1)
 		s.log.Error("a proxy refused what it was sent", "proxy", s.peer.String(), "node", s.Node(), "type", typ, "reason", res.Nack)
 	}
 	if res.Acked || res.Nack != "" {
@@ -190,6 +192,7 @@ func (s *Stream) send(ctx context.Context, g discovery.AggregatedDiscoveryServic
 			if g.Send(r) != nil {
 				return
 			}
+			s.counts.pushes[kindOf(r.GetTypeUrl())].Add(1)
 			continue
 		}
 		if clean {

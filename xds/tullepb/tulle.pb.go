@@ -174,6 +174,7 @@ type FromProxy struct {
 	//	*FromProxy_Recovered
 	//	*FromProxy_Shown
 	//	*FromProxy_Decided
+	//	*FromProxy_Explained
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -288,6 +289,15 @@ func (x *FromProxy) GetDecided() *Decided {
 	return nil
 }
 
+func (x *FromProxy) GetExplained() *Explained {
+	if x != nil {
+		if x, ok := x.What.(*FromProxy_Explained); ok {
+			return x.Explained
+		}
+	}
+	return nil
+}
+
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -324,6 +334,10 @@ type FromProxy_Decided struct {
 	Decided *Decided `protobuf:"bytes,30,opt,name=decided,proto3,oneof"`
 }
 
+type FromProxy_Explained struct {
+	Explained *Explained `protobuf:"bytes,40,opt,name=explained,proto3,oneof"`
+}
+
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -340,6 +354,8 @@ func (*FromProxy_Shown) isFromProxy_What() {}
 
 func (*FromProxy_Decided) isFromProxy_What() {}
 
+func (*FromProxy_Explained) isFromProxy_What() {}
+
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Workload       string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
@@ -355,7 +371,8 @@ type Hello struct {
 	Proxy          string                 `protobuf:"bytes,11,opt,name=proxy,proto3" json:"proxy,omitempty"` // version of the proxy
 	Ready          bool                   `protobuf:"varint,12,opt,name=ready,proto3" json:"ready,omitempty"`
 	Learned        []*Learned             `protobuf:"bytes,13,rep,name=learned,proto3" json:"learned,omitempty"`
-	Starts         uint32                 `protobuf:"varint,14,opt,name=starts,proto3" json:"starts,omitempty"` // proxies of this workload that its supervisor (pid) had started before this one
+	Starts         uint32                 `protobuf:"varint,14,opt,name=starts,proto3" json:"starts,omitempty"`     // proxies of this workload that its supervisor (pid) had started before this one
+	Explains       bool                   `protobuf:"varint,40,opt,name=explains,proto3" json:"explains,omitempty"` // it answers Explain
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -486,6 +503,13 @@ func (x *Hello) GetStarts() uint32 {
 		return x.Starts
 	}
 	return 0
+}
+
+func (x *Hello) GetExplains() bool {
+	if x != nil {
+		return x.Explains
+	}
+	return false
 }
 
 type WorkloadPort struct {
@@ -1223,6 +1247,7 @@ type ToProxy struct {
 	//
 	//	*ToProxy_Joined
 	//	*ToProxy_Withdrawn
+	//	*ToProxy_Explain
 	What          isToProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1283,6 +1308,15 @@ func (x *ToProxy) GetWithdrawn() *Withdrawn {
 	return nil
 }
 
+func (x *ToProxy) GetExplain() *Explain {
+	if x != nil {
+		if x, ok := x.What.(*ToProxy_Explain); ok {
+			return x.Explain
+		}
+	}
+	return nil
+}
+
 type isToProxy_What interface {
 	isToProxy_What()
 }
@@ -1295,9 +1329,153 @@ type ToProxy_Withdrawn struct {
 	Withdrawn *Withdrawn `protobuf:"bytes,2,opt,name=withdrawn,proto3,oneof"`
 }
 
+type ToProxy_Explain struct {
+	Explain *Explain `protobuf:"bytes,40,opt,name=explain,proto3,oneof"`
+}
+
 func (*ToProxy_Joined) isToProxy_What() {}
 
 func (*ToProxy_Withdrawn) isToProxy_What() {}
+
+func (*ToProxy_Explain) isToProxy_What() {}
+
+// Explain asks for what the proxy remembers (model/flight). Answered by Explained.
+type Explain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"` // x-request-id, "" any
+	Denied        bool                   `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	Failed        bool                   `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	Last          uint32                 `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explain) Reset() {
+	*x = Explain{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explain) ProtoMessage() {}
+
+func (x *Explain) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explain.ProtoReflect.Descriptor instead.
+func (*Explain) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Explain) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Explain) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Explain) GetDenied() bool {
+	if x != nil {
+		return x.Denied
+	}
+	return false
+}
+
+func (x *Explain) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
+}
+
+func (x *Explain) GetLast() uint32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// Explained is the answer to the Explain with the same id.
+type Explained struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Json          []byte                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // list of flight.Explained, at most flight.MaxJSON
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`   // why there is none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explained) Reset() {
+	*x = Explained{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explained) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explained) ProtoMessage() {}
+
+func (x *Explained) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explained.ProtoReflect.Descriptor instead.
+func (*Explained) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Explained) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Explained) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *Explained) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
 
 type Joined struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1308,7 +1486,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1498,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1511,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Joined) GetNow() int64 {
@@ -1352,7 +1530,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1542,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1555,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1401,7 +1579,7 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xf9\x02\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xae\x03\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1410,8 +1588,9 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05stats\x18\x05 \x01(\v2\x0f.tulle.v1.StatsH\x00R\x05stats\x123\n" +
 	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecovered\x12'\n" +
 	"\x05shown\x18\x15 \x01(\v2\x0f.tulle.v1.ShownH\x00R\x05shown\x12-\n" +
-	"\adecided\x18\x1e \x01(\v2\x11.tulle.v1.DecidedH\x00R\adecidedB\x06\n" +
-	"\x04what\"\xf3\x03\n" +
+	"\adecided\x18\x1e \x01(\v2\x11.tulle.v1.DecidedH\x00R\adecided\x123\n" +
+	"\texplained\x18( \x01(\v2\x13.tulle.v1.ExplainedH\x00R\texplainedB\x06\n" +
+	"\x04what\"\x8f\x04\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1427,7 +1606,8 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05proxy\x18\v \x01(\tR\x05proxy\x12\x14\n" +
 	"\x05ready\x18\f \x01(\bR\x05ready\x12+\n" +
 	"\alearned\x18\r \x03(\v2\x11.tulle.v1.LearnedR\alearned\x12\x16\n" +
-	"\x06starts\x18\x0e \x01(\rR\x06starts\x1a9\n" +
+	"\x06starts\x18\x0e \x01(\rR\x06starts\x12\x1a\n" +
+	"\bexplains\x18( \x01(\bR\bexplains\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
@@ -1484,11 +1664,22 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05first\x18\x10 \x01(\x03R\x05first\x12\x12\n" +
 	"\x04last\x18\x11 \x01(\x03R\x04last\x12\x18\n" +
 	"\arequest\x18\x12 \x01(\tR\arequest\x12\x16\n" +
-	"\x06sample\x18\x13 \x01(\tR\x06sample\"r\n" +
+	"\x06sample\x18\x13 \x01(\tR\x06sample\"\xa1\x01\n" +
 	"\aToProxy\x12*\n" +
 	"\x06joined\x18\x01 \x01(\v2\x10.tulle.v1.JoinedH\x00R\x06joined\x123\n" +
-	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawnB\x06\n" +
-	"\x04what\"\x1a\n" +
+	"\twithdrawn\x18\x02 \x01(\v2\x13.tulle.v1.WithdrawnH\x00R\twithdrawn\x12-\n" +
+	"\aexplain\x18( \x01(\v2\x11.tulle.v1.ExplainH\x00R\aexplainB\x06\n" +
+	"\x04what\"w\n" +
+	"\aExplain\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\bR\x06denied\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\bR\x06failed\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\rR\x04last\"A\n" +
+	"\tExplained\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"\x1a\n" +
 	"\x06Joined\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\"%\n" +
 	"\tWithdrawn\x12\x18\n" +
@@ -1508,7 +1699,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),      // 0: tulle.v1.Service
 	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
@@ -1526,9 +1717,11 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Decided)(nil),      // 13: tulle.v1.Decided
 	(*Decision)(nil),     // 14: tulle.v1.Decision
 	(*ToProxy)(nil),      // 15: tulle.v1.ToProxy
-	(*Joined)(nil),       // 16: tulle.v1.Joined
-	(*Withdrawn)(nil),    // 17: tulle.v1.Withdrawn
-	nil,                  // 18: tulle.v1.Hello.LabelsEntry
+	(*Explain)(nil),      // 16: tulle.v1.Explain
+	(*Explained)(nil),    // 17: tulle.v1.Explained
+	(*Joined)(nil),       // 18: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 19: tulle.v1.Withdrawn
+	nil,                  // 20: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -1540,21 +1733,23 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	9,  // 6: tulle.v1.FromProxy.recovered:type_name -> tulle.v1.Recovered
 	12, // 7: tulle.v1.FromProxy.shown:type_name -> tulle.v1.Shown
 	13, // 8: tulle.v1.FromProxy.decided:type_name -> tulle.v1.Decided
-	18, // 9: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	4,  // 10: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	6,  // 11: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	10, // 12: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
-	11, // 13: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
-	14, // 14: tulle.v1.Decided.of:type_name -> tulle.v1.Decision
-	16, // 15: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	17, // 16: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	2,  // 17: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	15, // 18: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	17, // 9: tulle.v1.FromProxy.explained:type_name -> tulle.v1.Explained
+	20, // 10: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 11: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 12: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 13: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
+	11, // 14: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
+	14, // 15: tulle.v1.Decided.of:type_name -> tulle.v1.Decision
+	18, // 16: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	19, // 17: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	16, // 18: tulle.v1.ToProxy.explain:type_name -> tulle.v1.Explain
+	2,  // 19: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	15, // 20: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	20, // [20:21] is the sub-list for method output_type
+	19, // [19:20] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1571,10 +1766,12 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Recovered)(nil),
 		(*FromProxy_Shown)(nil),
 		(*FromProxy_Decided)(nil),
+		(*FromProxy_Explained)(nil),
 	}
 	file_xds_tullepb_tulle_proto_msgTypes[15].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
+		(*ToProxy_Explain)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1582,7 +1779,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
