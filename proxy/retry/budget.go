@@ -8,6 +8,11 @@ const (
 	DefaultLeast   = 10
 )
 
+// late is what is kept back of a share, in percent of it and in whole attempts: what the hops of a chain know of each other is late by some requests, and
+// the few attempts that each may make at first come on top of the share. Without it, 3000 requests through six services came to
+// 1.204 at the last one.
+const late = 3
+
 // One is an attempt that causes no further ones, in thousandths.
 const One = 1000
 
@@ -42,13 +47,15 @@ func Filled(b model.Budget) model.Budget {
 }
 
 // Allows reports whether one more attempt keeps what all attempts come to at the end of the chain within b's share of
-// the requests, or within the few that are allowed whatever that share is. So who has nobody behind him that tries again
+// the requests (less what is kept back: late), or within the few that are allowed whatever that share is. So who has nobody behind him that tries again
 // may use all of it, and who has, what they have left: the product over a chain stays what b says.
 func Allows(b model.Budget, s Sums) bool { return Left(b, s) > 0 }
 
 // Left answers how many more attempts b allows.
 func Left(b model.Budget, s Sums) int64 {
-	most := One*s.Requests + max(int64(b.Percent)*One/100*s.Earning, One*int64(b.Least))
+	share := int64(b.Percent) * One / 100 * s.Earning
+	share -= share / One * late / 100 * One
+	most := One*s.Requests + max(share, One*int64(b.Least))
 	return max(most-s.Cost(), 0) / s.Each()
 }
 
