@@ -29,12 +29,32 @@ func (c Compiler) authorization(to *model.Security, name string, o *v1alpha1.Aut
 	for i := range s.Rules {
 		p.Rules = append(p.Rules, policyRule(&s.Rules[i], o.Namespace, all))
 	}
-	if len(o.Spec.TargetRefs) == 0 && p.Action == model.ActionDeny && !slices.ContainsFunc(s.Rules, aboutConnections) {
-		if p.Ports = spoken(all); len(p.Ports) == 0 {
-			return
-		}
+	if len(o.Spec.TargetRefs) == 0 && p.Action == model.ActionDeny {
+		to.Policies = append(to.Policies, split(p, s.Rules, spoken(all))...)
+		return
 	}
 	to.Policies = append(to.Policies, p)
+}
+
+// split answers a denial for a whole namespace or mesh as what is about connections, of every port, and what is about requests, of
+// those that carry them: one rule about paths must not turn the others' databases into HTTP.
+func split(p model.Policy, rules []v1alpha1.AuthorizationRule, spoken []uint16) (out []model.Policy) {
+	connections, requests := p, p
+	connections.Rules, requests.Rules, requests.Ports = nil, nil, spoken
+	for i := range p.Rules {
+		if aboutConnections(rules[i]) {
+			connections.Rules = append(connections.Rules, p.Rules[i])
+		} else {
+			requests.Rules = append(requests.Rules, p.Rules[i])
+		}
+	}
+	if len(connections.Rules) > 0 || len(p.Rules) == 0 {
+		out = append(out, connections)
+	}
+	if len(requests.Rules) > 0 && len(spoken) > 0 {
+		out = append(out, requests)
+	}
+	return out
 }
 
 // aboutConnections reports whether a rule says nothing that only requests have.

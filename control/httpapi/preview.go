@@ -50,7 +50,8 @@ func (a *API) preview(ctx context.Context, req *ApplyRequest, docs []decode.Docu
 		if err != nil {
 			return err
 		}
-		result.Warnings = warnings(before.Edited(append(stored, edits...)), docs)
+		with := before.Edited(append(stored, edits...))
+		result.Warnings = append(warnings(with, docs), a.httpOnly(with, docs)...)
 	}
 	result.Broken = broken(before, before.Edited(a.final(edits)), func(object string) bool { return byName[object] != nil })
 	if req.DryRun {
@@ -90,6 +91,33 @@ func warnings(c compile.Compiler, docs []decode.Document) (out []decode.Error) {
 		}
 	}
 	return out
+}
+
+// httpOnly warns of denials that make ports HTTP and nothing else.
+func (a *API) httpOnly(c compile.Compiler, docs []decode.Document) (out []decode.Error) {
+	every, speaks := a.spoken()
+	for i := range docs {
+		for _, n := range c.HTTPOnly(docs[i].Object, every, speaks) {
+			out = append(out, docs[i].Errorf(n.Path, "%s", n.Message))
+		}
+	}
+	return out
+}
+
+// spoken answers all services, and what their workloads' proxies have learned that ports speak.
+func (a *API) spoken() (every []model.ServiceName, speaks func(model.PortName) model.Protocol) {
+	for _, s := range a.cfg.Registry.Services() {
+		every = append(every, s.Name)
+	}
+	learned := map[model.PortName]model.Protocol{}
+	for _, w := range a.cfg.Registry.Workloads() {
+		for _, p := range w.Ports {
+			if p.Learned != model.ProtocolUnknown {
+				learned[model.PortName{Service: model.ServiceName{Namespace: w.Namespace, Name: w.Service}, Port: p.Port}] = p.Learned
+			}
+		}
+	}
+	return every, func(n model.PortName) model.Protocol { return learned[n] }
 }
 
 // final leaves out Services that are deleted and exist by their workloads all the same.
@@ -224,7 +252,11 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 			}
 		}
 	}
+	every, speaks := a.spoken()
 	for _, p := range c.Index.SecurityPolicies() {
+		for _, n := range c.HTTPOnly(p.Object, every, speaks) {
+			out.References = append(out.References, Reference{Object: v1alpha1.KindOf(p.Object).Name + "/" + p.Object.GetNamespace() + "/" + p.Object.GetName(), Note: n})
+		}
 		for _, n := range compile.Expressions(p.Object) {
 			out.Policies = append(out.Policies, PolicyNote{Policy: v1alpha1.KindOf(p.Object).Name + "/" + p.Object.GetNamespace() + "/" + p.Object.GetName(),
 				Target: n.Path, Reason: "Invalid", Message: n.Message})
