@@ -23,13 +23,25 @@ func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check", Short: "Check that this machine can run a mesh, and that the mesh on it is well", Args: cobra.NoArgs,
 		Long: `Check what this machine allows (namespaces, packet filter, ports), whether the control plane answers, and the state of
-every workload, and what the stored resources say about the same requests. Exits non-zero when anything is wrong.`,
+every workload, and what the stored resources say about the same requests. Exits non-zero when anything is wrong.
+
+With --strict it tells, before ports are made strict (AuthenticationPolicy, or spec.mtls of MeshConfig), who would be cut off: the
+callers that have reached published ports in plaintext in the time that is looked at, as the proxies have told, with the time of the
+last one and what to do. It exits non-zero when there is any. (A caller that calls more seldom than that is not seen.)`,
+		Example: `  tulle check
+  tulle check --strict --since 168h
+  tulle check --strict --service reviews.shop`,
 	}
 	o := outputFlag(cmd)
+	var strict strictFlags
+	strict.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := clientOf(cmd)
 		if err != nil {
 			return err
+		}
+		if strict.on {
+			return strict.check(cmd, c, o)
 		}
 		var s httpapi.Status
 		running := c.call(cmd.Context(), http.MethodGet, "/v1/status", nil, &s)

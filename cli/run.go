@@ -60,6 +60,7 @@ The exit code is the program's; 127 if it is not there, 126 if it cannot be exec
 	fl.StringArrayVar(&f.ports, "port", nil, "port `[NAME=]PORT[:TARGET][/http|grpc|tcp|tls]`: what callers dial, and where the program listens; repeatable")
 	fl.StringArrayVar(&f.publish, "publish", nil, "open a port of the workload on the machine: `[HOST:]PORT[=SERVICEPORT]` (default host 127.0.0.1); repeatable")
 	fl.StringArrayVar(&f.forward, "forward", nil, "make a port of the machine reachable on the program's loopback: `PORT[=HOST:PORT]`; repeatable")
+	fl.StringVar(&f.metrics, "metrics", "", "where the proxy serves /metrics and /ready on the machine: `[HOST:]PORT` (default: a free port of 127.0.0.1, see 'tulle status -o json')")
 	fl.StringVar(&f.ready, "ready", "", "when the workload is announced: tcp (its first port accepts, the default) or `http:/path` (answers 200 to 399)")
 	fl.StringArrayVar(&f.waitFor, "wait-for", nil, "start the program only when `SERVICE` has a live endpoint; repeatable")
 	fl.BoolVar(&f.workloadAPI, "workload-api", false, "serve the SPIFFE Workload API to the program: its X.509-SVID, with a key of its own, and bundles, at $SPIFFE_ENDPOINT_SOCKET")
@@ -69,6 +70,7 @@ The exit code is the program's; 127 if it is not there, 126 if it cannot be exec
 	fl.StringVar(&f.token, "token", "", "join token from 'tulle token', or @FILE that has it")
 	fl.StringVar(&f.address, "address", "", "`IP` of this machine that other proxies connect to (default: with a control plane on this machine where that listens, else the address of the way to it)")
 	fl.BoolVar(&f.accessLog, "access-log", false, "log every request as a line of JSON on standard error")
+	fl.BoolVar(&f.failClosed, "fail-closed", false, "cut the program's network off, and take no requests, while the test fails that its traffic goes through its proxy (default: an alarm)")
 	fl.IntVar(&f.workers, "workers", 0, "event loops of the proxy (default: 2, or 1 with one CPU)")
 	return cmd
 }

@@ -21,7 +21,8 @@ type runFlags struct {
 	ready                                string
 	waitFor, exclude                     []string
 	dataDir, token, control, address     string
-	accessLog, workloadAPI               bool
+	metrics                              string
+	accessLog, workloadAPI, failClosed   bool
 	workers                              int
 }
 
@@ -54,7 +55,7 @@ func (f *runFlags) bootstrap(random string) (b bootstrap.Bootstrap, err error) {
 	b = bootstrap.Bootstrap{
 		Workload: workloadName(f.service, f.version, random), Namespace: f.namespace, Service: f.service, Version: f.version,
 		ServiceAccount: f.account, Labels: map[string]string{}, Ready: f.ready, WaitFor: f.waitFor,
-		DataDir: f.dataDir, Address: f.address, AccessLog: f.accessLog, Workers: f.workers,
+		DataDir: f.dataDir, Address: f.address, AccessLog: f.accessLog, FailClosed: f.failClosed, Workers: f.workers,
 	}
 	if b.ServiceAccount == "" {
 		b.ServiceAccount = f.service
@@ -62,7 +63,7 @@ func (f *runFlags) bootstrap(random string) (b bootstrap.Bootstrap, err error) {
 	if f.workers < 0 || f.workers > 64 {
 		return b, fmt.Errorf("--workers %d: between 1 and 64 event loops, or 0 for the default", f.workers)
 	}
-	for _, parse := range []func(*bootstrap.Bootstrap) error{f.parseLabels, f.parsePorts, f.parsePublish, f.parseForward, f.parseExclude, f.parseReady, f.parseControl} {
+	for _, parse := range []func(*bootstrap.Bootstrap) error{f.parseLabels, f.parsePorts, f.parsePublish, f.parseForward, f.parseExclude, f.parseReady, f.parseMetrics, f.parseControl} {
 		if err := parse(&b); err != nil {
 			return b, err
 		}
@@ -229,6 +230,23 @@ func (f *runFlags) parseReady(b *bootstrap.Bootstrap) error {
 	}
 	_, err := ready.Parse(f.ready, target)
 	return err
+}
+
+// parseMetrics reads [HOST:]PORT as parsePublish does.
+func (f *runFlags) parseMetrics(b *bootstrap.Bootstrap) error {
+	if f.metrics == "" {
+		return nil
+	}
+	listen := f.metrics
+	if !strings.Contains(listen, ":") {
+		listen = "127.0.0.1:" + listen
+	}
+	_, port, err := net.SplitHostPort(listen)
+	if _, ok := portNumber(port); err != nil || !ok && port != "0" {
+		return fmt.Errorf("--metrics %q: no port to listen on; write [HOST:]PORT", f.metrics)
+	}
+	b.Metrics = listen
+	return nil
 }
 
 func (f *runFlags) parseControl(b *bootstrap.Bootstrap) error {

@@ -25,6 +25,7 @@ func parseRun(t *testing.T, line string) (bootstrap.Bootstrap, error) {
 	f.labels, f.ports, f.publish, f.forward = list("label"), list("port"), list("publish"), list("forward")
 	f.ready, f.waitFor, f.exclude = get("ready"), list("wait-for"), list("exclude")
 	f.dataDir, f.token, f.control, f.address = "/data", get("token"), get("control"), get("address")
+	f.metrics = get("metrics")
 	f.workers, _ = cmd.Flags().GetInt("workers")
 	return f.bootstrap("7f3kq")
 }
@@ -40,6 +41,8 @@ func TestRunFlags(t *testing.T) {
 		"--service r --port 80 --port web=8080:80/http --port g=9:90/grpc":          func(b *bootstrap.Bootstrap) any { return b.Ports },
 		"--service r --port 80 --publish 8080 --publish :9090 --publish [::1]:7=80": func(b *bootstrap.Bootstrap) any { return b.Publish },
 		"--service r --port 80 --port 81 --publish 1.2.3.4:81":                      func(b *bootstrap.Bootstrap) any { return b.Publish },
+		"--service r --metrics 9100":                                                func(b *bootstrap.Bootstrap) any { return b.Metrics },
+		"--service r --metrics [::]:9100":                                           func(b *bootstrap.Bootstrap) any { return b.Metrics },
 		"--service r --forward 5432 --forward 6379=db.example:1234":                 func(b *bootstrap.Bootstrap) any { return b.Forward },
 		"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":             func(b *bootstrap.Bootstrap) any { return len(b.Exclude) },
 		"--service r --label app.example/a.b_c=1":                                   func(b *bootstrap.Bootstrap) any { return b.Labels },
@@ -69,6 +72,8 @@ var runWants = map[string]any{
 	"--service r --port 80 --publish 8080 --publish :9090 --publish [::1]:7=80": []bootstrap.Publish{
 		{Listen: "127.0.0.1:8080", Port: 80}, {Listen: ":9090", Port: 80}, {Listen: "[::1]:7", Port: 80}},
 	"--service r --port 80 --port 81 --publish 1.2.3.4:81":             []bootstrap.Publish{{Listen: "1.2.3.4:81", Port: 81}},
+	"--service r --metrics 9100":                                       "127.0.0.1:9100",
+	"--service r --metrics [::]:9100":                                  "[::]:9100",
 	"--service r --forward 5432 --forward 6379=db.example:1234":        []bootstrap.Forward{{Listen: 5432, Target: "127.0.0.1:5432"}, {Listen: 6379, Target: "db.example:1234"}},
 	"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":    3,
 	"--service r --label app.example/a.b_c=1":                          map[string]string{"app.example/a.b_c": "1"},
@@ -108,6 +113,7 @@ func TestRunFlagErrors(t *testing.T) {
 		"--service r" + many(65, " --forward %d"):           "at most 64",
 		"--service r --ready http:path --port 80":           "no path",
 		"--service r --ready tcp":                           "no --port",
+		"--service r --metrics x":                           "no port to listen on",
 		"--service r --ready nope --port 80":                "unknown kind",
 		"--service r --token t":                             "--control",
 		"--service r --control h":                           "--token",

@@ -64,7 +64,10 @@ func (p *Plane) shown(w registry.Workload, proof server.Proof) {
 }
 
 // left takes that a proxy is gone: push.Sessions.Left.
-func (p *Plane) left(w registry.Workload, said bool) { p.trust.Left(w.Key(), w.Starts, said) }
+func (p *Plane) left(w registry.Workload, said bool) {
+	p.trust.Left(w.Key(), w.Starts, said)
+	p.captures.left(w)
+}
 
 // servesWait bounds the question who may serve what.
 const servesWait = 5 * time.Second

@@ -150,6 +150,7 @@ func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats
 	sessions.Decided = func(w registry.Workload, r decision.Report) {
 		decided.Report(model.ServiceName{Namespace: w.Namespace, Name: w.Service}, model.LabelsOf(w.Labels), r, time.Now())
 	}
+	sessions.Captured = p.captures.note
 	remote := grpc.NewServer(p.open.Options()...)
 	ids.Register(remote)
 	p.streams = server.New(server.Config{Source: out, Sessions: sessions, Recall: &p.recall, Log: p.log})
@@ -214,7 +215,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
-		Outages: lasts.List, Trust: p.trust, Decisions: decided.List, Recall: p.recall.Ask,
+		Outages: lasts.List, Trust: p.trust, Captures: p.captures.alarms, Decisions: decided.List, Recall: p.recall.Ask,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {

@@ -63,6 +63,7 @@ type Plane struct {
 	ca        authority
 	mesh      mesh
 	trust     *trust.Keeper
+	captures  captures
 	open      *server.Connections // of proxies
 	recall    recall.Recall
 	issuing   *issuing

@@ -64,6 +64,13 @@ func (s *Server) answer(ctx context.Context, q *dns.Msg, tcp bool) *dns.Msg {
 		return fail(dns.RcodeRefused)
 	}
 	name := strings.ToLower(q.Question[0].Name)
+	if s.cfg.Prove != nil {
+		if text := s.cfg.Prove(name); text != "" {
+			a := new(dns.Msg).SetReply(q)
+			a.Answer = []dns.RR{&dns.TXT{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{text}}}
+			return a
+		}
+	}
 	if o := s.cfg.Outside; o != nil {
 		if service, virtual, known := o.Host(strings.TrimSuffix(name, ".")); known && virtual {
 			if a := s.mesh(ctx, q, service); a != nil {

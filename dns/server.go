@@ -47,8 +47,11 @@ type Outside interface {
 
 // Config of a Server. Names and Namespace are required.
 type Config struct {
-	Names     Names
-	Outside   Outside          // what is outside of the mesh; nil: nobody asks
+	Names   Names
+	Outside Outside // what is outside of the mesh; nil: nobody asks
+	// Prove answers the text of a name (in lower case, with a dot at its end) that only the test of capture asks for, "" for every
+	// other name; nil: there is no such test.
+	Prove     func(name string) string
 	Namespace string           // of the workload: where single labels are looked up
 	Packets   []net.PacketConn // UDP; closed by Close
 	Listeners []net.Listener   // TCP; closed by Close

@@ -100,6 +100,8 @@ func (p *Proxy) Ready() error {
 		return errors.New("the workload is leaving")
 	case len(p.ports) > 0 && !p.announced.Load():
 		return errors.New("the program is not ready yet")
+	case p.shut():
+		return errNotCaptured
 	}
 	return nil
 }
@@ -139,7 +141,7 @@ func (p *Proxy) announce(link *bootstrap.Link) {
 		return
 	}
 	p.announced.Store(true)
-	p.client.SetReady(true)
+	p.client.SetReady(!p.shut())
 	_ = link.Send(bootstrap.Message{Event: bootstrap.EventAnnounced}) // likewise
 }
 

@@ -79,6 +79,8 @@ type Proxy struct {
 	asking   askers
 	outside  outside
 	machine  machine
+	capture  captured
+	health   health
 
 	observer *observe.Observer
 	live     *live.Live
@@ -113,6 +115,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 		return nil, err
 	}
 	p.openSeeds()
+	p.openCapture(b)
 	p.openOutside()
 	if err := p.connect(); err != nil {
 		return nil, err
@@ -120,7 +123,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	p.guard()
 	p.enforced()
 	p.observer = observe.New(observe.Config{AccessLog: cfg.AccessLog, LogOn: b.AccessLog, Connected: p.live.Up, Limits: p.limits,
-		Handshakes: p.shaking, Identity: p.proof, Retries: p.retries, Decisions: maxDecisions, Flight: maxFlight})
+		Handshakes: p.shaking, Identity: p.proof, Capture: p.capturing, Retries: p.retries, Decisions: maxDecisions, Flight: maxFlight})
 	if err := p.startWorkers(); err != nil {
 		return nil, err
 	}
@@ -145,6 +148,9 @@ func Start(cfg Config) (p *Proxy, err error) {
 	p.show(new(time.Time), time.Now())
 	p.tasks.Go(func() { p.report(ctx) })
 	p.tasks.Go(func() { p.machine.follow(ctx) })
+	if p.capture.sockets != nil {
+		p.tasks.Go(func() { p.testCapture(ctx) })
+	}
 	return p, nil
 }
 
@@ -160,7 +166,9 @@ func (p *Proxy) connect() error {
 		w.Address = netip.AddrPortFrom(p.cfg.Address, addr.Port())
 	}
 	if addr, ok := p.socketAddress(bootstrap.RoleMetrics); ok {
-		w.Metrics = addr
+		if w.Metrics = addr; addr.Addr().IsUnspecified() {
+			w.Metrics = netip.AddrPortFrom(p.cfg.Address, addr.Port())
+		}
 	}
 	cfg := client.Config{Address: p.cfg.Control, Identity: p.cfg.Identity, Server: p.cfg.Server, Workload: w, Log: p.cfg.Log, Explain: p.tell}
 	if b, ok := p.cfg.Identity.(believer); ok {

@@ -120,7 +120,7 @@ func (p *Proxy) acceptFor(s bootstrap.Socket, w *worker, mesh *listener.Mesh) (f
 }
 
 func (p *Proxy) serveDNS() error {
-	cfg := dns.Config{Names: names{p.live}, Outside: &p.outside, Namespace: p.self.Namespace, VIPs: virtual, Log: p.cfg.Log,
+	cfg := dns.Config{Names: names{p.live}, Outside: &p.outside, Prove: p.capture.name, Namespace: p.self.Namespace, VIPs: virtual, Log: p.cfg.Log,
 		Resolvers: dns.ParseResolvers(p.cfg.Bootstrap.ResolvConf)}
 	for _, s := range p.cfg.Bootstrap.Sockets {
 		switch s.Role {
@@ -144,7 +144,7 @@ func (p *Proxy) serveDNS() error {
 
 func (p *Proxy) serveAdmin() error {
 	b := p.cfg.Bootstrap
-	cfg := admin.Config{Observer: p.observer, Live: p.live, Ready: p.Ready, Explain: p.explain, Log: p.cfg.Log,
+	cfg := admin.Config{Observer: p.observer, Live: p.live, Ready: p.Ready, Health: p.Health, Explain: p.explain, Log: p.cfg.Log,
 		Info: map[string]string{"workload": b.Workload, "namespace": b.Namespace, "service": b.Service, "version": p.cfg.Version}}
 	var err error
 	if s, ok := b.Find(bootstrap.RoleMetrics, false, 0); ok {

@@ -40,6 +40,8 @@ const (
 	IdentityFailed      = "tulle_identity_renewals_failed_total"
 	TrustStage          = "tulle_trust_stage"
 	ClockAhead          = "tulle_clock_ahead_seconds"
+	CaptureWorks        = "tulle_capture_works"
+	CaptureFailed       = "tulle_capture_checks_failed_total"
 	ProcessCPU          = "process_cpu_seconds_total"
 	ProcessMemory       = "process_resident_memory_bytes"
 	ProcessPrivate      = "tulle_process_private_memory_bytes"
@@ -131,6 +133,8 @@ func Metrics() []Metric {
 		{IdentityFailed, "counter", "Renewals of the workload's certificate that failed.", nil},
 		{TrustStage, "gauge", "Stage of the mesh's roots that the proxy believes (`tulle cert`).", nil},
 		{ClockAhead, "gauge", "By how much the machine's clock is before the control plane's, in seconds; negative: behind it.", nil},
+		{CaptureWorks, "gauge", "1 while the program's traffic goes through its proxy, as far as is tested; 0: an alarm.", nil},
+		{CaptureFailed, "counter", "Checks whether the program's traffic goes through its proxy that failed.", nil},
 	}, processMetrics()...)
 }
 

@@ -23,6 +23,16 @@ const (
 	DNSPort      = 15053 // every DNS query is turned here, UDP and TCP
 )
 
+// Where the test of capture (package selftest) connects to from inside: nobody but the proxy answers there, and only what is turned
+// to it reaches it.
+const ProbePort = 15021
+
+// The addresses of that place.
+var (
+	ProbeV4 = netip.AddrFrom4([4]byte{169, 254, 7, 2})
+	ProbeV6 = netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x74, 15: 2})
+)
+
 // The program's own addresses in that namespace: what it sees as the local end of a connection that was turned.
 var (
 	OwnV4 = netip.AddrFrom4([4]byte{169, 254, 7, 1})
@@ -48,6 +58,7 @@ type Bootstrap struct {
 	DataDir string // of the control plane on this machine; proxies keep nothing in it but their admin socket
 
 	Address    string // host that other proxies connect to, joined with the port of RoleMesh
+	Metrics    string // host:port that RoleMetrics listens on; "": a free port of the machine's loopback
 	Admin      string // path of the admin unix socket that RoleAdmin listens on
 	AccessLog  bool   // JSON lines on stderr
 	Workers    int    // event loops; 0: min(2, CPUs)
@@ -63,6 +74,12 @@ type Bootstrap struct {
 	// Identity is what the proxy before this one sent with EventIdentity last, nil the first time. Secret: it travels
 	// on the link and stays in memory, never in a file, an argument or the environment.
 	Identity []byte `json:",omitempty"`
+
+	// Probe is what proxies of this workload prove themselves with to the test of capture. Secret, as Identity. nil: from a supervisor
+	// that knows no such test.
+	Probe []byte `json:",omitempty"`
+	// FailClosed: while the test of capture fails the workload takes no requests, and its network is cut off from every other.
+	FailClosed bool `json:",omitempty"`
 
 	// Security is what the proxy before this one sent with EventSecurity last: the policies that are in force until the control
 	// plane says others. nil the first time.
@@ -118,7 +135,8 @@ type Control struct {
 type Role string
 
 // Roles. The first seven live inside the namespace; all but RoleWorkload on its loopback, marked so that the rules let them pass; each
-// of those comes once for IPv4 and once for IPv6 (V6 set; absent on a machine without IPv6).
+// of those comes once for IPv4 and once for IPv6 (V6 set; absent on a machine without IPv6). Those of
+// the test of capture live there too, and are not marked, since the rules are to treat them as they treat the program.
 const (
 	RoleOutbound     Role = "outbound"      // TCP listener on OutboundPort; ask package origdst for the wanted address
 	RoleDNSUDP       Role = "dns-udp"       // UDP socket on DNSPort
@@ -128,8 +146,14 @@ const (
 	RoleForward      Role = "forward"       // TCP listener on the program's loopback for Forward[Index]
 	RoleWorkload     Role = "workload"      // unix stream listener that only the program sees: the SPIFFE Workload API; V6 never set
 
+	RoleProbeTCP Role = "probe-tcp" // TCP socket, not connected; once for each family
+	RoleProbeUDP Role = "probe-udp" // UDP socket, likewise
+	RoleLinks    Role = "links"     // netlink (route), to ask for interfaces
+	RoleRules    Role = "rules"     // netlink (netfilter), to put the barrier up where the test fails and the workload is to fail closed
+	RoleEvents   Role = "events"    // netlink that says when interfaces or routes (Index 0) or rules (Index 1) change; may be absent
+
 	RoleMesh    Role = "mesh"    // TCP listener on the machine, mesh inbound (mTLS)
-	RoleMetrics Role = "metrics" // TCP listener on the machine's loopback (/metrics, /ready)
+	RoleMetrics Role = "metrics" // TCP listener on the machine, at Metrics (/metrics, /ready)
 	RolePublish Role = "publish" // TCP listener on the machine for Publish[Index]
 	RoleAdmin   Role = "admin"   // unix stream listener at Admin
 )

@@ -49,7 +49,72 @@ func openSockets(forward []uint16) (all []bootstrap.Socket, err error) {
 			add(bootstrap.RoleForward, i, unix.SOCK_STREAM, at(port))
 		}
 	}
+	if err == nil {
+		err = openProbes(&all, len(hosts) > 1)
+	}
 	return all, err
+}
+
+// openProbes makes what the test of capture needs: sockets as the program's own, and netlink.
+func openProbes(all *[]bootstrap.Socket, v6 bool) error {
+	add := func(role bootstrap.Role, index int, v6 bool, fd int, err error) error {
+		if err != nil {
+			return &StageError{StageSockets, fmt.Errorf("%s: %w", role, err)}
+		}
+		*all = append(*all, bootstrap.Socket{Role: role, V6: v6, Index: index, FD: fd})
+		return nil
+	}
+	for _, six := range []bool{false, true} {
+		if six && !v6 {
+			break
+		}
+		fd, err := open(unix.SOCK_STREAM, six, true)
+		if err := add(bootstrap.RoleProbeTCP, 0, six, fd, err); err != nil {
+			return err
+		}
+		fd, err = open(unix.SOCK_DGRAM, six, true)
+		if err := add(bootstrap.RoleProbeUDP, 0, six, fd, err); err != nil {
+			return err
+		}
+	}
+	for role, protocol := range map[bootstrap.Role]int{bootstrap.RoleLinks: unix.NETLINK_ROUTE, bootstrap.RoleRules: unix.NETLINK_NETFILTER} {
+		fd, err := openNetlink(protocol)
+		if err := add(role, 0, false, fd, err); err != nil {
+			return err
+		}
+	}
+	// Without these a change is found out later.
+	for i, e := range []struct {
+		protocol int
+		groups   []int
+	}{
+		{unix.NETLINK_ROUTE, []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE}},
+		{unix.NETLINK_NETFILTER, []int{unix.NFNLGRP_NFTABLES}},
+	} {
+		if fd, err := openNetlink(e.protocol, e.groups...); err == nil {
+			_ = add(bootstrap.RoleEvents, i, false, fd, nil)
+		}
+	}
+	return nil
+}
+
+// openNetlink makes a netlink socket that hears of groups.
+func openNetlink(protocol int, groups ...int) (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return -1, err
+	}
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	for _, g := range groups {
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // openMarked makes one socket with nft.Mark, non-blocking and close-on-exec; bound and listening if it is to be.

@@ -87,7 +87,7 @@ func (s *Seed) Mint() (int, error) {
 
 func (s *Seed) once() (fd int, err error) {
 	defer func() {
-		if e := disconnect(s.seed); err == nil && e != nil {
+		if e := Disconnect(s.seed); err == nil && e != nil {
 			unix.Close(fd)
 			err = fmt.Errorf("unconnect the seed: %w", e)
 		}
@@ -139,7 +139,7 @@ func (s *Seed) accept() (int, error) {
 // prepare makes an accepted socket a fresh one. A socket cloned by accept keeps neither port nor address here,
 // because the listener is bound to the wildcard address.
 func (s *Seed) prepare(fd int) error {
-	if err := disconnect(fd); err != nil {
+	if err := Disconnect(fd); err != nil {
 		return fmt.Errorf("unconnect: %w", err)
 	}
 	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
@@ -177,7 +177,7 @@ func (s *Seed) await(fd int, events int16) error {
 }
 
 // disconnect is connect(AF_UNSPEC): a TCP socket goes back to the state it was made in, from any other.
-func disconnect(fd int) error {
+func Disconnect(fd int) error {
 	var raw unix.RawSockaddr // Family is AF_UNSPEC
 	return connectRaw(fd, &raw)
 }

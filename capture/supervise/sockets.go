@@ -23,21 +23,22 @@ func (s *supervisor) openMachineSockets() error {
 	if err := s.listen(bootstrap.RoleMesh, 0, netip.AddrPortFrom(mesh, 0)); err != nil {
 		return fmt.Errorf("mesh listener: %w", err)
 	}
-	loopback := netip.MustParseAddr("127.0.0.1")
-	if err := s.listen(bootstrap.RoleMetrics, 0, netip.AddrPortFrom(loopback, 0)); err != nil {
-		return fmt.Errorf("metrics listener: %w", err)
+	metrics := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+	if s.Bootstrap.Metrics != "" {
+		if metrics, err = machineAddress(s.Bootstrap.Metrics); err != nil {
+			return fmt.Errorf("--metrics %s: %w", s.Bootstrap.Metrics, err)
+		}
+	}
+	if err := s.listen(bootstrap.RoleMetrics, 0, metrics); err != nil {
+		return fmt.Errorf("metrics listener: %w%s", err, publishHint(err))
 	}
 	for i := range s.Bootstrap.Publish {
 		p := &s.Bootstrap.Publish[i]
-		addr, err := net.ResolveTCPAddr("tcp", p.Listen)
+		at, err := machineAddress(p.Listen)
 		if err != nil {
 			return fmt.Errorf("--publish %s: %w", p.Listen, err)
 		}
-		at := addr.AddrPort()
-		if addr.IP == nil {
-			at = netip.AddrPortFrom(anyAddress(), uint16(addr.Port))
-		}
-		if err := s.listen(bootstrap.RolePublish, i, netip.AddrPortFrom(at.Addr().Unmap(), at.Port())); err != nil {
+		if err := s.listen(bootstrap.RolePublish, i, at); err != nil {
 			return fmt.Errorf("--publish %s: %w%s", p.Listen, err, publishHint(err))
 		}
 		p.Listen = s.sockets[len(s.sockets)-1].Local
@@ -50,6 +51,19 @@ func (s *supervisor) openMachineSockets() error {
 		return fmt.Errorf("admin socket: %w", err)
 	}
 	return nil
+}
+
+// machineAddress reads host:port; without a host every address of the machine is meant.
+func machineAddress(text string) (netip.AddrPort, error) {
+	addr, err := net.ResolveTCPAddr("tcp", text)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if addr.IP == nil {
+		return netip.AddrPortFrom(anyAddress(), uint16(addr.Port)), nil
+	}
+	at := addr.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), nil
 }
 
 func publishHint(err error) string {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/capture/bootstrap"
 	"github.com/tulle-mesh/tulle/capture/netns"
+	"github.com/tulle-mesh/tulle/capture/selftest"
 )
 
 // Bounds in time.
@@ -161,6 +162,7 @@ func (s *supervisor) begin() error {
 	}
 	s.Bootstrap.Sockets = append(inside, s.sockets...)
 	s.Bootstrap.Supervisor = os.Getpid()
+	s.Bootstrap.Probe = selftest.NewSecret()
 	go func() {
 		state, _ := s.ns.Wait()
 		s.emit(event{ended: true, state: state})

@@ -20,6 +20,7 @@ import (
 const (
 	MaxServices = 1024                // of more, those that were reported on longest ago are forgotten
 	MaxEntries  = 2048                // per service
+	MaxUnproven = 256                 // callers per service that came in plaintext and are told apart
 	MaxLabels   = 32                  // different sets of labels of a service's workloads that are told apart
 	Expires     = 30 * 24 * time.Hour // after this what was not seen again is forgotten
 	crowd       = 16                  // different elements in one place of a path are a template's, when there are too many paths
@@ -31,6 +32,9 @@ type Entry struct {
 	decision.Seen
 }
 
+// Caller is one that came in plaintext.
+type Caller = decision.Unproven
+
 // Mixed are the labels of workloads that are not told apart.
 const Mixed = "*"
 
@@ -40,6 +44,9 @@ type Service struct {
 	Since   int64             `json:"since"`  // milliseconds of Unix time: since when it was listened to
 	Others  uint64            `json:"others"` // decisions that there was no room for
 	Entries []Entry           `json:"entries"`
+	// Unproven came in plaintext; UnprovenOthers counts requests and connections of those that there was no room for.
+	Unproven       []decision.Unproven `json:"unproven,omitempty"`
+	UnprovenOthers uint64              `json:"unprovenOthers,omitempty"`
 }
 
 // Memory is what was reported. Its zero value is ready to use.
@@ -60,6 +67,7 @@ type service struct {
 	since, reported int64
 	others          uint64
 	seen            map[key]*decision.Seen
+	unproven        decision.Report // of Unproven and UnprovenOthers alone
 	labels          map[string]struct{}
 	unsaved         bool
 	saved           time.Time
@@ -86,7 +94,7 @@ func ParseLabels(s string) (out []model.Label) {
 
 // Report takes what the proxy of a workload has seen.
 func (m *Memory) Report(name model.ServiceName, labels []model.Label, r decision.Report, now time.Time) {
-	if len(r.Of) == 0 && r.Others == 0 {
+	if r.Empty() {
 		return
 	}
 	m.mu.Lock()
@@ -97,6 +105,15 @@ func (m *Memory) Report(name model.ServiceName, labels []model.Label, r decision
 	}
 	s.reported, s.unsaved = now.UnixMilli(), true
 	s.others, m.dropped = sum(s.others, r.Others), sum(m.dropped, r.Others)
+	for i := range r.Unproven {
+		u := &r.Unproven[i]
+		u.Last = min(u.Last, s.reported)
+		u.First = min(u.First, u.Last)
+	}
+	s.unproven.AddUnproven(r.Unproven, r.UnprovenOthers, MaxUnproven)
+	if len(r.Of) == 0 {
+		return
+	}
 	text := s.known(Labels(labels))
 	for i := range r.Of {
 		one := r.Of[i]
@@ -283,7 +300,15 @@ func (m *Memory) List(wanted func(model.ServiceName) bool, from time.Time) (out 
 }
 
 func (s *service) list(n model.ServiceName, from int64) Service {
-	one := Service{Name: n, Since: s.since, Others: s.others, Entries: []Entry{}}
+	one := Service{Name: n, Since: s.since, Others: s.others, Entries: []Entry{}, UnprovenOthers: s.unproven.UnprovenOthers}
+	for _, u := range s.unproven.Unproven {
+		if u.Last >= from {
+			one.Unproven = append(one.Unproven, u)
+		}
+	}
+	slices.SortFunc(one.Unproven, func(a, b decision.Unproven) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Address, b.Address), cmp.Compare(b.Count, a.Count))
+	})
 	for k, seen := range s.seen {
 		if seen.Last >= from {
 			one.Entries = append(one.Entries, Entry{k.labels, *seen})
@@ -306,6 +331,9 @@ func (m *Memory) expire(now time.Time) {
 				delete(s.seen, k)
 				s.unsaved = true
 			}
+		}
+		if kept := slices.DeleteFunc(s.unproven.Unproven, func(u decision.Unproven) bool { return u.Last < before }); len(kept) < len(s.unproven.Unproven) {
+			s.unproven.Unproven, s.unsaved = kept, true
 		}
 		if s.reported < before {
 			m.forget(n)

@@ -118,3 +118,48 @@ func TestBounded(t *testing.T) {
 		t.Error("labels without a bound")
 	}
 }
+
+// TestUnproven: callers in plaintext are put together, kept, bounded and forgotten.
+func TestUnproven(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "decisions")
+	k := &decisions.Keeper{Memory: &decisions.Memory{}, Dir: dir}
+	if err := k.Load(begin); err != nil {
+		t.Fatal(err)
+	}
+	came := func(from string, n uint64, at time.Time) decision.Report {
+		return decision.Report{Unproven: []decision.Unproven{{Port: 80, Address: from, Count: n, First: at.UnixMilli(), Last: at.UnixMilli(), Sample: "GET /" + from}}}
+	}
+	later := begin.Add(time.Hour)
+	k.Memory.Report(reviews, v1, came("192.0.2.1", 2, begin), begin)
+	k.Memory.Report(reviews, nil, came("192.0.2.1", 3, later), later)
+	k.Memory.Report(reviews, nil, came("192.0.2.2", 1, begin), later)
+	if err := k.Save(later, true); err != nil {
+		t.Fatal(err)
+	}
+	want := k.Memory.List(all, time.Time{})
+	if len(want) != 1 || len(want[0].Unproven) != 2 || want[0].Unproven[0].Count != 5 || want[0].Unproven[0].First != begin.UnixMilli() || want[0].Unproven[0].Last != later.UnixMilli() {
+		t.Fatalf("%+v", want)
+	}
+	if got := k.Memory.List(all, later); len(got[0].Unproven) != 1 {
+		t.Errorf("since an hour: %+v", got)
+	}
+	again := &decisions.Keeper{Memory: &decisions.Memory{}, Dir: dir}
+	if err := again.Load(later); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Memory.List(all, time.Time{}); !reflect.DeepEqual(got, want) {
+		t.Errorf("after a restart: %+v, want %+v", got, want)
+	}
+	for i := range 2 * decisions.MaxUnproven {
+		again.Memory.Report(reviews, nil, came(fmt.Sprintf("10.0.%d.%d", i>>8, i&255), 1, later), later)
+	}
+	if got := again.Memory.List(all, time.Time{})[0]; len(got.Unproven) != decisions.MaxUnproven || got.UnprovenOthers != decisions.MaxUnproven+2 {
+		t.Errorf("%d callers, %d others", len(got.Unproven), got.UnprovenOthers)
+	}
+	if err := again.Save(later.Add(decisions.Expires+time.Minute), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Memory.List(all, time.Time{}); len(got) != 0 {
+		t.Errorf("after all that time: %+v", got)
+	}
+}

@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/decision"
 )
 
 // SaveEvery is how often one service is written at most, maxFile what is read of one, bytes.
@@ -94,6 +96,11 @@ func (m *Memory) restore(from *Service) {
 		}
 		s.put(key{labels, e.Key}, &e.Seen)
 	}
+	valid := slices.DeleteFunc(from.Unproven, func(u decision.Unproven) bool { return !u.Valid() })
+	for i := range valid {
+		s.reported = max(s.reported, valid[i].Last)
+	}
+	s.unproven.AddUnproven(valid, from.UnprovenOthers, MaxUnproven)
 	s.unsaved = false
 }
 

@@ -85,6 +85,8 @@ type Config struct {
 	Recall func(context.Context, flight.Question) (flight.Found, error)
 	// Proxies answers the connected proxies.
 	Proxies func() []Proxy
+	// Captures answers the alarms about workloads whose traffic does not go through their proxies; nil: nobody knows.
+	Captures func() []trust.Alarm
 	// Trust keeps whom the mesh believes.
 	Trust *trust.Keeper
 }
@@ -113,6 +115,7 @@ func New(cfg Config) *API {
 		"POST /v1/authz/check":                         a.fresh(a.serveAuthzCheck),
 		"GET /v1/authz/suggest":                        a.fresh(a.serveSuggest),
 		"POST /v1/authz/what-if":                       a.fresh(a.serveWhatIf),
+		"GET /v1/plaintext":                            a.fresh(a.servePlaintext),
 		"GET /v1/stat":                                 a.serveStat,
 		"GET /v1/explain":                              a.serveExplain,
 		"GET /v1/wait":                                 a.serveWait,

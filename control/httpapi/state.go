@@ -42,6 +42,9 @@ func (a *API) serveStatus(r *http.Request) (any, error) {
 			s.Rotation = &r
 		}
 	}
+	if a.cfg.Captures != nil {
+		s.Alarms = append(s.Alarms, a.cfg.Captures()...)
+	}
 	if a.cfg.Proxies != nil {
 		s.Proxies = a.cfg.Proxies()
 	}

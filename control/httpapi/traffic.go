@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +51,33 @@ func (a *API) serveSuggest(r *http.Request) (any, error) {
 	}
 	if out == nil {
 		out = []advise.Suggestion{}
+	}
+	return out, nil
+}
+
+// servePlaintext answers who has come in plaintext, and would be refused where ports were strict.
+func (a *API) servePlaintext(r *http.Request) (any, error) {
+	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
+		return nil, missing("who has come in plaintext")
+	}
+	since, err := duration(r, "since", defaultSince, maxSince)
+	if err != nil {
+		return nil, err
+	}
+	q := r.URL.Query()
+	namespace, service := q.Get("namespace"), q.Get("service")
+	list := a.cfg.Decisions(func(n model.ServiceName) bool {
+		return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
+	}, a.cfg.Now().Add(-since))
+	places := map[netip.Addr][]string{}
+	for _, w := range a.cfg.Registry.Workloads() {
+		if at := w.Address.Addr().Unmap(); at.IsValid() && !at.IsLoopback() {
+			places[at] = append(places[at], w.Key())
+		}
+	}
+	out := advise.Strict(list, a.cfg.Compiler(), func(at netip.Addr) []string { return places[at.Unmap()] })
+	if out == nil {
+		out = []advise.Exposed{}
 	}
 	return out, nil
 }

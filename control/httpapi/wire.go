@@ -134,7 +134,7 @@ type Status struct {
 	Workloads []Workload `json:"workloads"`
 	Services  []Service  `json:"services"`
 	Proxies   []Proxy    `json:"proxies,omitempty"`
-	// Alarms are about certificates, and what signs them.
+	// Alarms are about certificates, what signs them, and workloads whose traffic does not go through their proxies.
 	Alarms []trust.Alarm `json:"alarms,omitempty"`
 	// Rotation is that of the root, while there is one.
 	Rotation *trust.Rotation `json:"rotation,omitempty"`

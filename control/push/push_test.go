@@ -203,6 +203,7 @@ func (anyone) Learned(uint16, model.Protocol)                        {}
 func (anyone) Stats([]byte)                                          {}
 func (anyone) Shown(server.Proof)                                    {}
 func (anyone) Decided(decision.Report)                               {}
+func (anyone) Captured(server.Capture)                               {}
 func (anyone) Recovered([]recovery.Report)                           {}
 func (anyone) Goodbye(context.Context) int                           { return 0 }
 func (anyone) End(bool)                                              {}

@@ -33,7 +33,9 @@ type Sessions struct {
 	Left  func(w registry.Workload, said bool)
 	// Decided takes what a workload's proxy has let in and what not. Called as Stats is; nil drops it.
 	Decided func(w registry.Workload, r decision.Report)
-	Log     *slog.Logger
+	// Captured takes what a proxy has found out about whether its program's traffic goes through it. Called as Stats is; nil drops it.
+	Captured func(w registry.Workload, c server.Capture)
+	Log      *slog.Logger
 }
 
 var _ server.Sessions = (*Sessions)(nil)
@@ -96,6 +98,12 @@ func (s *session) Shown(p server.Proof) {
 func (s *session) Decided(r decision.Report) {
 	if s.ss.Decided != nil {
 		s.ss.Decided(s.w, r)
+	}
+}
+
+func (s *session) Captured(c server.Capture) {
+	if s.ss.Captured != nil {
+		s.ss.Captured(s.w, c)
 	}
 }
 

@@ -78,6 +78,14 @@ func (s *Seen) At() time.Time { return time.UnixMilli(s.Last) }
 type Report struct {
 	Of     []Seen
 	Others uint64 // decisions that there was no room for
+	// Unproven are those who came in plaintext; UnprovenOthers counts the requests and connections that there was no room for.
+	Unproven       []Unproven
+	UnprovenOthers uint64
+}
+
+// Empty reports whether there is nothing to tell.
+func (r *Report) Empty() bool {
+	return len(r.Of) == 0 && r.Others == 0 && len(r.Unproven) == 0 && r.UnprovenOthers == 0
 }
 
 // Valid reports whether a key keeps its bounds.

@@ -49,6 +49,7 @@ type Record struct {
 
 	Source        model.ServiceName // from the peer's identity when inbound; zero: outside the mesh
 	SourceID      string            // SPIFFE ID
+	From          netip.Addr        // the other end of the connection, when inbound
 	Destination   model.ServiceName // zero: outside the mesh
 	DestinationID string            // SPIFFE ID proven by the peer
 	Port          uint16

@@ -23,11 +23,12 @@ import (
 
 // Config of the servers. Observer is required.
 type Config struct {
-	Metrics  net.Listener // /metrics and /ready; nil: none. It is closed by Close
+	Metrics  net.Listener // /metrics, /ready and /health; nil: none. It is closed by Close
 	Admin    net.Listener // a unix socket; nil: none. It is closed by Close
 	Observer *observe.Observer
 	Live     *live.Live                               // nil: nothing to tell
 	Ready    func() error                             // nil error: this proxy takes traffic; nil: always
+	Health   func(context.Context) error              // asks the program; nil error: it is well. nil: /health is not there
 	Drain    func()                                   // begins to drain and returns at once; nil: /drain is not there
 	Explain  func(flight.Question) []flight.Explained // answers what the flight recorders keep, the newest first; nil: /explain is not there
 	Info     map[string]string                        // told by /stats: name, version, workload
@@ -91,6 +92,9 @@ func (s *Server) metricsRoutes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /metrics", s.metrics)
 	m.HandleFunc("GET /ready", s.ready)
+	if s.cfg.Health != nil {
+		m.HandleFunc("GET /health", s.health)
+	}
 	return m
 }
 
@@ -149,6 +153,14 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	io.WriteString(w, "ready\n")
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	if err := s.cfg.Health(r.Context()); err != nil {
+		http.Error(w, "the program is not well: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	io.WriteString(w, "well\n")
 }
 
 func (s *Server) accessLog(w http.ResponseWriter, r *http.Request) {

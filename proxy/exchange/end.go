@@ -185,7 +185,7 @@ func (w *Worker) Refuse(o *Origin, client Client, reason failure.Reason) {
 	x.head.Version = message.HTTP11
 	x.rec.Reset()
 	x.rec.Direction, x.rec.Start, x.rec.Wall = o.Direction, l.Now(), l.Wall()
-	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID
+	x.rec.MTLS, x.rec.Source, x.rec.SourceID, x.rec.From = o.MTLS, o.Source, o.SourceID, o.Remote.Addr()
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Protocol, x.rec.RequestID = model.ProtocolHTTP, x.newID()
 	x.answer(reason)

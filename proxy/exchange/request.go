@@ -204,7 +204,7 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	if end {
 		x.whole = x.rec.Start
 	}
-	x.rec.MTLS, x.rec.Source, x.rec.SourceID = o.MTLS, o.Source, o.SourceID
+	x.rec.MTLS, x.rec.Source, x.rec.SourceID, x.rec.From = o.MTLS, o.Source, o.SourceID, o.Remote.Addr()
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Method = method(h.Method)
 	x.rec.Path, x.rec.Authority = x.head.Target, x.head.Authority

@@ -118,6 +118,9 @@ type Config struct {
 	// Tolls bounds what leaves the program and how many bytes are relayed. May be nil.
 	Tolls Tolls
 
+	// Probe serves what only the test of capture connects to, and answers whether it was that; nil: there is no such test.
+	Probe func(in loop.Incoming, wanted netip.AddrPort, on loop.Loop) bool
+
 	Passthrough Passthrough
 	// Egress decides about what is outside of the mesh, and Named finds a port by its name as Directory.ByAddress does; nil:
 	// everything that Passthrough does not refuse may be reached, and there are no ExternalServices.

@@ -11,7 +11,11 @@ import (
 // Outbound serves a connection of the program that capture turned to us. The wanted address alone selects the
 // service.
 func (w *Worker) Outbound(in loop.Incoming) {
-	wanted := netip.AddrPortFrom(in.Wanted().Addr().Unmap(), in.Wanted().Port())
+	wanted := in.Wanted()
+	wanted = netip.AddrPortFrom(wanted.Addr().Unmap(), wanted.Port())
+	if w.cfg.Probe != nil && w.cfg.Probe(in, wanted, w.cfg.Loop) {
+		return
+	}
 	if !w.cfg.Passthrough.mesh(wanted.Addr()) {
 		w.passthrough(in, wanted)
 		return

@@ -201,6 +201,7 @@ func (v *visitor) session(c loop.Conn, id spiffe.ID) *session {
 	s := v.w.session(c, record.Inbound, c.Local())
 	s.far, s.dial, s.own, s.held, s.visitor = farProgram, v.dial, v.own, true, v
 	s.from = policy.NewCaller(id, c.Remote().Addr(), v.own.Service.Port)
+	s.rec.From = c.Remote().Addr()
 	s.rec.Destination, s.rec.Port = v.own.Service.Service, v.own.Service.Port
 	if v.manner = inPlain; id != (spiffe.ID{}) {
 		v.manner = inMTLS

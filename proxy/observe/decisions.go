@@ -19,10 +19,15 @@ type decisions struct {
 	key    []byte // scratch
 	path   []byte // likewise
 	plain  []byte // likewise
+
+	unproven unproven
 }
 
 // note counts the decision about what came in. It allocates only for what was not seen before.
 func (d *decisions) note(r *record.Record) {
+	if !r.MTLS {
+		d.unproven.note(r)
+	}
 	path, folded := d.pathOf(r)
 	if len(path) > decision.MaxPath || len(r.Authority) > decision.MaxText || len(r.Method) > decision.MaxText || len(r.Named) > decision.MaxFields {
 		d.others++
@@ -143,6 +148,7 @@ func (c *Recorder) Decisions() (out decision.Report) {
 		return out
 	}
 	out.Others, d.others = d.others, 0
+	d.unproven.tell(&out)
 	if len(d.seen) == 0 {
 		return out
 	}

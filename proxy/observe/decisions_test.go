@@ -1,7 +1,9 @@
 package observe_test
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -118,5 +120,42 @@ func TestNoAllocationDecisions(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(1000, func() { c.Done(r) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestUnproven: who comes in plaintext is told by address, what is more than there is room for is counted.
+func TestUnproven(t *testing.T) {
+	o := observe.New(observe.Config{Decisions: 8})
+	defer o.Close()
+	c := o.Recorder()
+	come := func(from string, change func(*record.Record)) {
+		r := asked("", "GET", "/a?secret=1")
+		r.SourceID, r.From = "", netip.MustParseAddr(from)
+		if change != nil {
+			change(r)
+		}
+		c.Done(r)
+	}
+	come("192.0.2.1", nil)
+	come("::ffff:192.0.2.1", func(r *record.Record) { r.Reason, r.Status = "mtls_required", 403 })
+	come("192.0.2.1", func(r *record.Record) { r.TCP = true })
+	come("192.0.2.2", func(r *record.Record) { r.MTLS = true })
+	come("192.0.2.3", func(r *record.Record) { r.Direction = record.Outbound })
+	got := c.Decisions().Unproven
+	slices.SortFunc(got, func(a, b decision.Unproven) int { return cmp.Compare(b.Count, a.Count) })
+	at := time.Unix(1_800_000_000, 0).UnixMilli()
+	want := []decision.Unproven{{Port: 80, Address: "192.0.2.1", Count: 2, Refused: 1, First: at, Last: at, Sample: "GET /a"}, {Port: 80, Address: "192.0.2.1", TCP: true, Count: 1, First: at, Last: at}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	for i := range 300 {
+		come(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String(), nil)
+	}
+	r := c.Decisions()
+	if len(r.Unproven) == 0 || len(r.Unproven) > 100 || len(r.Unproven)+int(r.UnprovenOthers) != 300 {
+		t.Errorf("%d callers and %d others of 300", len(r.Unproven), r.UnprovenOthers)
+	}
+	if r := c.Decisions(); !r.Empty() {
+		t.Errorf("told twice: %+v", r)
 	}
 }

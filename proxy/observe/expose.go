@@ -60,6 +60,8 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.handshakes(m, o.cfg.Handshakes)
 		case telemetry.IdentityLeft, telemetry.IdentityFailed, telemetry.TrustStage, telemetry.ClockAhead:
 			x.identity(m, o.cfg.Identity)
+		case telemetry.CaptureWorks, telemetry.CaptureFailed:
+			x.capture(m, o.cfg.Capture)
 		case telemetry.SeriesOverflow:
 			x.single(m, float64(o.overflow.Load()))
 		case telemetry.AccessLogDropped:
@@ -295,6 +297,22 @@ func (x *exposition) identity(m telemetry.Metric, tell func() Identity) {
 		x.single(m, float64(id.Stage))
 	case telemetry.ClockAhead:
 		x.single(m, id.ClockAhead.Seconds())
+	}
+}
+
+func (x *exposition) capture(m telemetry.Metric, tell func() Capture) {
+	if tell == nil {
+		return
+	}
+	c := tell()
+	switch {
+	case !c.Tested:
+	case m.Name == telemetry.CaptureFailed:
+		x.single(m, float64(c.Failed))
+	case c.Broken:
+		x.single(m, 0)
+	default:
+		x.single(m, 1)
 	}
 }
 

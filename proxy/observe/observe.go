@@ -38,6 +38,8 @@ type Config struct {
 	Handshakes func() Handshakes
 	// Identity tells of the workload's certificate; nil: there is none. From any goroutine.
 	Identity func() Identity
+	// Capture tells of the test whether the program's traffic goes through this proxy; nil: there is none. From any goroutine.
+	Capture func() Capture
 	// Dropped answers how many lines of access logs outside this Observer were dropped; nil: none. From any goroutine.
 	Dropped func() uint64
 }
@@ -55,6 +57,13 @@ type Identity struct {
 	Failed     uint64        // renewals
 	Stage      uint64        // of the mesh's roots that are believed
 	ClockAhead time.Duration // of the machine, before the control plane's
+}
+
+// Capture is how the test of capture stands.
+type Capture struct {
+	Tested bool // at all
+	Broken bool
+	Failed uint64 // checks
 }
 
 // Handshakes are the numbers of a process' TLS handshakes (mtls.Stats).

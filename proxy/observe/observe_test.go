@@ -122,6 +122,7 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 		Handshakes: func() observe.Handshakes {
 			return observe.Handshakes{Computing: 1, Open: 2, Waiting: 3, Refused: 4, Evicted: 5, Late: 6}
 		},
+		Capture: func() observe.Capture { return observe.Capture{Tested: true, Failed: 8} },
 		Identity: func() observe.Identity {
 			return observe.Identity{Left: time.Hour, Failed: 2, Stage: 3, ClockAhead: -time.Second}
 		},

@@ -126,6 +126,12 @@ func (c *Client) Reported() bool { return c.reported() }
 // The control plane is told when it has changed, and after every reconnection.
 func (c *Client) Shown(chain [][]byte, failing string) { c.shown(chain, failing) }
 
+// Captured tells what the test has found whether the program's traffic goes through this proxy, "": all is well, and since when; closed:
+// the workload takes no requests meanwhile. The control plane is told when it has changed, and after every reconnection.
+func (c *Client) Captured(broken string, since time.Time, closed bool) {
+	c.captured(broken, since, closed)
+}
+
 // Recovered tells what was learned about how long failures of destinations last. What waits for the connection is bounded;
 // what was learned while it is away may be lost, the proxy itself still knows it.
 func (c *Client) Recovered(list []recovery.Report) { c.recovered(list) }

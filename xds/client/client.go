@@ -55,11 +55,12 @@ type Client struct {
 	outages  []recovery.Report // that were not sent
 	decided  decision.Report   // that was not sent
 	answers  answers
-	proof    *tullepb.Shown // what Shown was told last; nil: nothing
-	stats    []byte         // the newest report that was not sent
-	gone     bool           // Withdraw was called: never announced again
-	retired  bool           // Retire was called: this proxy speaks for the workload no more
-	parted   chan struct{}  // closed when the control plane answered the goodbye
+	proof    *tullepb.Shown    // what Shown was told last; nil: nothing
+	capture  *tullepb.Captured // what Captured was told last; nil: nothing
+	stats    []byte            // the newest report that was not sent
+	gone     bool              // Withdraw was called: never announced again
+	retired  bool              // Retire was called: this proxy speaks for the workload no more
+	parted   chan struct{}     // closed when the control plane answered the goodbye
 	st       State
 	news     news
 }
@@ -68,6 +69,7 @@ type Client struct {
 type news struct {
 	ready, goodbye bool
 	shown          bool // proof has been told
+	captured       bool // capture has been told
 	learned        []uint16
 }
 
@@ -236,6 +238,23 @@ func (c *Client) shown(chain [][]byte, failing string) {
 	}
 }
 
+func (c *Client) captured(broken string, since time.Time, closed bool) {
+	m := &tullepb.Captured{Broken: valid(broken), Closed: closed}
+	if broken != "" {
+		m.Since = since.UnixMilli()
+	}
+	c.mu.Lock()
+	was := c.capture
+	same := was == nil && broken == "" || was != nil && was.Broken == m.Broken && was.Closed == m.Closed
+	if !same {
+		c.capture, c.news.captured = m, false
+	}
+	c.mu.Unlock()
+	if !same {
+		c.wakeUp()
+	}
+}
+
 func (c *Client) report(stats []byte) {
 	c.mu.Lock()
 	c.stats = stats
@@ -257,11 +276,12 @@ func (c *Client) recovered(list []recovery.Report) {
 }
 
 func (c *Client) tellDecisions(r decision.Report) {
-	if len(r.Of) == 0 && r.Others == 0 {
+	if r.Empty() {
 		return
 	}
 	c.mu.Lock()
 	c.decided.Others += r.Others
+	c.decided.AddUnproven(r.Unproven, r.UnprovenOthers, maxDecided)
 	for i := range r.Of {
 		if len(c.decided.Of) < maxDecided {
 			c.decided.Of = append(c.decided.Of, r.Of[i])
@@ -276,7 +296,7 @@ func (c *Client) tellDecisions(r decision.Report) {
 func (c *Client) reported() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.stats == nil && len(c.decided.Of) == 0
+	return c.stats == nil && c.decided.Empty()
 }
 
 func (c *Client) withdraw(ctx context.Context) error {

@@ -282,6 +282,7 @@ func (c chief) Decided(r decision.Report) {
 	}
 	c.add("%d others", r.Others)
 }
+func (c chief) Captured(x server.Capture)       { c.add("captured %q %v", x.Broken, x.Closed) }
 func (c chief) Goodbye(ctx context.Context) int { <-c.goodbye; return 0 }
 func (c chief) End(said bool)                   { c.add("end %v", said) }
 
@@ -305,13 +306,19 @@ func TestSession(t *testing.T) {
 		ServerName: "e", Fields: "h:f=g", Verdict: decision.Denied, Policy: "h", Rule: "i", Absent: true}, Count: 2, First: 3, Last: 4, Request: "j", Sample: "/c.D/1"}
 	c.Decided(decision.Report{Of: []decision.Seen{seen, {Key: decision.Key{Port: 80, Verdict: "maybe"}, Count: 3}}, Others: 5})
 	ch.next(t, fmt.Sprintf("decided %+v", seen))
-	ch.next(t, "8 others") // a verdict that nobody knows is one of them
+	ch.next(t, "8 others")             // a verdict that nobody knows is one of them
+	c.Captured("", time.Time{}, false) // as it was
+	c.Captured("no answer", time.Now(), true)
+	ch.next(t, `captured "no answer" true`)
 
 	s.Stop()
 	ch.next(t, "end false")
 	s.Start()
 	ch.next(t, "hello spiffe://tulle.local/ns/default/sa/cart default/cart-1 ready=true [{ 80 8080 unknown learned-http}]")
 	l.next(t, "connected true")
+	ch.next(t, `captured "no answer" true`)
+	c.Captured("", time.Time{}, false)
+	ch.next(t, `captured "" false`)
 
 	done := make(chan error)
 	go func() { done <- c.Withdraw(t.Context()) }()

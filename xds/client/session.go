@@ -68,11 +68,14 @@ func (c *Client) due() []*tullepb.FromProxy {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Shown{
 			Shown: &tullepb.Shown{Chain: c.proof.Chain, Failing: c.proof.Failing, Wall: c.wall().UnixMilli()}}})
 	}
+	if c.capture != nil && !c.news.captured && !c.retired {
+		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Captured{Captured: c.capture}})
+	}
 	out = c.answers.take(c.decisions(c.lessons(out)))
 	if c.news.goodbye {
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}})
 	}
-	c.news = news{shown: true}
+	c.news = news{shown: true, captured: true}
 	return out
 }
 
@@ -159,9 +162,9 @@ const maxDecided = 4 * decision.MaxReport
 
 // decisions adds what was let in and what not. The caller holds mu.
 func (c *Client) decisions(out []*tullepb.FromProxy) []*tullepb.FromProxy {
-	for len(c.decided.Of) > 0 || c.decided.Others > 0 {
+	for !c.decided.Empty() {
 		n := min(len(c.decided.Of), decision.MaxReport)
-		m := &tullepb.Decided{Others: c.decided.Others}
+		m := &tullepb.Decided{Others: c.decided.Others, UnprovenOthers: c.decided.UnprovenOthers}
 		for i := range c.decided.Of[:n] {
 			s := &c.decided.Of[i]
 			m.Of = append(m.Of, &tullepb.Decision{Principal: s.Principal, Port: uint32(s.Port), Tcp: s.TCP, Grpc: s.GRPC,
@@ -169,7 +172,13 @@ func (c *Client) decisions(out []*tullepb.FromProxy) []*tullepb.FromProxy {
 				Verdict: s.Verdict, Policy: s.Policy, Rule: s.Rule, Absent: s.Absent, Count: s.Count, First: s.First, Last: s.Last,
 				Request: valid(s.Request), Sample: valid(s.Sample)})
 		}
+		u := min(len(c.decided.Unproven), decision.MaxReport)
+		for _, x := range c.decided.Unproven[:u] {
+			m.Unproven = append(m.Unproven, &tullepb.Unproven{Port: uint32(x.Port), Address: x.Address, Tcp: x.TCP, Count: x.Count, Refused: x.Refused,
+				First: x.First, Last: x.Last, Sample: valid(x.Sample)})
+		}
 		c.decided.Of, c.decided.Others = c.decided.Of[n:], 0
+		c.decided.Unproven, c.decided.UnprovenOthers = c.decided.Unproven[u:], 0
 		out = append(out, &tullepb.FromProxy{What: &tullepb.FromProxy_Decided{Decided: m}})
 	}
 	c.decided = decision.Report{}

@@ -30,5 +30,26 @@ func readDecided(m *tullepb.Decided) (out decision.Report, err error) {
 		}
 		out.Of = append(out.Of, s)
 	}
-	return out, nil
+	return out, readUnproven(m, &out)
+}
+
+// readUnproven reads who came without having proven who he is.
+func readUnproven(m *tullepb.Decided, out *decision.Report) error {
+	if n := len(m.GetUnproven()); n > decision.MaxReport {
+		return fmt.Errorf("%d callers, at most %d are taken", n, decision.MaxReport)
+	}
+	out.UnprovenOthers = min(m.GetUnprovenOthers(), maxCount)
+	for _, u := range m.GetUnproven() {
+		if bad(u.GetPort()) {
+			return fmt.Errorf("a caller of port %d, which is not valid", u.GetPort())
+		}
+		x := decision.Unproven{Port: uint16(u.GetPort()), Address: u.GetAddress(), TCP: u.GetTcp(), Count: min(u.GetCount(), maxCount),
+			Refused: min(u.GetRefused(), maxCount), First: u.GetFirst(), Last: u.GetLast(), Sample: u.GetSample()}
+		if !x.Valid() {
+			out.UnprovenOthers = min(out.UnprovenOthers+x.Count, maxCount)
+			continue
+		}
+		out.Unproven = append(out.Unproven, x)
+	}
+	return nil
 }

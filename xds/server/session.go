@@ -32,6 +32,7 @@ type Session interface {
 	Recovered(list []recovery.Report)      // likewise
 	Shown(p Proof)                         // likewise
 	Decided(r decision.Report)             // likewise
+	Captured(c Capture)
 	// Goodbye withdraws the workload and returns when its callers' proxies know, or when it has waited long
 	// enough or ctx has ended: then it answers how many do not.
 	Goodbye(ctx context.Context) (waiting int)
@@ -44,6 +45,13 @@ type Proof struct {
 	Chain   [][]byte  // DER, leaf first; not verified
 	Wall    time.Time // by the clock of the proxy's machine
 	Failing string    // why it was not renewed, "" if it was
+}
+
+// Capture is what a proxy has found out about whether its program's traffic goes through it.
+type Capture struct {
+	Broken string // "": all is well
+	Since  time.Time
+	Closed bool // the workload takes no requests meanwhile
 }
 
 // Hello is what a proxy announces.
@@ -162,6 +170,9 @@ func hear(s Session, m *tullepb.FromProxy) error {
 			return err
 		}
 		s.Decided(r)
+	case *tullepb.FromProxy_Captured:
+		c := w.Captured
+		s.Captured(Capture{Broken: c.GetBroken()[:min(len(c.GetBroken()), maxFailing)], Since: time.UnixMilli(c.GetSince()), Closed: c.GetClosed()})
 	case *tullepb.FromProxy_Hello:
 		return fmt.Errorf("a second hello")
 	}

@@ -175,6 +175,7 @@ type FromProxy struct {
 	//	*FromProxy_Shown
 	//	*FromProxy_Decided
 	//	*FromProxy_Explained
+	//	*FromProxy_Captured
 	What          isFromProxy_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,6 +299,15 @@ func (x *FromProxy) GetExplained() *Explained {
 	return nil
 }
 
+func (x *FromProxy) GetCaptured() *Captured {
+	if x != nil {
+		if x, ok := x.What.(*FromProxy_Captured); ok {
+			return x.Captured
+		}
+	}
+	return nil
+}
+
 type isFromProxy_What interface {
 	isFromProxy_What()
 }
@@ -338,6 +348,10 @@ type FromProxy_Explained struct {
 	Explained *Explained `protobuf:"bytes,40,opt,name=explained,proto3,oneof"`
 }
 
+type FromProxy_Captured struct {
+	Captured *Captured `protobuf:"bytes,45,opt,name=captured,proto3,oneof"`
+}
+
 func (*FromProxy_Hello) isFromProxy_What() {}
 
 func (*FromProxy_Ready) isFromProxy_What() {}
@@ -355,6 +369,8 @@ func (*FromProxy_Shown) isFromProxy_What() {}
 func (*FromProxy_Decided) isFromProxy_What() {}
 
 func (*FromProxy_Explained) isFromProxy_What() {}
+
+func (*FromProxy_Captured) isFromProxy_What() {}
 
 type Hello struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1001,11 +1017,13 @@ func (x *Shown) GetFailing() string {
 
 // Decided is what the proxy has let in and what not, since it has told last.
 type Decided struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Of            []*Decision            `protobuf:"bytes,1,rep,name=of,proto3" json:"of,omitempty"`          // at most 256
-	Others        uint64                 `protobuf:"varint,2,opt,name=others,proto3" json:"others,omitempty"` // decisions that there was no room for
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Of             []*Decision            `protobuf:"bytes,1,rep,name=of,proto3" json:"of,omitempty"`                                                 // at most 256
+	Others         uint64                 `protobuf:"varint,2,opt,name=others,proto3" json:"others,omitempty"`                                        // decisions that there was no room for
+	Unproven       []*Unproven            `protobuf:"bytes,10,rep,name=unproven,proto3" json:"unproven,omitempty"`                                    // at most 256: who came without having proven who he is
+	UnprovenOthers uint64                 `protobuf:"varint,11,opt,name=unproven_others,json=unprovenOthers,proto3" json:"unproven_others,omitempty"` // likewise, requests and connections of others than these
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Decided) Reset() {
@@ -1052,6 +1070,183 @@ func (x *Decided) GetOthers() uint64 {
 	return 0
 }
 
+func (x *Decided) GetUnproven() []*Unproven {
+	if x != nil {
+		return x.Unproven
+	}
+	return nil
+}
+
+func (x *Decided) GetUnprovenOthers() uint64 {
+	if x != nil {
+		return x.UnprovenOthers
+	}
+	return 0
+}
+
+// Unproven is what came to a port of the service from one address in plaintext.
+type Unproven struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Tcp           bool                   `protobuf:"varint,3,opt,name=tcp,proto3" json:"tcp,omitempty"` // connections, otherwise requests
+	Count         uint64                 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Refused       uint64                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"` // of these
+	First         int64                  `protobuf:"varint,6,opt,name=first,proto3" json:"first,omitempty"`     // milliseconds of Unix time
+	Last          int64                  `protobuf:"varint,7,opt,name=last,proto3" json:"last,omitempty"`
+	Sample        string                 `protobuf:"bytes,8,opt,name=sample,proto3" json:"sample,omitempty"` // one of the requests, "GET /path"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unproven) Reset() {
+	*x = Unproven{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unproven) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unproven) ProtoMessage() {}
+
+func (x *Unproven) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unproven.ProtoReflect.Descriptor instead.
+func (*Unproven) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Unproven) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Unproven) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Unproven) GetTcp() bool {
+	if x != nil {
+		return x.Tcp
+	}
+	return false
+}
+
+func (x *Unproven) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Unproven) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *Unproven) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Unproven) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Unproven) GetSample() string {
+	if x != nil {
+		return x.Sample
+	}
+	return ""
+}
+
+// Captured is what the test has found whether the program's traffic goes through its proxy. Sent when that has changed, and after a
+// reconnection; without one all is well.
+type Captured struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Broken        string                 `protobuf:"bytes,1,opt,name=broken,proto3" json:"broken,omitempty"`  // "": all is well
+	Since         int64                  `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`   // milliseconds of Unix time
+	Closed        bool                   `protobuf:"varint,3,opt,name=closed,proto3" json:"closed,omitempty"` // the workload takes no requests until it is repaired
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Captured) Reset() {
+	*x = Captured{}
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Captured) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Captured) ProtoMessage() {}
+
+func (x *Captured) ProtoReflect() protoreflect.Message {
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Captured.ProtoReflect.Descriptor instead.
+func (*Captured) Descriptor() ([]byte, []int) {
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Captured) GetBroken() string {
+	if x != nil {
+		return x.Broken
+	}
+	return ""
+}
+
+func (x *Captured) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Captured) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
 // Decision is decisions that look the same (model/decision).
 type Decision struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1080,7 +1275,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1287,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[14]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1300,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{14}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Decision) GetPrincipal() string {
@@ -1255,7 +1450,7 @@ type ToProxy struct {
 
 func (x *ToProxy) Reset() {
 	*x = ToProxy{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1462,7 @@ func (x *ToProxy) String() string {
 func (*ToProxy) ProtoMessage() {}
 
 func (x *ToProxy) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[15]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1475,7 @@ func (x *ToProxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToProxy.ProtoReflect.Descriptor instead.
 func (*ToProxy) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{15}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ToProxy) GetWhat() isToProxy_What {
@@ -1353,7 +1548,7 @@ type Explain struct {
 
 func (x *Explain) Reset() {
 	*x = Explain{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1560,7 @@ func (x *Explain) String() string {
 func (*Explain) ProtoMessage() {}
 
 func (x *Explain) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[16]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1573,7 @@ func (x *Explain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explain.ProtoReflect.Descriptor instead.
 func (*Explain) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{16}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Explain) GetId() uint64 {
@@ -1428,7 +1623,7 @@ type Explained struct {
 
 func (x *Explained) Reset() {
 	*x = Explained{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1635,7 @@ func (x *Explained) String() string {
 func (*Explained) ProtoMessage() {}
 
 func (x *Explained) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[17]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1648,7 @@ func (x *Explained) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explained.ProtoReflect.Descriptor instead.
 func (*Explained) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{17}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Explained) GetId() uint64 {
@@ -1486,7 +1681,7 @@ type Joined struct {
 
 func (x *Joined) Reset() {
 	*x = Joined{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1693,7 @@ func (x *Joined) String() string {
 func (*Joined) ProtoMessage() {}
 
 func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[18]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1706,7 @@ func (x *Joined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joined.ProtoReflect.Descriptor instead.
 func (*Joined) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{18}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Joined) GetNow() int64 {
@@ -1530,7 +1725,7 @@ type Withdrawn struct {
 
 func (x *Withdrawn) Reset() {
 	*x = Withdrawn{}
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1737,7 @@ func (x *Withdrawn) String() string {
 func (*Withdrawn) ProtoMessage() {}
 
 func (x *Withdrawn) ProtoReflect() protoreflect.Message {
-	mi := &file_xds_tullepb_tulle_proto_msgTypes[19]
+	mi := &file_xds_tullepb_tulle_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1750,7 @@ func (x *Withdrawn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Withdrawn.ProtoReflect.Descriptor instead.
 func (*Withdrawn) Descriptor() ([]byte, []int) {
-	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{19}
+	return file_xds_tullepb_tulle_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Withdrawn) GetWaiting() uint32 {
@@ -1579,7 +1774,7 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xae\x03\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\"\xe0\x03\n" +
 	"\tFromProxy\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.tulle.v1.HelloH\x00R\x05hello\x12'\n" +
 	"\x05ready\x18\x02 \x01(\v2\x0f.tulle.v1.ReadyH\x00R\x05ready\x12-\n" +
@@ -1589,7 +1784,8 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\trecovered\x18\x14 \x01(\v2\x13.tulle.v1.RecoveredH\x00R\trecovered\x12'\n" +
 	"\x05shown\x18\x15 \x01(\v2\x0f.tulle.v1.ShownH\x00R\x05shown\x12-\n" +
 	"\adecided\x18\x1e \x01(\v2\x11.tulle.v1.DecidedH\x00R\adecided\x123\n" +
-	"\texplained\x18( \x01(\v2\x13.tulle.v1.ExplainedH\x00R\texplainedB\x06\n" +
+	"\texplained\x18( \x01(\v2\x13.tulle.v1.ExplainedH\x00R\texplained\x120\n" +
+	"\bcaptured\x18- \x01(\v2\x12.tulle.v1.CapturedH\x00R\bcapturedB\x06\n" +
 	"\x04what\"\x8f\x04\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x1c\n" +
@@ -1639,10 +1835,26 @@ const file_xds_tullepb_tulle_proto_rawDesc = "" +
 	"\x05Shown\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x12\n" +
 	"\x04wall\x18\x02 \x01(\x03R\x04wall\x12\x18\n" +
-	"\afailing\x18\x03 \x01(\tR\afailing\"E\n" +
+	"\afailing\x18\x03 \x01(\tR\afailing\"\x9e\x01\n" +
 	"\aDecided\x12\"\n" +
 	"\x02of\x18\x01 \x03(\v2\x12.tulle.v1.DecisionR\x02of\x12\x16\n" +
-	"\x06others\x18\x02 \x01(\x04R\x06others\"\xc3\x03\n" +
+	"\x06others\x18\x02 \x01(\x04R\x06others\x12.\n" +
+	"\bunproven\x18\n" +
+	" \x03(\v2\x12.tulle.v1.UnprovenR\bunproven\x12'\n" +
+	"\x0funproven_others\x18\v \x01(\x04R\x0eunprovenOthers\"\xbc\x01\n" +
+	"\bUnproven\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
+	"\x03tcp\x18\x03 \x01(\bR\x03tcp\x12\x14\n" +
+	"\x05count\x18\x04 \x01(\x04R\x05count\x12\x18\n" +
+	"\arefused\x18\x05 \x01(\x04R\arefused\x12\x14\n" +
+	"\x05first\x18\x06 \x01(\x03R\x05first\x12\x12\n" +
+	"\x04last\x18\a \x01(\x03R\x04last\x12\x16\n" +
+	"\x06sample\x18\b \x01(\tR\x06sample\"P\n" +
+	"\bCaptured\x12\x16\n" +
+	"\x06broken\x18\x01 \x01(\tR\x06broken\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x03R\x05since\x12\x16\n" +
+	"\x06closed\x18\x03 \x01(\bR\x06closed\"\xc3\x03\n" +
 	"\bDecision\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x10\n" +
@@ -1699,7 +1911,7 @@ func file_xds_tullepb_tulle_proto_rawDescGZIP() []byte {
 	return file_xds_tullepb_tulle_proto_rawDescData
 }
 
-var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_xds_tullepb_tulle_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Service)(nil),      // 0: tulle.v1.Service
 	(*ServicePort)(nil),  // 1: tulle.v1.ServicePort
@@ -1715,13 +1927,15 @@ var file_xds_tullepb_tulle_proto_goTypes = []any{
 	(*Outage)(nil),       // 11: tulle.v1.Outage
 	(*Shown)(nil),        // 12: tulle.v1.Shown
 	(*Decided)(nil),      // 13: tulle.v1.Decided
-	(*Decision)(nil),     // 14: tulle.v1.Decision
-	(*ToProxy)(nil),      // 15: tulle.v1.ToProxy
-	(*Explain)(nil),      // 16: tulle.v1.Explain
-	(*Explained)(nil),    // 17: tulle.v1.Explained
-	(*Joined)(nil),       // 18: tulle.v1.Joined
-	(*Withdrawn)(nil),    // 19: tulle.v1.Withdrawn
-	nil,                  // 20: tulle.v1.Hello.LabelsEntry
+	(*Unproven)(nil),     // 14: tulle.v1.Unproven
+	(*Captured)(nil),     // 15: tulle.v1.Captured
+	(*Decision)(nil),     // 16: tulle.v1.Decision
+	(*ToProxy)(nil),      // 17: tulle.v1.ToProxy
+	(*Explain)(nil),      // 18: tulle.v1.Explain
+	(*Explained)(nil),    // 19: tulle.v1.Explained
+	(*Joined)(nil),       // 20: tulle.v1.Joined
+	(*Withdrawn)(nil),    // 21: tulle.v1.Withdrawn
+	nil,                  // 22: tulle.v1.Hello.LabelsEntry
 }
 var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	1,  // 0: tulle.v1.Service.ports:type_name -> tulle.v1.ServicePort
@@ -1733,23 +1947,25 @@ var file_xds_tullepb_tulle_proto_depIdxs = []int32{
 	9,  // 6: tulle.v1.FromProxy.recovered:type_name -> tulle.v1.Recovered
 	12, // 7: tulle.v1.FromProxy.shown:type_name -> tulle.v1.Shown
 	13, // 8: tulle.v1.FromProxy.decided:type_name -> tulle.v1.Decided
-	17, // 9: tulle.v1.FromProxy.explained:type_name -> tulle.v1.Explained
-	20, // 10: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
-	4,  // 11: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
-	6,  // 12: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
-	10, // 13: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
-	11, // 14: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
-	14, // 15: tulle.v1.Decided.of:type_name -> tulle.v1.Decision
-	18, // 16: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
-	19, // 17: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
-	16, // 18: tulle.v1.ToProxy.explain:type_name -> tulle.v1.Explain
-	2,  // 19: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
-	15, // 20: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
-	20, // [20:21] is the sub-list for method output_type
-	19, // [19:20] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	19, // 9: tulle.v1.FromProxy.explained:type_name -> tulle.v1.Explained
+	15, // 10: tulle.v1.FromProxy.captured:type_name -> tulle.v1.Captured
+	22, // 11: tulle.v1.Hello.labels:type_name -> tulle.v1.Hello.LabelsEntry
+	4,  // 12: tulle.v1.Hello.ports:type_name -> tulle.v1.WorkloadPort
+	6,  // 13: tulle.v1.Hello.learned:type_name -> tulle.v1.Learned
+	10, // 14: tulle.v1.Recovered.of:type_name -> tulle.v1.Recovery
+	11, // 15: tulle.v1.Recovery.last:type_name -> tulle.v1.Outage
+	16, // 16: tulle.v1.Decided.of:type_name -> tulle.v1.Decision
+	14, // 17: tulle.v1.Decided.unproven:type_name -> tulle.v1.Unproven
+	20, // 18: tulle.v1.ToProxy.joined:type_name -> tulle.v1.Joined
+	21, // 19: tulle.v1.ToProxy.withdrawn:type_name -> tulle.v1.Withdrawn
+	18, // 20: tulle.v1.ToProxy.explain:type_name -> tulle.v1.Explain
+	2,  // 21: tulle.v1.Session.Join:input_type -> tulle.v1.FromProxy
+	17, // 22: tulle.v1.Session.Join:output_type -> tulle.v1.ToProxy
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_xds_tullepb_tulle_proto_init() }
@@ -1767,8 +1983,9 @@ func file_xds_tullepb_tulle_proto_init() {
 		(*FromProxy_Shown)(nil),
 		(*FromProxy_Decided)(nil),
 		(*FromProxy_Explained)(nil),
+		(*FromProxy_Captured)(nil),
 	}
-	file_xds_tullepb_tulle_proto_msgTypes[15].OneofWrappers = []any{
+	file_xds_tullepb_tulle_proto_msgTypes[17].OneofWrappers = []any{
 		(*ToProxy_Joined)(nil),
 		(*ToProxy_Withdrawn)(nil),
 		(*ToProxy_Explain)(nil),
@@ -1779,7 +1996,7 @@ func file_xds_tullepb_tulle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_tullepb_tulle_proto_rawDesc), len(file_xds_tullepb_tulle_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -212,6 +212,7 @@ func (deaf) Learned(uint16, model.Protocol)                        {}
 func (deaf) Stats([]byte)                                          {}
 func (deaf) Shown(server.Proof)                                    {}
 func (deaf) Decided(decision.Report)                               {}
+func (deaf) Captured(server.Capture)                               {}
 func (deaf) Recovered([]recovery.Report)                           {}
 func (deaf) Goodbye(context.Context) int                           { return 0 }
 func (deaf) End(bool)                                              {}

@@ -1,0 +1,223 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// issuer is an OpenID provider.
+type issuer struct {
+	url string
+
+	mu   sync.Mutex
+	keys []jose.JSONWebKey // the newest last; all are published
+}
+
+// serveIssuer runs an issuer: it says where its keys are, signs what POST /sign is given, and has another key after POST
+// /rotate.
+func serveIssuer(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	i := &issuer{url: "http://" + l.Addr().String()}
+	if err := i.rotate(); err != nil {
+		return err
+	}
+	m := http.NewServeMux()
+	m.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(map[string]string{"issuer": i.url, "jwks_uri": i.url + "/keys"})
+	})
+	m.HandleFunc("GET /keys", i.publish)
+	m.HandleFunc("POST /sign", i.sign)
+	m.HandleFunc("POST /rotate", func(w http.ResponseWriter, _ *http.Request) {
+		if err := i.rotate(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	fmt.Println(i.url)
+	return http.Serve(l, m)
+}
+
+// issuerMain runs an issuer where its argument says, and prints where that is.
+func issuerMain(args []string) error { return serveIssuer(args[0]) }
+
+func (i *issuer) rotate() error {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.keys = append(i.keys, jose.JSONWebKey{Key: k, KeyID: rand.Text(), Algorithm: "ES256", Use: "sig"})
+	return nil
+}
+
+func (i *issuer) publish(w http.ResponseWriter, _ *http.Request) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var set jose.JSONWebKeySet
+	for _, k := range i.keys {
+		set.Keys = append(set.Keys, k.Public())
+	}
+	json.NewEncoder(w).Encode(set)
+}
+
+func (i *issuer) sign(w http.ResponseWriter, r *http.Request) {
+	claims, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
+	i.mu.Lock()
+	key := i.keys[len(i.keys)-1]
+	i.mu.Unlock()
+	var s jose.Signer
+	if err == nil {
+		s, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	}
+	var o *jose.JSONWebSignature
+	if err == nil {
+		o, err = s.Sign(claims)
+	}
+	text := ""
+	if err == nil {
+		text, err = o.CompactSerialize()
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	io.WriteString(w, text)
+}
+
+// provider is an issuer that runs as a process of its own.
+type provider struct {
+	t   *testing.T
+	url string
+}
+
+func startIssuer(t *testing.T) provider {
+	t.Helper()
+	p := start(t, "issuer", exec.Command(self(t), "issuer", "127.0.0.1:0"))
+	eventually(t, patience, "the issuer listens", func() error {
+		if !strings.HasPrefix(p.stdout(), "http://") || !strings.HasSuffix(p.stdout(), "\n") {
+			return fmt.Errorf("%q", p.stdout())
+		}
+		return nil
+	})
+	return provider{t, strings.TrimSpace(p.stdout())}
+}
+
+func (p provider) post(path, body string) string {
+	p.t.Helper()
+	r, err := http.Post(p.url+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		p.t.Fatalf("%s: %s %v %s", path, r.Status, err, text)
+	}
+	return string(text)
+}
+
+// token answers a token for alice that differs from a good one in some claims.
+func (p provider) token(other map[string]any) string {
+	p.t.Helper()
+	claims := map[string]any{"iss": p.url, "sub": "alice", "aud": "shop", "group": []string{"staff", "admins"}, "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	for k, v := range other {
+		if claims[k] = v; v == nil {
+			delete(claims, k)
+		}
+	}
+	text, err := json.Marshal(claims)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.post("/sign", string(text))
+}
+
+// TestTokens: tokens of a real issuer are believed or not, tell the program who is there, and the issuer's keys may change under load.
+func TestTokens(t *testing.T) {
+	m := newMesh(t)
+	published := freePort(t)
+	m.httpbin("--publish", published)
+	good, other := startIssuer(t), startIssuer(t)
+	m.apply(authenticate("tokens", fmt.Sprintf("{targetRefs: [{group: \"\", kind: Service, name: httpbin}], jwt: [{issuer: %q, audiences: [shop], required: true, claimHeaders: [{claim: sub, header: x-user}, {claim: group, header: x-groups}]}]}", good.url)))
+	m.apply(authorize("admins", "httpbin", "  rules:\n  - when: [{claim: group, values: [admins]}]\n"))
+	get := func(token string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+published+"/headers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		r.Header.Set("x-user", "root")
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return 0, err.Error()
+		}
+		return answer.StatusCode, answer.Header.Get("tulle-reason") + " " + string(text)
+	}
+	eventually(t, patience, "the keys are there", func() error {
+		code, text := get(good.token(nil))
+		if code != http.StatusOK || !strings.Contains(text, "alice") || !strings.Contains(text, "staff,admins") || strings.Contains(text, "root") {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
+	signed := good.token(nil)
+	head, rest, _ := strings.Cut(signed, ".")
+	body, signature, _ := strings.Cut(rest, ".")
+	for name, c := range map[string]struct {
+		token string
+		code  int
+		why   string
+	}{
+		"none":                         {"", 401, "token_missing"},
+		"expired":                      {good.token(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}), 401, "token_invalid"},
+		"not yet":                      {good.token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), 401, "token_invalid"},
+		"for somebody else":            {good.token(map[string]any{"aud": "bank"}), 401, "token_invalid"},
+		"another issuer's":             {other.token(nil), 401, "token_invalid"},
+		"another issuer's in its name": {other.token(map[string]any{"iss": good.url}), 401, "token_invalid"},
+		"alg none":                     {"eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0." + body + ".", 401, "token_invalid"},
+		"another signature":            {head + "." + body + "." + strings.Repeat("A", len(signature)), 401, "token_invalid"},
+		"no admin":                     {good.token(map[string]any{"group": []string{"staff"}}), 403, "authz_denied"},
+	} {
+		if code, text := get(c.token); code != c.code || !strings.HasPrefix(text, c.why) {
+			t.Errorf("%s: %d %s", name, code, text)
+		}
+	}
+	// What was signed before is good while the keys change, and what is signed with the new one as soon as it is known: keys are fetched
+	// again for a key that is not, but not more often than every ten seconds.
+	good.post("/rotate", "")
+	eventually(t, time.Minute, "the new key is known", func() error {
+		if code, text := get(signed); code != http.StatusOK {
+			t.Errorf("the key of before: %d %s", code, text)
+		}
+		if code, text := get(good.token(nil)); code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
+}
