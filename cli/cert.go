@@ -59,7 +59,7 @@ func only(list []trust.Workload, name string) (out []trust.Workload) {
 }
 
 func certTables(w io.Writer, r *trust.Report, now time.Time) {
-	fmt.Fprintf(w, "trust domain %s; the first certificate to end: %s, in %s\n%s\n", r.TrustDomain, r.First.What, left(r.First.Ends, now), rotationText(&r.Rotation, now))
+	fmt.Fprintf(w, "trust domain %s; the first certificate to end: %s, in %s\nissued by %s\n%s\n", r.TrustDomain, r.First.What, left(r.First.Ends, now), r.Issuer, rotationText(&r.Rotation, now))
 	for _, a := range r.Alarms {
 		fmt.Fprintf(w, "ALARM: %s: %s\n", a.What, a.Message)
 	}

@@ -46,6 +46,9 @@ that or by a kill. Workloads go on without it.`,
 			if cfg.IdentityTTL > longestIdentity {
 				return fmt.Errorf("--identity-lifetime %s: give %s at most: until then a stolen one is good wherever a revocation is not known", cfg.IdentityTTL, longestIdentity)
 			}
+			if err := cfg.Issuer.Validate(); err != nil {
+				return fmt.Errorf("--issuer: %w", err)
+			}
 			cfg.Version, cfg.Takes = version(), takes
 			cfg.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l}))
 			return runUp(cmd, cfg)
@@ -62,6 +65,7 @@ that or by a kill. Workloads go on without it.`,
 	f.DurationVar(&cfg.IdentityTTL, "identity-lifetime", ca.LeafTTL, "how long the certificates of workloads are valid, 5s to 168h; they are renewed at 50 to 60 % of it")
 	f.DurationVar(&cfg.IntermediateTTL, "intermediate-lifetime", ca.IntermediateTTL, "likewise what signs them, at least 3 times as long; it is replaced after two thirds")
 	f.DurationVar(&cfg.RootTTL, "root-lifetime", ca.RootTTL, "likewise the root, at least twice as long as an intermediate; a rotation begins after two thirds")
+	issuerFlags(cmd, &cfg.Issuer)
 	f.IntVar(&cfg.ConnectionsPerIdentity, "connections-per-identity", server.DefaultPerIdentity, "how `many` connections of proxies one identity may have open here; a proxy needs one, and two for moments")
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd

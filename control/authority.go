@@ -2,11 +2,22 @@ package control
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/ca/external"
+	"github.com/tulle-mesh/tulle/control/ca/issuer"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/folder"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/own"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/pemfile"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/stepca"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/vault"
 	"github.com/tulle-mesh/tulle/control/trust"
 )
 
@@ -16,12 +27,120 @@ type authority interface {
 	trust.Authority
 }
 
-// openAuthority opens it.
-func (p *Plane) openAuthority(_ context.Context, trustDomain string) (authority, error) {
-	own, err := ca.Open(ca.Config{Dir: filepath.Join(p.cfg.DataDir, "ca"), TrustDomain: trustDomain,
-		Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now())
-	if err != nil {
+// Kinds of issuers, as Issuer.Kind.
+const (
+	IssuerOwn    = "own"
+	IssuerPEM    = "pem"
+	IssuerVault  = "vault"
+	IssuerStepCA = "step-ca"
+	IssuerFolder = "csr-files"
+)
+
+// Issuer says who signs certificates (docs/guides/issuers.md). Secrets are in files, never here.
+type Issuer struct {
+	Kind string // "": IssuerOwn; fields of other kinds are refused
+
+	Address string // vault, step-ca: https://host:port
+	CA      string // vault, step-ca: file with the authority of its own certificate
+	Roots   string // file with roots; pem, csr-files: those it signs below; vault, step-ca: further ones
+
+	Cert, Key string // pem: files of the intermediate; step-ca: Key is the provisioner's (JWK)
+
+	Mount, Role, Namespace   string // vault
+	Verbatim                 bool   // vault
+	Token                    string // vault: file
+	RoleIDFile, SecretIDFile string // vault: AppRole
+	AuthMount                string // vault: of AppRole
+
+	Provisioner, Password string // step-ca: name; file with the password of Key
+
+	Folder, Ref string // csr-files
+}
+
+// Validate reports fields that a kind does not have.
+func (i Issuer) Validate() error {
+	allowed, ok := map[string]Issuer{
+		"":           {},
+		IssuerOwn:    {},
+		IssuerPEM:    {Roots: i.Roots, Cert: i.Cert, Key: i.Key},
+		IssuerStepCA: {Address: i.Address, CA: i.CA, Roots: i.Roots, Key: i.Key, Provisioner: i.Provisioner, Password: i.Password},
+		IssuerFolder: {Roots: i.Roots, Folder: i.Folder, Ref: i.Ref},
+		IssuerVault: {Address: i.Address, CA: i.CA, Roots: i.Roots, Mount: i.Mount, Role: i.Role, Namespace: i.Namespace, Verbatim: i.Verbatim, Token: i.Token,
+			RoleIDFile: i.RoleIDFile, SecretIDFile: i.SecretIDFile, AuthMount: i.AuthMount},
+	}[i.Kind]
+	if !ok {
+		return fmt.Errorf("issuer %q: write %s, %s, %s, %s or %s", i.Kind, IssuerOwn, IssuerPEM, IssuerVault, IssuerStepCA, IssuerFolder)
+	}
+	if allowed.Kind = i.Kind; allowed != i {
+		return fmt.Errorf("issuer %q: something is said that is for another issuer: docs/guides/issuers.md has what each needs", i.Kind)
+	}
+	if i.Kind == IssuerPEM && (i.Cert == "" || i.Key == "" || i.Roots == "") {
+		return fmt.Errorf("issuer %q: files with the intermediate, its key and the roots are needed", i.Kind)
+	}
+	return nil
+}
+
+func (i Issuer) own() bool { return i.Kind == "" || i.Kind == IssuerOwn }
+
+// open makes the issuer; it keeps what it must in dir.
+func (i Issuer) open(p *Plane, dir, trustDomain string) (issuer.Issuer, error) {
+	switch i.Kind {
+	case IssuerPEM:
+		return pemfile.Open(pemfile.Config{Cert: i.Cert, Key: i.Key, Roots: i.Roots, TrustDomain: trustDomain, Dir: dir, Log: p.log}, time.Now())
+	case IssuerVault:
+		return vault.New(vault.Config{Address: i.Address, CAFile: i.CA, Namespace: i.Namespace, Mount: i.Mount, Role: i.Role, Verbatim: i.Verbatim,
+			TokenFile: i.Token, RoleIDFile: i.RoleIDFile, SecretIDFile: i.SecretIDFile, AuthMount: i.AuthMount, Roots: i.Roots})
+	case IssuerStepCA:
+		return stepca.New(stepca.Config{Address: i.Address, CAFile: i.CA, Provisioner: i.Provisioner, Key: i.Key, Password: i.Password, Roots: i.Roots})
+	case IssuerFolder:
+		return folder.New(folder.Config{Dir: i.Folder, Roots: i.Roots, Ref: i.Ref})
+	}
+	return nil, i.Validate()
+}
+
+// openAuthority opens who signs: the mesh's own authority, or what stands before somebody else.
+func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authority, error) {
+	if err := p.cfg.Issuer.Validate(); err != nil {
 		return nil, err
 	}
-	return attest.Local{CA: own}, nil
+	ours, theirs := filepath.Join(p.cfg.DataDir, "ca"), filepath.Join(p.cfg.DataDir, "issuer")
+	if p.cfg.Issuer.own() {
+		if _, err := os.Stat(theirs); err == nil {
+			return nil, fmt.Errorf("the certificates of this mesh are signed by an issuer of its own choice: start with the same --issuer, or remove %s for a mesh with its own authority and start every workload again", theirs)
+		}
+		c, err := p.openOwn(ours, trustDomain)
+		if err != nil {
+			return nil, err
+		}
+		return attest.Local{CA: c}, nil
+	}
+	cfg := external.Config{Dir: theirs, TrustDomain: trustDomain, Leaf: p.cfg.IdentityTTL, Log: p.log}
+	if cfg.Leaf <= 0 {
+		cfg.Leaf = ca.LeafTTL
+	}
+	if _, err := os.Stat(ours); !errors.Is(err, fs.ErrNotExist) { // the mesh had an authority of its own
+		before, err := p.openOwn(ours, trustDomain)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Before, cfg.TrustDomain = own.Issuer{CA: before}, before.TrustDomain()
+	}
+	if cfg.TrustDomain == "" {
+		cfg.TrustDomain = ca.DefaultTrustDomain
+	}
+	var err error
+	if cfg.Issuer, err = p.cfg.Issuer.open(p, theirs, cfg.TrustDomain); err != nil {
+		return nil, err
+	}
+	a, err := external.Open(ctx, cfg, time.Now())
+	if err != nil {
+		cfg.Issuer.Close()
+		return nil, err
+	}
+	p.onClose(a.Close)
+	return a, nil
+}
+
+func (p *Plane) openOwn(dir, trustDomain string) (*ca.CA, error) {
+	return ca.Open(ca.Config{Dir: dir, TrustDomain: trustDomain, Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now())
 }

@@ -46,6 +46,8 @@ type Config struct {
 	// How long identities of workloads, and what signs them, are valid; 0: ca.LeafTTL, ca.IntermediateTTL, ca.RootTTL. They
 	// are replaced long before.
 	IdentityTTL, IntermediateTTL, RootTTL time.Duration
+	// Issuer says who signs them; the zero value: the mesh's own authority.
+	Issuer Issuer
 
 	// ConnectionsPerIdentity is how many connections one identity may have open here; 0: server.DefaultPerIdentity.
 	ConnectionsPerIdentity int

@@ -131,6 +131,7 @@ func vet() error {
 var programs = map[string]map[string]string{
 	"httpbin":   {"go-httpbin": "github.com/mccutchen/go-httpbin/v2/cmd/go-httpbin"},
 	"podinfo":   {"podinfo": "github.com/stefanprodan/podinfo/cmd/podinfo"},
+	"stepca":    {"step-ca": "github.com/smallstep/certificates/cmd/step-ca"},
 	"ratelimit": {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"},
 	"extauthz":  {"extauthz": "istio.io/istio/samples/extauthz/cmd/extauthz"},
 	"h2spec":    {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec", "h2specd": "github.com/summerwind/h2spec/cmd/h2specd"},

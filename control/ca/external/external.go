@@ -62,6 +62,8 @@ type Authority struct {
 	signing chan struct{} // holds one for each certificate that is waited for
 	look    chan struct{} // holds one: the issuer's roots are to be looked at soon
 
+	before []*x509.Certificate // roots of cfg.Before
+
 	mu      sync.Mutex
 	state   state
 	listed  []*x509.Certificate // roots, as the issuer has answered last; nil: not yet
@@ -103,10 +105,17 @@ func Open(ctx context.Context, cfg Config, now time.Time) (*Authority, error) {
 	if err := a.load(); err != nil {
 		return nil, err
 	}
+	if cfg.Before != nil {
+		before, err := cfg.Before.Roots(ctx)
+		if err != nil {
+			return nil, err
+		}
+		a.before = before
+	}
 	roots, err := a.firstRoots(ctx)
 	switch {
 	case err == nil:
-		err = a.begin(ctx, roots, now)
+		err = a.begin(roots, now)
 	case len(a.state.Roots) > 0:
 		a.log.Warn("the issuer's roots cannot be looked at; those known stay in force", "error", err)
 		a.blind.note(err, now)
@@ -156,17 +165,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // begin takes the roots of the start.
-func (a *Authority) begin(ctx context.Context, roots []*x509.Certificate, now time.Time) error {
+func (a *Authority) begin(roots []*x509.Certificate, now time.Time) error {
 	a.listed = roots
 	s := a.state.clone()
 	if len(s.Roots) == 0 {
 		s = state{Stage: 1, Since: now}
 		if a.cfg.Before != nil {
-			before, err := a.cfg.Before.Roots(ctx)
-			if err != nil {
-				return err
-			}
-			for _, c := range before {
+			for _, c := range a.before {
 				s.Roots = append(s.Roots, root{cert: c, DER: c.Raw, Acked: true, Ends: now.Add(a.cfg.Leaf)})
 			}
 			a.log.Info("the mesh's own authority signs until every proxy believes the new issuer", "issuer", a.cfg.Issuer.Name())
@@ -176,7 +181,9 @@ func (a *Authority) begin(ctx context.Context, roots []*x509.Certificate, now ti
 		}
 		return a.keep(s)
 	}
-	if a.cfg.Before == nil && !slices.ContainsFunc(s.Roots, func(r root) bool { return r.Acked && issuer.Holds(roots, r.cert) }) {
+	if !slices.ContainsFunc(s.Roots, func(r root) bool {
+		return r.Acked && (issuer.Holds(roots, r.cert) || issuer.Holds(a.before, r.cert))
+	}) {
 		// Nobody can sign what the mesh believes, so nobody could acknowledge anything.
 		a.log.Warn("the issuer has none of the roots that the mesh believes: its own are believed at once; proxies of other machines need new join tokens", "issuer", a.cfg.Issuer.Name())
 		for _, c := range roots {
@@ -298,13 +305,13 @@ func (a *Authority) signer() (issuer.Issuer, []*x509.Certificate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var below []*x509.Certificate
-	theirs := false
+	theirs, before := false, false
 	for _, r := range a.state.Roots {
 		if r.Acked {
-			below, theirs = append(below, r.cert), theirs || r.Listed
+			below, theirs, before = append(below, r.cert), theirs || r.Listed, before || issuer.Holds(a.before, r.cert)
 		}
 	}
-	if a.cfg.Before != nil && !theirs {
+	if before && !theirs {
 		return a.cfg.Before, below
 	}
 	return a.cfg.Issuer, below

@@ -67,6 +67,13 @@ func (f *fake) Sign(_ context.Context, r issuer.Request) (*ca.Issued, error) {
 	return &ca.Issued{Chain: append([][]byte{f.tree.Sign(c, key).Raw}, issuer.Chain(f.tree.Chain)...)}, nil
 }
 
+// set changes what the fake does.
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
 // rig is an authority with a fake issuer and a clock of its own.
 type rig struct {
 	*external.Authority
@@ -164,7 +171,7 @@ func TestRotation(t *testing.T) {
 		next := issuertest.NewTree(t, "second")
 		next.Middle("middle two")
 		first := r.fake.tree
-		r.fake.roots = append(r.fake.roots, next.Root)
+		r.fake.set(func() { r.fake.roots = append(r.fake.roots, next.Root) })
 		r.Refresh(t.Context())
 		behind := ca.Standing{Behind: []string{"default/cart-1"}}
 		r.step(ca.Announced, behind)
@@ -172,13 +179,13 @@ func TestRotation(t *testing.T) {
 		if len(r.RootsDER()) != 2 {
 			t.Fatalf("%d roots are believed", len(r.RootsDER()))
 		}
-		r.fake.tree = next // it signs below the new root already
+		r.fake.set(func() { r.fake.tree = next }) // it signs below the new root already
 		if _, err := r.sign(); !errors.Is(err, external.ErrNotNow) || !strings.Contains(err.Error(), "acknowledged") {
 			t.Errorf("not acknowledged: %v", err)
 		}
-		r.fake.tree = first
+		r.fake.set(func() { r.fake.tree = first })
 		r.must()
-		r.fake.tree = next
+		r.fake.set(func() { r.fake.tree = next })
 		r.step(ca.Announced, behind)
 		r.step(ca.Steady, ca.Standing{})
 		again()
@@ -188,7 +195,7 @@ func TestRotation(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		r.fake.roots = r.fake.roots[1:] // the old one is gone there
+		r.fake.set(func() { r.fake.roots = r.fake.roots[1:] }) // the old one is gone there
 		r.Refresh(t.Context())
 		r.step(ca.Signing, ca.Standing{})
 		again()
@@ -214,7 +221,7 @@ func TestSudden(t *testing.T) {
 	r := newRig(t, nil)
 	r.must()
 	next := issuertest.NewTree(t, "second")
-	r.fake.tree, r.fake.roots = next, []*x509.Certificate{next.Root}
+	r.fake.set(func() { r.fake.tree, r.fake.roots = next, []*x509.Certificate{next.Root} })
 	if _, err := r.sign(); !errors.Is(err, external.ErrNotNow) {
 		t.Fatalf("below an unknown root: %v", err)
 	}
@@ -325,7 +332,7 @@ func TestAgain(t *testing.T) {
 func TestAway(t *testing.T) {
 	r := newRig(t, nil)
 	chain := r.must()
-	r.fake.roots = nil
+	r.fake.set(func() { r.fake.roots = nil })
 	r.open()
 	if err := r.believed(chain); err != nil {
 		t.Error(err)

@@ -6,6 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/control/ca"
 )
 
 // maxRoots bounds the roots of one issuer.
@@ -43,6 +47,38 @@ func RootsOf(list []*x509.Certificate) (roots []*x509.Certificate, err error) {
 		return nil, fmt.Errorf("%d roots are among them, at most %d are taken", len(roots), maxRoots)
 	}
 	return roots, nil
+}
+
+// ReadRoots reads the roots in a PEM file; path "" has none.
+func ReadRoots(path string) ([]*x509.Certificate, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	list, err := Certificates(text)
+	if err == nil {
+		list, err = RootsOf(list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return list, nil
+}
+
+// ReadSecret reads a file that holds one secret, without the white space around it; one that others can read is refused.
+func ReadSecret(path string) (string, error) {
+	text, err := ca.ReadSecret(path)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(string(text))
+	if secret == "" || strings.ContainsAny(secret, "\r\n") {
+		return "", fmt.Errorf("%s: one line with the secret is expected in it", path)
+	}
+	return secret, nil
 }
 
 // Holds reports whether c is in a list.
