@@ -27,11 +27,16 @@ type Budget struct {
 
 type slot struct {
 	number atomic.Int64  // of the slot since the clock's origin, plus 1; 0: never used
-	sums   atomic.Uint64 // requests in the upper half, attempts in the lower
+	sums   atomic.Uint64 // requests, what arrived, attempts: 20, 22 and 22 bits
 	extra  atomic.Int64
 }
 
-const oneRequest = 1 << 32
+const (
+	oneAttempt = 1
+	oneArrived = 1 << 22
+	oneRequest = 1 << 44
+	countMask  = oneArrived - 1
+)
 
 // at answers the slot of loop time now, made empty if it was of an earlier time.
 func (b *Budget) at(now time.Duration) *slot {
@@ -47,7 +52,7 @@ func (b *Budget) at(now time.Duration) *slot {
 // First counts a request and its first attempt; earns is false for one that is itself an attempt of a request that was
 // counted before, further up: it earns no attempts.
 func (b *Budget) First(now time.Duration, earns bool) {
-	n := uint64(1)
+	n := uint64(oneArrived + oneAttempt)
 	if earns {
 		n += oneRequest
 	}
@@ -83,7 +88,8 @@ func (b *Budget) Sums(now time.Duration) (out retry.Sums) {
 		if n > last-budgetSlots+1 {
 			out.Earning += int64(v / oneRequest)
 		}
-		out.Attempts += int64(v % oneRequest)
+		out.Arrived += int64(v / oneArrived & countMask)
+		out.Attempts += int64(v & countMask)
 		out.Extra += s.extra.Load()
 	}
 	return out
@@ -138,7 +144,7 @@ func (c *Cluster) MayRepeat(now time.Duration, b *Breaker, free bool, bound int6
 // allow counts a further attempt if what was counted so far leaves room for it; otherwise b gets back what it has counted.
 func (b *Budget) allow(now time.Duration, m model.Budget, br *Breaker) (may, held bool) {
 	if retry.Allows(retry.Filled(m), b.Sums(now)) {
-		b.at(now).sums.Add(1)
+		b.at(now).sums.Add(oneAttempt)
 		return true, br != nil
 	}
 	if br != nil {

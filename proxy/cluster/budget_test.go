@@ -97,11 +97,12 @@ func (r *chainRun) call(i, n int, again bool, done func(ok bool)) {
 			done(ok)
 			return
 		}
-		if may, _ := l.c.MayRepeat(r.now, nil, false, 0); !may {
+		may, _ := l.c.MayRepeat(r.now, nil, false, 0)
+		l.note(r.now)
+		if !may {
 			done(false)
 			return
 		}
-		l.note(r.now)
 		r.after(retry.Wait(&l.p, n, r.rnd.Uint64()), func() { r.call(i, n+1, again, done) })
 	}
 	r.after(time.Millisecond, func() {
@@ -161,6 +162,26 @@ func TestChain(t *testing.T) {
 			}
 			if c.b.Off && amp < 1.9 {
 				t.Errorf("without a budget: %.4f x offered: this test would see nothing", amp)
+			}
+		}
+	}
+}
+
+// TestChainSoon: that holds from a few hundred requests on, in spite of what each hop may send again at first; and the hop next to
+// the failure, where that is cheapest, comes to send most of it.
+func TestChainSoon(t *testing.T) {
+	for _, fails := range []float64{0.5, 1} {
+		for _, n := range []int{300, 500, 1000, 3000} {
+			r := newChain(6, model.Budget{}, fails, true)
+			amp, _ := r.play(500, time.Duration(n)*time.Second/500)
+			most := r.links[len(r.links)-1].c.Budget().Again()
+			for _, l := range r.links[:len(r.links)-1] {
+				if n >= 1000 && l.c.Budget().Again() > most {
+					t.Errorf("%.0f %% fail, %d requests: %d again at the last hop, %d further up", fails*100, n, most, l.c.Budget().Again())
+				}
+			}
+			if amp > 1.2 || amp < 1.1 {
+				t.Errorf("%.0f %% fail, %d requests: %.4f x offered", fails*100, n, amp)
 			}
 		}
 	}

@@ -237,7 +237,7 @@ func (x *Exchange) mayRepeat(free bool) (may, held bool) {
 		bound = foreignRetries
 	}
 	may, held = x.cluster.MayRepeat(x.w.cfg.Loop.Now(), x.breaker, free, bound)
-	if may && !free {
+	if !free { // also if it may not: those above have to know why
 		x.noteSpent()
 	}
 	return may, held

@@ -22,7 +22,8 @@ type Sums struct {
 	// Earning are the requests of all but the oldest part of the window. Attempts come after their requests: if both were
 	// counted over the same time, those at its edge would be allowed twice.
 	Earning  int64
-	Attempts int64
+	Arrived  int64 // requests, and attempts of those that were counted already, that this hop was given to send
+	Attempts int64 // of all that arrived: its own further ones, too
 	// Extra is how many attempts, in thousandths, were made below this hop beyond one for each attempt of its own.
 	Extra int64
 }
@@ -59,11 +60,12 @@ func Left(b model.Budget, s Sums) int64 {
 	return max(most-s.Cost(), 0) / s.Each()
 }
 
-// Amplification answers how many attempts, in thousandths and rounded up, one request has come to; at least One. Where there
-// have been so few requests that Least decides, that says nothing yet, and the answer is One.
+// Amplification answers how many attempts, in thousandths and rounded up, each that arrived has come to by what this hop and those
+// below it have added; at least One. What those above have added they know. Where there have been so few requests that Least
+// decides, that says nothing yet, and the answer is One.
 func Amplification(b model.Budget, s Sums) int64 {
 	if s.Earning*int64(b.Percent) <= 100*int64(b.Least) {
 		return One
 	}
-	return max((s.Cost()+s.Requests-1)/s.Requests, One)
+	return max((s.Cost()+s.Arrived-1)/s.Arrived, One)
 }

@@ -144,15 +144,16 @@ func TestBudget(t *testing.T) {
 		amp  int64
 	}{
 		{"nothing yet", retry.Sums{}, true, 1000},
-		{"the first ones", retry.Sums{Requests: 1, Attempts: 3}, true, 1000},
-		{"no more of the first ones", retry.Sums{Requests: 1, Attempts: 4}, false, 1000},
-		{"one left", retry.Sums{Requests: 100, Earning: 100, Attempts: 119}, true, 1190},
-		{"used up", retry.Sums{Requests: 100, Earning: 100, Attempts: 120}, false, 1200},
-		{"half used up below", retry.Sums{Requests: 100, Earning: 100, Attempts: 105, Extra: 10_000}, true, 1150},
-		{"a little is kept back for what is not known yet", retry.Sums{Requests: 3000, Earning: 3000, Attempts: 3582}, false, 1194},
-		{"used up below", retry.Sums{Requests: 100, Earning: 100, Attempts: 100, Extra: 20_000}, false, 1200},
-		{"no more for what is too old", retry.Sums{Requests: 100, Earning: 90, Attempts: 118}, false, 1180},
-		{"a little left, but less than one comes to", retry.Sums{Requests: 100, Earning: 100, Attempts: 100, Extra: 19_000}, false, 1190},
+		{"the first ones", retry.Sums{Requests: 1, Arrived: 1, Attempts: 3}, true, 1000},
+		{"no more of the first ones", retry.Sums{Requests: 1, Arrived: 1, Attempts: 4}, false, 1000},
+		{"one left", retry.Sums{Requests: 100, Arrived: 100, Earning: 100, Attempts: 119}, true, 1190},
+		{"used up", retry.Sums{Requests: 100, Arrived: 100, Earning: 100, Attempts: 120}, false, 1200},
+		{"half used up below", retry.Sums{Requests: 100, Arrived: 100, Earning: 100, Attempts: 105, Extra: 10_000}, true, 1150},
+		{"a little is kept back for what is not known yet", retry.Sums{Requests: 3000, Arrived: 3000, Earning: 3000, Attempts: 3582}, false, 1194},
+		{"used up below", retry.Sums{Requests: 100, Arrived: 100, Earning: 100, Attempts: 100, Extra: 20_000}, false, 1200},
+		{"what those above have added is theirs", retry.Sums{Requests: 100, Earning: 100, Arrived: 110, Attempts: 121}, false, 1100},
+		{"no more for what is too old", retry.Sums{Requests: 100, Arrived: 100, Earning: 90, Attempts: 118}, false, 1180},
+		{"a little left, but less than one comes to", retry.Sums{Requests: 100, Arrived: 100, Earning: 100, Attempts: 100, Extra: 19_000}, false, 1190},
 	} {
 		if may := retry.Allows(b, c.s); may != c.may {
 			t.Errorf("%s: %t", c.name, may)
