@@ -20,8 +20,9 @@ func newAuthzWhatIfCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "what-if (-f FILE | --delete KIND/NAME)...", Short: "Say which recorded requests a change of policies would deny or allow", Args: cobra.NoArgs,
 		Long: `Replay what the proxies have let in and what not against the policies as they would be, and list every kind of request whose answer
-changes, with its count and one sample, and whom that concerns. What cannot be told is listed too, with what was not recorded: addresses,
-cookies, tokens, and header and query fields that no policy named at the time. Nothing is stored.
+changes, with its count and one sample, and whom that concerns. AuthorizationPolicies, AuthenticationPolicies and MeshConfig are taken.
+What cannot be told is listed too, with what was not recorded: cookies, header and query fields and claims that no policy named at the time,
+and addresses and tokens of what was recorded before proxies told them. Nothing is stored.
 Exits with 0 if nothing changes, with 1 if something does or may, and with 2 if it could not be told.`,
 		Example: `  tulle authz what-if -f policy.yaml
   tulle authz what-if --delete authorizationpolicy/cart`,
@@ -71,13 +72,8 @@ func printWhatIf(w io.Writer, a *advise.WhatIf) {
 		row(w, "CHANGE", "SERVICE", "CALLER", "REQUEST", "COUNT", "SAMPLE", "BY")
 	}
 	for _, list := range [][]advise.Flip{a.Flips, a.Unknown} {
-		for i := range list {
-			f := &list[i]
-			change, by := f.Before+" → "+f.After, f.By
-			if len(f.Why) > 0 {
-				change, by = "may change: "+f.Before+" → "+f.After, "not recorded: "+strings.Join(f.Why, ", ")
-			}
-			row(w, change, f.Service, principalsText([]string{f.Caller()}), asked(f), f.Count, sampleText(f), by)
+		for _, f := range together(list) {
+			row(w, change(&f), f.Service, principalsText([]string{f.Caller()}), asked(&f), f.Count, sampleText(&f), reason(&f))
 		}
 	}
 	sum := uint64(0)
@@ -107,4 +103,34 @@ func sampleText(f *advise.Flip) string {
 		return strings.TrimSpace(commented(f.Sample) + " " + commented(f.Request))
 	}
 	return commented(f.Request)
+}
+
+func change(f *advise.Flip) string {
+	if len(f.Why) > 0 {
+		return "may change: " + f.Before + " → " + f.After
+	}
+	return f.Before + " → " + f.After
+}
+
+func reason(f *advise.Flip) string {
+	if len(f.Why) > 0 {
+		return "not recorded: " + strings.Join(f.Why, ", ")
+	}
+	return f.By
+}
+
+// together counts in one line what only differs in what is not shown, such as the caller's address.
+func together(list []advise.Flip) (out []advise.Flip) {
+	at := map[string]int{}
+	for i := range list {
+		f := list[i]
+		k := strings.Join([]string{change(&f), f.Service, f.Caller(), asked(&f), reason(&f)}, "\x00")
+		if n, ok := at[k]; ok {
+			out[n].Count += f.Count
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, f)
+	}
+	return out
 }

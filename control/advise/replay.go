@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
-	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/decision"
 )
@@ -55,7 +53,7 @@ func Replay(list []decisions.Service, before, after compile.Compiler, now int64)
 			continue
 		}
 		out.Services, out.Others = append(out.Services, s.Name.String()), out.Others+s.Others
-		r := replay{service: s.Name.String(), was: was, is: is, now: now, known: map[string][2]worlds{}}
+		r := replay{service: s.Name.String(), was: newPolicies(was), is: newPolicies(is), now: now, selects: selects(was) || selects(is)}
 		for j := range s.Entries {
 			out.Requests += s.Entries[j].Count
 			if err := r.entry(&s.Entries[j], &out); err != nil {
@@ -76,85 +74,86 @@ func (w *WhatIf) count(s *decisions.Service) {
 // replay is of one service.
 type replay struct {
 	service string
-	was, is *model.Security
+	was, is *policies
 	now     int64
-	known   map[string][2]worlds // by what is known of entries
+	selects bool
 }
 
-// worlds answers what is enforced before and after, for an entry. Most entries share it.
-func (r *replay) worlds(e *decisions.Entry) (w [2]worlds, err error) {
-	var b strings.Builder
-	b.WriteString(strconv.FormatBool(e.TCP) + strconv.FormatBool(e.ServerName != "") + e.Labels)
-	for _, f := range told(e) {
-		fmt.Fprintf(&b, "\x00%d%s", f.Kind, f.Name)
+// outcome is what becomes of an entry where some policies are in force.
+type outcome struct {
+	allowed    bool
+	sure       bool // whatever is not known
+	by         func() string
+	authorizer string
+	untold     []string // where it is not sure
+}
+
+// outcome answers what becomes of e under p; other is what it is compared with.
+func (r *replay) outcome(p, other *policies, e *decisions.Entry) (out outcome, err error) {
+	g, err := p.gateOf(e)
+	if err != nil {
+		return out, err
 	}
-	w, ok := r.known[b.String()]
-	if ok {
-		return w, nil
+	h, err := other.gateOf(e)
+	if err != nil {
+		return out, err
 	}
-	if w[0], err = worldsOf(r.was, e); err != nil {
-		return w, err
+	v := viewOf(e, g.issuers, int(p.of.TrustedHops))
+	refused, unknown := g.ask(e, &v, h)
+	if refused != "" {
+		return outcome{sure: true, by: func() string { return refused }}, nil
 	}
-	if w[1], err = worldsOf(r.is, e); err != nil {
-		return w, err
+	w, err := p.worldsOf(e, &v)
+	if err != nil {
+		return out, err
 	}
-	r.known[b.String()] = w
-	return w, nil
+	said, _, sure := w.ask(e, &v, r.now)
+	out = outcome{allowed: said.Allowed, sure: sure, authorizer: said.Authorizer, by: func() string { return w.why(&said, e, &v, r.now) }}
+	if !sure {
+		out.untold = w.untold
+	}
+	if unknown != "" && (said.Allowed || !sure) { // what is denied in any case stays so
+		out.sure, out.untold = false, append(slices.Clone(out.untold), unknown)
+	}
+	return out, nil
 }
 
 // entry adds what becomes of one entry.
 func (r *replay) entry(e *decisions.Entry, out *WhatIf) error {
-	w, err := r.worlds(e)
+	f := Flip{Service: r.service, Key: e.Key, Count: e.Count, Last: e.Last, Request: e.Request, Sample: e.Sample}
+	mixed := r.selects && e.Labels == decisions.Mixed
+	if f.Labels = ""; r.selects {
+		f.Labels = e.Labels
+	}
+	first, err := r.outcome(r.was, r.is, e)
 	if err != nil {
 		return err
 	}
-	f := Flip{Service: r.service, Key: e.Key, Count: e.Count, Last: e.Last, Request: e.Request, Sample: e.Sample}
-	if selects(r.was) || selects(r.is) {
-		if f.Labels = e.Labels; e.Labels == decisions.Mixed {
-			f.Why = append(f.Why, "which of the service's workloads it was")
-		}
+	second, err := r.outcome(r.is, r.was, e)
+	if err != nil {
+		return err
 	}
-	first, before := w[0].ask(e, r.now)
-	second, after := w[1].ask(e, r.now)
-	if !before || !after || first.Authorizer != second.Authorizer {
-		f.Why = append(f.Why, w[1].untold...)
-		for _, what := range w[0].untold {
-			if !slices.Contains(f.Why, what) {
-				f.Why = append(f.Why, what)
-			}
-		}
-		if first.Authorizer != second.Authorizer {
-			f.Why = append(f.Why, "what an authorizer answers")
-		}
-	}
-	f.Before, f.After = verdict(first.Allowed), verdict(second.Allowed)
+	f.Before, f.After = uncertain(first), uncertain(second)
 	switch {
-	case len(f.Why) > 0 && same(w, e, r.now): // whatever it was, it changes nothing
-	case len(f.Why) > 0:
-		f.By, f.Before, f.After = by(&second), uncertain(f.Before, before), uncertain(f.After, after)
-		out.Unknown = append(out.Unknown, f)
-	case first.Allowed != second.Allowed:
-		f.By = r.why(&second, w[1].whole, e)
-		out.Flips = append(out.Flips, f)
+	case mixed:
+		f.Why = append(f.Why, "which of the service's workloads it was")
+	case first.sure && second.sure && first.authorizer == second.authorizer:
+		if first.allowed != second.allowed {
+			f.By = second.by()
+			out.Flips = append(out.Flips, f)
+		}
+		return nil
 	}
+	for _, list := range [][]string{first.untold, second.untold} {
+		f.Why = append(f.Why, list...)
+	}
+	slices.Sort(f.Why)
+	if f.Why = slices.Compact(f.Why); first.authorizer != second.authorizer {
+		f.Why = append(f.Why, "what an authorizer answers")
+	}
+	f.By = second.by()
+	out.Unknown = append(out.Unknown, f)
 	return nil
-}
-
-// same reports whether policies that say the same whatever is not known do so before and after the change.
-func same(w [2]worlds, e *decisions.Entry, now int64) bool {
-	if e.Labels == decisions.Mixed {
-		return false
-	}
-	a, sure := w[0].ask(e, now)
-	b, surely := w[1].ask(e, now)
-	return sure && surely && a.Allowed == b.Allowed && a.Authorizer == b.Authorizer
-}
-
-// ask answers what is decided about an entry, and whether that is so whatever is not known.
-func (w *worlds) ask(e *decisions.Entry, now int64) (v authz.Verdict, sure bool) {
-	v = ask(w.least, w.whole, e, now)
-	most := ask(w.most, w.whole, e, now)
-	return v, v.Allowed == most.Allowed && v.Authorizer == most.Authorizer
 }
 
 func verdict(allowed bool) string {
@@ -164,9 +163,9 @@ func verdict(allowed bool) string {
 	return decision.Denied
 }
 
-func uncertain(v string, sure bool) string {
-	if sure {
-		return v
+func uncertain(o outcome) string {
+	if o.sure {
+		return verdict(o.allowed)
 	}
 	return "allowed or denied"
 }
@@ -185,13 +184,13 @@ func by(v *authz.Verdict) string {
 }
 
 // why is by, with the nearest rule where none allows it.
-func (r *replay) why(v *authz.Verdict, set *authz.Set, e *decisions.Entry) string {
+func (w *worlds) why(v *authz.Verdict, e *decisions.Entry, view *view, now int64) string {
 	text := by(v)
 	if !v.Absent {
 		return text
 	}
-	a := e.Attributes(r.now)
-	if rule, missing := set.Nearest(&a, !e.TCP); rule != nil {
+	a := view.attributes(e, now)
+	if rule, missing := w.least.Nearest(&a, !e.TCP); rule != nil {
 		var parts []string
 		for _, m := range missing {
 			parts = append(parts, m.String())

@@ -85,24 +85,21 @@ func unused(s *model.Security, entries []decisions.Entry, now int64) ([]Unused, 
 	for i := range forced.Policies {
 		forced.Policies[i].DryRun = false
 	}
-	sets := map[string][2]worlds{}
+	both := [...]*policies{newPolicies(s), newPolicies(&forced)}
 	for i := range entries {
 		e := &entries[i]
 		used[rule{e.Policy, e.Rule}] = true
-		k := e.Labels + strconv.FormatBool(e.TCP) + e.Fields
-		w, ok := sets[k]
-		if !ok {
-			for n, one := range []*model.Security{s, &forced} {
-				var err error
-				if w[n], err = worldsOf(one, e); err != nil {
-					return nil, err
-				}
+		for _, p := range both {
+			g, err := p.gateOf(e)
+			if err != nil {
+				return nil, err
 			}
-			sets[k] = w
-		}
-		for n := range w {
-			v, _ := w[n].ask(e, now)
-			most := ask(w[n].most, w[n].whole, e, now)
+			view := viewOf(e, g.issuers, int(s.TrustedHops))
+			w, err := p.worldsOf(e, &view)
+			if err != nil {
+				return nil, err
+			}
+			v, most, _ := w.ask(e, &view, now)
 			if v.By != nil {
 				used[rule{v.By.Policy, v.By.Name}] = true
 			}

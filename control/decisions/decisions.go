@@ -7,6 +7,7 @@ package decisions
 import (
 	"cmp"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -167,7 +168,7 @@ func (s *service) put(k key, one *decision.Seen) (dropped uint64) {
 	}
 	if len(s.seen) >= MaxEntries {
 		s.fold()
-		for _, folded := range [...]key{k.folded(), s.template(k)} {
+		for _, folded := range [...]key{k.unaddressed(), k.folded(), s.template(k), k.unaddressed().folded(), s.template(k.unaddressed())} {
 			if at := s.seen[folded]; at != nil {
 				sample(one, &k)
 				at.Add(one)
@@ -212,14 +213,39 @@ func sample(s *decision.Seen, k *key) {
 	}
 }
 
-// fold makes room: first what looks like identifiers becomes a template, then, if there are still too many, every place of a path
-// where there are a crowd of different elements.
+// fold makes room, until there is some: the addresses of callers of which there are a crowd are forgotten, what looks like identifiers
+// becomes a template, so does every place of a path where there are a crowd of different elements, and all addresses are forgotten.
 func (s *service) fold() {
-	s.rekey(key.folded)
-	if len(s.seen) < MaxEntries {
-		return
+	for _, to := range [...]func() func(key) key{s.manyPlaced, func() func(key) key { return key.folded }, s.crowded, func() func(key) key { return key.unaddressed }} {
+		if s.rekey(to()); len(s.seen) < MaxEntries {
+			return
+		}
 	}
-	s.rekey(s.crowded())
+}
+
+// unaddressed answers the key without addresses.
+func (k key) unaddressed() key {
+	k.Fields = decision.WithoutCaller(k.Fields)
+	return k
+}
+
+// manyPlaced answers what forgets the addresses of those who came from too many.
+func (s *service) manyPlaced() func(key) key {
+	from := map[string]map[netip.Addr]struct{}{}
+	for k := range s.seen {
+		if a := k.Known().Caller; a.IsValid() {
+			if from[k.Principal] == nil {
+				from[k.Principal] = map[netip.Addr]struct{}{}
+			}
+			from[k.Principal][a] = struct{}{}
+		}
+	}
+	return func(k key) key {
+		if len(from[k.Principal]) <= crowd {
+			return k
+		}
+		return k.unaddressed()
+	}
 }
 
 // rekey files all entries under other keys.

@@ -3,6 +3,7 @@ package decisions_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -161,5 +162,40 @@ func TestUnproven(t *testing.T) {
 	}
 	if got := again.Memory.List(all, time.Time{}); len(got) != 0 {
 		t.Errorf("after all that time: %+v", got)
+	}
+}
+
+// TestAddressesAreFolded: where there are too many entries, the addresses of who came from many are what is forgotten first, and what is
+// known of others stays.
+func TestAddressesAreFolded(t *testing.T) {
+	m := &decisions.Memory{}
+	told := func(principal, path string, i int) {
+		s := seen(path, 1, begin)
+		s.Principal = principal
+		s.Fields = string(decision.AppendCaller([]byte("h:x=y"), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), principal == ""))
+		m.Report(reviews, v1, report(s), begin)
+	}
+	for i := range 3 * decisions.MaxEntries {
+		told("", fmt.Sprintf("/p%d", i%7), i)
+		told("spiffe://tulle.local/ns/default/sa/cart", fmt.Sprintf("/p%d", i%7), i%3)
+	}
+	list := m.List(all, time.Time{})[0]
+	n, crowd, few := uint64(0), 0, 0
+	for _, e := range list.Entries {
+		n += e.Count
+		if e.Folded || !strings.HasPrefix(e.Fields, "h:x=y") {
+			t.Errorf("%+v", e.Key)
+		}
+		switch known := e.Known().Caller.IsValid(); {
+		case e.Principal == "" && !known:
+			crowd++
+		case e.Principal != "" && known:
+			few++
+		case e.Principal != "":
+			t.Errorf("forgotten: %+v", e.Key)
+		}
+	}
+	if n != 6*decisions.MaxEntries || list.Others != 0 || crowd != 7 || few != 21 || len(list.Entries) > decisions.MaxEntries {
+		t.Errorf("%d requests, %d others, %d entries; %d without, %d with their address", n, list.Others, len(list.Entries), crowd, few)
 	}
 }

@@ -42,6 +42,18 @@ type Expression interface {
 	Holds(a *Attributes) (bool, error)
 }
 
+// Looker is an Expression that says what it looks at. Nothing is known of one that is none.
+type Looker interface{ Looks() Looks }
+
+// Looks is what an expression looks at, beside the caller's identity, the request's method, host, path and procedure, the port and the time.
+type Looks struct {
+	Names  []Name // of fields, cookies and claims
+	Others bool   // also those whose names are worked out
+	Caller bool   // the address of the other end of the connection
+	First  bool   // the first client's
+	Token  bool   // "issuer/subject"
+}
+
 // Rule names what decided.
 type Rule struct {
 	Policy string // "AuthorizationPolicy/default/cart"
@@ -135,15 +147,16 @@ func (p ports) at(n uint16) *port {
 
 // port is what is about one port.
 type port struct {
-	deny    bool // by default
-	allows  bool // there are policies that allow
-	http    bool // something is about requests
-	tokens  bool // something is about tokens
-	names   bool // something is about server names
-	request actions
-	conn    actions // for connections that are not HTTP
-	every   []*rule // those that allow, for Nearest
-	fields  []Name  // that conditions look at
+	deny       bool // by default
+	allows     bool // there are policies that allow
+	http       bool // something is about requests
+	tokens     bool // something is about tokens
+	names      bool // something is about server names
+	principals bool // something is about subjects of tokens
+	request    actions
+	conn       actions // for connections that are not HTTP
+	every      []*rule // those that allow, for Nearest
+	fields     []Name  // that conditions and expressions look at
 }
 
 // actions is an index of rules per action.
@@ -213,10 +226,16 @@ func (s *Set) ServerNames(n uint16) bool {
 	return s.inForce.at(n).names || s.tried != nil && s.tried.at(n).names
 }
 
-// Name is one value that conditions look at.
+// Name is one value that conditions and expressions look at.
 type Name struct {
-	Kind model.ConditionKind
-	Name string
+	Kind  model.ConditionKind
+	Name  string
+	Plain bool // as more than a whole: by a pattern, in upper or lower case, or by an expression
+}
+
+// Principals reports whether something that is or would be in force looks at the subjects of tokens.
+func (s *Set) Principals(n uint16) bool {
+	return s.inForce.at(n).principals || s.tried != nil && s.tried.at(n).principals
 }
 
 // Names answers what conditions that are or would be in force on a port look at. It is not to be changed.

@@ -229,6 +229,36 @@ func (c *compiler) ports(dry bool) ports {
 	return out
 }
 
+// looks notes what a rule looks at.
+func (p *port) looks(r *rule) {
+	add := func(n Name) {
+		at := slices.IndexFunc(p.fields, func(o Name) bool { return o.Kind == n.Kind && o.Name == n.Name })
+		if at < 0 {
+			p.fields = append(p.fields, n)
+		} else {
+			p.fields[at].Plain = p.fields[at].Plain || n.Plain
+		}
+	}
+	for i := range r.when {
+		w := &r.when[i]
+		add(Name{w.kind, w.name, !whole(w.values.is) || !whole(w.values.not)})
+	}
+	for i := range r.from {
+		p.principals = p.principals || r.from[i].tokens.some()
+	}
+	if l, ok := r.expression.(Looker); ok {
+		for _, n := range l.Looks().Names {
+			add(n)
+		}
+		p.principals = p.principals || l.Looks().Token
+	}
+}
+
+// whole reports whether values are compared as a whole.
+func whole(list []text) bool {
+	return !slices.ContainsFunc(list, func(t text) bool { return t.Kind != model.StringExact || t.IgnoreCase })
+}
+
 // port gathers what is about one port.
 func (c *compiler) port(n uint16, dry bool) *port {
 	out := &port{deny: c.deny}
@@ -243,11 +273,7 @@ func (c *compiler) port(n uint16, dry bool) *port {
 			needs := r.needsRequest()
 			out.http, out.tokens = out.http || needs, out.tokens || r.needsToken()
 			out.names = out.names || slices.ContainsFunc(r.to, func(t target) bool { return t.names.some() })
-			for _, w := range r.when {
-				if name := (Name{w.kind, w.name}); !slices.Contains(out.fields, name) {
-					out.fields = append(out.fields, name)
-				}
-			}
+			out.looks(r)
 			request[act] = append(request[act], r)
 			if act == model.ActionAllow {
 				out.every = append(out.every, r)

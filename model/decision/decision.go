@@ -94,6 +94,11 @@ func (k *Key) Valid() bool {
 		len(k.Method) <= MaxText && len(k.Host) <= MaxText && len(k.ServerName) <= MaxText && len(k.Policy) <= 3*MaxText && len(k.Rule) <= MaxText
 }
 
+// Refused reports whether it was refused before policies were asked, for a reason of proxy/failure: want of a token or of mutual TLS.
+func (k *Key) Refused(reason string) bool {
+	return k.Verdict == Denied && k.Policy == "" && !k.Absent && k.Rule == reason
+}
+
 // Procedure answers "package.Service/Method" of a gRPC request.
 func (k *Key) Procedure() string {
 	if !k.GRPC {
@@ -102,7 +107,7 @@ func (k *Key) Procedure() string {
 	return strings.TrimPrefix(k.Path, "/")
 }
 
-// Attributes answers a decision as policies look at it. What was not told (addresses, tokens, labels of the caller) is not known.
+// Attributes answers a decision as policies look at it, but for addresses and the token (Key.Known). What was not told is not known.
 func (s *Seen) Attributes(now int64) authz.Attributes {
 	a := authz.Attributes{Principal: s.Principal, Port: s.Port, ServerName: s.ServerName, Now: now}
 	if domain, namespace, account, ok := Parts(s.Principal); ok {

@@ -62,6 +62,7 @@ type Field struct {
 	Kind   model.ConditionKind
 	Name   string
 	Values []string
+	Hashed bool // Values are Hash of them
 }
 
 // ParseFields reads what AppendField has written. What is not well formed is left out.
@@ -69,7 +70,9 @@ func ParseFields(s string) (out Fields) {
 	for part := range strings.SplitSeq(s, "&") {
 		kind := -1
 		if len(part) > 2 && part[1] == ':' {
-			kind = strings.IndexByte("hqck", part[0])
+			if kind = strings.IndexByte("hqck", part[0]); part[0] == partHashed {
+				kind = int(model.ConditionClaim)
+			}
 		}
 		if kind < 0 {
 			continue
@@ -79,7 +82,7 @@ func ParseFields(s string) (out Fields) {
 		at := slices.IndexFunc(out, func(f Field) bool { return int(f.Kind) == kind && f.Name == name })
 		if at < 0 {
 			at = len(out)
-			out = append(out, Field{Kind: model.ConditionKind(kind), Name: name})
+			out = append(out, Field{Kind: model.ConditionKind(kind), Name: name, Hashed: part[0] == partHashed})
 		}
 		if there {
 			out[at].Values = append(out[at].Values, unescaped(value))

@@ -50,6 +50,7 @@ type Record struct {
 	Source        model.ServiceName // from the peer's identity when inbound; zero: outside the mesh
 	SourceID      string            // SPIFFE ID
 	From          netip.Addr        // the other end of the connection, when inbound
+	Published     bool              // inbound: it came in through a published port
 	Destination   model.ServiceName // zero: outside the mesh
 	DestinationID string            // SPIFFE ID proven by the peer
 	Port          uint16
@@ -63,7 +64,7 @@ type Record struct {
 	Path      []byte // valid until the record is handed on
 	Authority []byte
 	RequestID []byte
-	Named     []byte // header and query fields that policies name, as decision.AppendField writes them; likewise
+	Named     []byte // what policies and tokens look at, as decision.AppendNamed and AppendToken write it; likewise
 	Status    int
 	GRPC      int // grpc-status, -1 none
 	Reason    string

@@ -30,7 +30,7 @@ func (x *Exchange) authorize() bool {
 		}
 		a := x.attributes(r.TrustedHops())
 		v := r.Request(a, &x.rec.Decision, x.rec.RequestID)
-		x.looked = r.Named(x.looked[:0], a, x.origin.Tokens.Guard())
+		x.looked = r.Named(x.looked, a, x.origin.Tokens.Guard())
 		x.rec.Named = x.looked
 		if !v.Allowed {
 			x.answer(failure.AuthzDenied)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
@@ -58,16 +59,30 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 		l.Arm(&x.keysDue, tokenWait)
 		return false
 	case a.Reason != failure.None:
+		if a.Reason == failure.TokenMissing {
+			x.bore(g, nil)
+		}
 		x.conceal(g)
 		x.w.refusedToken(a.Why)
 		x.answer(a.Reason)
 		return false
 	}
 	x.token = a.Token
+	x.bore(g, a.Token)
 	x.notes = g.Dress(&x.head, a.Token, x.notes)
 	x.rec.Path = x.head.Target
 	x.conceal(g)
 	return true
+}
+
+// bore tells the record whether there was a token, and whose.
+func (x *Exchange) bore(g *token.Guard, t *token.Verified) {
+	issuer := ""
+	if t != nil {
+		issuer = t.Issuer
+	}
+	x.looked = decision.AppendToken(x.looked[:0], g.Issuers(), issuer)
+	x.rec.Named = x.looked
 }
 
 // conceal takes tokens out of what is recorded of the request. g may be nil.

@@ -133,7 +133,7 @@ func (i *inbound) Data(p []byte) int {
 		rec := &record.Record{}
 		rec.Reset()
 		rec.Direction, rec.TCP, rec.MTLS = record.Inbound, true, true
-		rec.Source, rec.SourceID = i.peer.Service, i.peer.ID
+		rec.Source, rec.SourceID, rec.From = i.peer.Service, i.peer.ID, i.from.IP
 		rec.Destination, rec.DestinationID = i.own.Service.Service, i.w.cfg.SelfID
 		rec.Port, rec.Protocol = i.own.Service.Port, i.own.Protocol
 		h = i.w.server.Serve(i.conn, i.own.Port, i.from, rec)

@@ -3,11 +3,13 @@ package observe
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/model/urlpath"
+	"github.com/tulle-mesh/tulle/proxy/failure"
 )
 
 // decisions is what a workload's proxy has let in and what not, since it was told last: the same ones together, up to a bound.
@@ -19,9 +21,15 @@ type decisions struct {
 	key    []byte // scratch
 	path   []byte // likewise
 	plain  []byte // likewise
+	fields []byte // likewise
+
+	callers map[netip.Addr]struct{} // whose addresses are told
 
 	unproven unproven
 }
+
+// maxCallers is how many addresses of callers are told at a time; of more the address is not known.
+const maxCallers = 32
 
 // note counts the decision about what came in. It allocates only for what was not seen before.
 func (d *decisions) note(r *record.Record) {
@@ -33,6 +41,7 @@ func (d *decisions) note(r *record.Record) {
 		d.others++
 		return
 	}
+	d.known(r)
 	d.write(r, path)
 	s := d.seen[string(d.key)]
 	if s == nil {
@@ -44,6 +53,39 @@ func (d *decisions) note(r *record.Record) {
 	}
 	s.Count++
 	s.Last = r.Wall.UnixMilli()
+}
+
+// known writes what is known of who came, and what policies name.
+func (d *decisions) known(r *record.Record) {
+	d.fields = append(d.fields[:0], r.Named...)
+	from := r.From.Unmap().WithZone("")
+	if _, ok := d.callers[from]; !ok {
+		if len(d.callers) >= maxCallers {
+			return
+		}
+		if d.callers == nil {
+			d.callers = map[netip.Addr]struct{}{}
+		}
+		d.callers[from] = struct{}{}
+	}
+	if d.fields = decision.AppendCaller(d.fields, from, r.Published); len(d.fields) > decision.MaxFields {
+		d.fields = d.fields[:len(r.Named)]
+	}
+}
+
+// verdict answers what was decided, and by which policy and rule. What was refused before policies were asked, for want of a token or of
+// mutual TLS, is denied by the rule of that name.
+func verdict(r *record.Record) (v record.Verdict, policy, rule string) {
+	d := &r.Decision
+	if v, policy, rule = d.Verdict, d.Policy, d.Rule; v != record.Unasked {
+		return v, policy, rule
+	}
+	for _, why := range [...]failure.Reason{failure.TokenMissing, failure.TokenInvalid, failure.IssuerUnavailable, failure.MTLSRequired} {
+		if r.Reason != "" && r.Reason == why.Label() {
+			return record.Denied, "", why.Label()
+		}
+	}
+	return v, policy, rule
 }
 
 // pathOf answers the path without its query. When half of the room is taken, what looks like identifiers is folded.
@@ -77,7 +119,8 @@ var question = []byte{'?'}
 // write makes the key of a record.
 func (d *decisions) write(r *record.Record, path []byte) {
 	k := d.key[:0]
-	flags := byte(r.Decision.Verdict) << 3
+	v, policy, rule := verdict(r)
+	flags := byte(v) << 3
 	for i, b := range [...]bool{r.TCP, !r.TCP && r.Protocol == model.ProtocolGRPC, r.Decision.Absent} {
 		if b {
 			flags |= 1 << i
@@ -86,15 +129,15 @@ func (d *decisions) write(r *record.Record, path []byte) {
 	k = append(k, flags)
 	k = binary.BigEndian.AppendUint16(k, r.Port)
 	k = appendPart(k, r.SourceID)
-	k = appendPart(k, r.Decision.Policy)
-	k = appendPart(k, r.Decision.Rule)
+	k = appendPart(k, policy)
+	k = appendPart(k, rule)
 	k = appendPart(k, r.Method)
 	at := len(k)
 	k = appendHost(append(k, 0, 0), r.Authority)
 	binary.BigEndian.PutUint16(k[at:], uint16(len(k)-at-2))
 	k = binary.BigEndian.AppendUint16(k, uint16(len(path)))
 	k = append(k, path...)
-	d.key = append(k, r.Named...)
+	d.key = append(k, d.fields...)
 }
 
 func appendPart(k []byte, s string) []byte {
@@ -120,15 +163,16 @@ func appendHost(k, authority []byte) []byte {
 
 // add makes an entry for the key that was written last.
 func (d *decisions) add(r *record.Record, path []byte, folded bool) *decision.Seen {
-	s := &decision.Seen{Key: decision.Key{Principal: r.SourceID, Port: r.Port, TCP: r.TCP, Verdict: decision.Allowed, Policy: r.Decision.Policy,
-		Rule: r.Decision.Rule, Absent: r.Decision.Absent}, First: r.Wall.UnixMilli()}
-	if r.Decision.Verdict == record.Denied {
+	s := &decision.Seen{Key: decision.Key{Principal: r.SourceID, Port: r.Port, TCP: r.TCP, Verdict: decision.Allowed, Fields: string(d.fields),
+		Absent: r.Decision.Absent}, First: r.Wall.UnixMilli()}
+	var v record.Verdict
+	if v, s.Policy, s.Rule = verdict(r); v == record.Denied {
 		s.Verdict = decision.Denied
 	}
 	if !r.TCP {
 		s.GRPC = r.Protocol == model.ProtocolGRPC
 		s.Method, s.Host, s.Path, s.Folded = r.Method, string(appendHost(nil, r.Authority)), string(path), folded
-		s.Fields, s.Request = string(r.Named), string(r.RequestID[:min(len(r.RequestID), decision.MaxText)])
+		s.Request = string(r.RequestID[:min(len(r.RequestID), decision.MaxText)])
 		if folded {
 			s.Sample = string(d.plainPath(r))
 		}
@@ -157,5 +201,6 @@ func (c *Recorder) Decisions() (out decision.Report) {
 		out.Of = append(out.Of, *s)
 	}
 	d.seen = nil
+	clear(d.callers)
 	return out
 }

@@ -159,3 +159,33 @@ func TestUnproven(t *testing.T) {
 		t.Errorf("told twice: %+v", r)
 	}
 }
+
+// TestDecisionsKnow: addresses are told as long as there are few, and what was refused before policies were asked is no permission.
+func TestDecisionsKnow(t *testing.T) {
+	o := observe.New(observe.Config{Decisions: 1000})
+	defer o.Close()
+	c := o.Recorder()
+	for i := range 100 {
+		r := asked("cart", "GET", "/a")
+		r.From, r.Published = netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), true
+		c.Done(r)
+	}
+	refused := asked("cart", "GET", "/b")
+	refused.Reason, refused.Status, refused.Named = "token_missing", 401, decision.AppendToken(nil, "abc", "")
+	c.Done(refused)
+	known, unknown := 0, uint64(0)
+	for _, s := range c.Decisions().Of {
+		switch k := s.Known(); {
+		case s.Path == "/b" && (!s.Refused("token_missing") || !k.Token || k.Issuer != ""):
+			t.Errorf("%+v", s)
+		case s.Path == "/b":
+		case k.Caller.IsValid() && k.Published:
+			known++
+		default:
+			unknown += s.Count
+		}
+	}
+	if known < 16 || known > 64 || uint64(known)+unknown != 100 {
+		t.Errorf("%d addresses are told, %d requests are without", known, unknown)
+	}
+}

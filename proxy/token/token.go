@@ -19,6 +19,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/token"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/message"
@@ -44,6 +45,7 @@ type Guard struct {
 	all     bool       // every request needs a token
 	some    *authz.Set // denies those whose path needs one; nil: none does
 	told    []string   // fields that only proxies may say
+	named   string     // decision.Issuers
 }
 
 // issuer is a model.TokenIssuer and its keys.
@@ -90,6 +92,7 @@ func (r *Ring) Guards(s *model.Security, labels []model.Label, ports []uint16) (
 		if len(g.issuers) == 0 {
 			continue
 		}
+		g.named = decision.Issuers(s, labels, p)
 		if len(paths) > 0 {
 			set, err := authz.Compile(&model.Security{Policies: []model.Policy{{Action: model.ActionDeny,
 				Rules: []model.PolicyRule{{To: []model.PolicyTarget{{Paths: paths}}}}}}}, nil, nil)
@@ -107,6 +110,9 @@ func (r *Ring) Guards(s *model.Security, labels []model.Label, ports []uint16) (
 func wears(labels, wanted []model.Label) bool {
 	return !slices.ContainsFunc(wanted, func(l model.Label) bool { return !slices.Contains(labels, l) })
 }
+
+// Issuers names whose tokens are believed: decision.Issuers.
+func (g *Guard) Issuers() string { return g.named }
 
 // Paths reports whether it depends on a request's path what it needs.
 func (g *Guard) Paths() bool { return g.some != nil }

@@ -65,6 +65,15 @@ func TestLeastPrivilege(t *testing.T) {
 		t.Errorf("%s", r)
 	}
 
+	// Addresses and expressions are decided exactly, for what was recorded with them.
+	for rule, want := range map[string]int{"from: [{ipBlocks: [0.0.0.0/0, \"::/0\"]}]": 2, "from: [{ipBlocks: [203.0.113.0/24]}]": 0, `expression: '!source.ip.within("203.0.113.0/24")'`: 2} {
+		policy := "apiVersion: tulle.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: near}\nspec:\n  action: Deny\n  targetRefs: [{group: '', kind: Service, name: reviews}]\n  rules:\n  - " + rule + "\n"
+		r := m.cliInput(policy, "authz", "what-if", "-f", "-", "-o", "json")
+		if w := decode[advise.WhatIf](t, r.stdout); len(w.Unknown) != 0 || len(w.Affected) != want {
+			t.Errorf("%s: %s", rule, r)
+		}
+	}
+
 	m.ok(m.cli("apply", "-f", file, "--wait", "20s"))
 	m.curl("http://reviews:8080/status/204")
 	// A caller that stays, so that its proxy can be asked; its admin socket is in a folder that 'tulle explain' does not know of.

@@ -64,7 +64,7 @@ func Compile(text string) (authz.Expression, error) {
 	if err != nil {
 		return nil, &Error{Message: err.Error()}
 	}
-	return program{p}, nil
+	return program{p, looks(tree.NativeRep())}, nil
 }
 
 // allowed refuses what would read files (time zones by name), and what has the right types and can only fail.
@@ -104,7 +104,13 @@ var zoned = map[string]bool{"getFullYear": true, "getMonth": true, "getDate": tr
 	"getDayOfYear": true, "getHours": true, "getMinutes": true, "getSeconds": true, "getMilliseconds": true}
 
 // program is a compiled expression.
-type program struct{ p cel.Program }
+type program struct {
+	p     cel.Program
+	looks authz.Looks
+}
+
+// Looks implements authz.Looker.
+func (p program) Looks() authz.Looks { return p.looks }
 
 // Holds implements authz.Expression.
 func (p program) Holds(a *authz.Attributes) (bool, error) {
