@@ -64,6 +64,7 @@ The exit code is the program's; 127 if it is not there, 126 if it cannot be exec
 	fl.StringVar(&f.ready, "ready", "", "when the workload is announced: tcp (its first port accepts, the default) or `http:/path` (answers 200 to 399)")
 	fl.StringArrayVar(&f.waitFor, "wait-for", nil, "start the program only when `SERVICE` has a live endpoint; repeatable")
 	fl.BoolVar(&f.workloadAPI, "workload-api", false, "serve the SPIFFE Workload API to the program: its X.509-SVID, with a key of its own, and bundles, at $SPIFFE_ENDPOINT_SOCKET")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "ask the name server at `ADDRESS[:PORT]` about names outside of the mesh, instead of this machine's; repeatable")
 	fl.StringArrayVar(&f.exclude, "exclude", nil, "relay traffic to `CIDR|PORT` untouched: no protocol detection, no routes; repeatable")
 	fl.StringVar(&f.dataDir, "data-dir", defaultDataDir(), "data folder of the control plane on this machine")
 	fl.StringVar(&f.control, "control", "", "control plane on another machine: `HOST[:PORT]`; needs --token")
@@ -119,8 +120,10 @@ func (f *runFlags) run(args []string) (code int, err error) {
 		os.MkdirAll(d, 0o700)
 	}
 	b.Admin = bootstrap.AdminSocket(f.dataDir, b.Namespace, b.Workload)
-	resolv, _ := os.ReadFile("/etc/resolv.conf")
-	b.ResolvConf = string(resolv)
+	if b.ResolvConf == "" {
+		resolv, _ := os.ReadFile("/etc/resolv.conf")
+		b.ResolvConf = string(resolv)
+	}
 	return supervise.Run(supervise.Config{
 		Path: path, Args: args, Bootstrap: b, MeshHost: host, Hide: hide, Endpoint: f.endpoint(hide), Inherited: inherited,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,

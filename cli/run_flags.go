@@ -19,7 +19,7 @@ type runFlags struct {
 	service, namespace, version, account string
 	labels, ports, publish, forward      []string
 	ready                                string
-	waitFor, exclude                     []string
+	waitFor, exclude, resolvers          []string
 	dataDir, token, control, address     string
 	metrics                              string
 	accessLog, workloadAPI, failClosed   bool
@@ -63,7 +63,7 @@ func (f *runFlags) bootstrap(random string) (b bootstrap.Bootstrap, err error) {
 	if f.workers < 0 || f.workers > 64 {
 		return b, fmt.Errorf("--workers %d: between 1 and 64 event loops, or 0 for the default", f.workers)
 	}
-	for _, parse := range []func(*bootstrap.Bootstrap) error{f.parseLabels, f.parsePorts, f.parsePublish, f.parseForward, f.parseExclude, f.parseReady, f.parseMetrics, f.parseControl} {
+	for _, parse := range []func(*bootstrap.Bootstrap) error{f.parseLabels, f.parsePorts, f.parsePublish, f.parseForward, f.parseExclude, f.parseResolvers, f.parseReady, f.parseMetrics, f.parseControl} {
 		if err := parse(&b); err != nil {
 			return b, err
 		}
@@ -221,6 +221,27 @@ func (f *runFlags) parseExclude(b *bootstrap.Bootstrap) error {
 		b.Exclude = append(b.Exclude, bootstrap.Exclude{Prefix: p.Masked()})
 	}
 	return nil
+}
+
+// maxResolvers is how many name servers are asked.
+const maxResolvers = 3
+
+// parseResolvers reads ADDRESS[:PORT].
+func (f *runFlags) parseResolvers(b *bootstrap.Bootstrap) error {
+	for _, s := range f.resolvers {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			var only netip.Addr
+			if only, err = netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+				a = netip.AddrPortFrom(only, 53)
+			}
+		}
+		if err != nil || a.Port() == 0 {
+			return fmt.Errorf("--resolver %q: write the address of a name server, such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53", s)
+		}
+		b.ResolvConf += "nameserver " + a.String() + "\n"
+	}
+	return atMost("--resolver", len(f.resolvers), maxResolvers)
 }
 
 func (f *runFlags) parseReady(b *bootstrap.Bootstrap) error {

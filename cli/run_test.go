@@ -24,6 +24,7 @@ func parseRun(t *testing.T, line string) (bootstrap.Bootstrap, error) {
 	f.service, f.namespace, f.version, f.account = get("service"), get("namespace"), get("version"), get("service-account")
 	f.labels, f.ports, f.publish, f.forward = list("label"), list("port"), list("publish"), list("forward")
 	f.ready, f.waitFor, f.exclude = get("ready"), list("wait-for"), list("exclude")
+	f.resolvers = list("resolver")
 	f.dataDir, f.token, f.control, f.address = "/data", get("token"), get("control"), get("address")
 	f.metrics = get("metrics")
 	f.workers, _ = cmd.Flags().GetInt("workers")
@@ -45,6 +46,7 @@ func TestRunFlags(t *testing.T) {
 		"--service r --metrics [::]:9100":                                           func(b *bootstrap.Bootstrap) any { return b.Metrics },
 		"--service r --forward 5432 --forward 6379=db.example:1234":                 func(b *bootstrap.Bootstrap) any { return b.Forward },
 		"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":             func(b *bootstrap.Bootstrap) any { return len(b.Exclude) },
+		"--service r --resolver 192.0.2.53 --resolver [::1]:5353 --resolver ::2":    func(b *bootstrap.Bootstrap) any { return b.ResolvConf },
 		"--service r --label app.example/a.b_c=1":                                   func(b *bootstrap.Bootstrap) any { return b.Labels },
 		"--service r --label a=b --label c=":                                        func(b *bootstrap.Bootstrap) any { return b.Labels },
 		"--service r --wait-for cart --wait-for db.shop -- ls --port nope":          func(b *bootstrap.Bootstrap) any { return b.WaitFor },
@@ -71,14 +73,15 @@ var runWants = map[string]any{
 		{Port: 80, Target: 80}, {Name: "web", Port: 8080, Target: 80, Protocol: "http"}, {Name: "g", Port: 9, Target: 90, Protocol: "grpc"}},
 	"--service r --port 80 --publish 8080 --publish :9090 --publish [::1]:7=80": []bootstrap.Publish{
 		{Listen: "127.0.0.1:8080", Port: 80}, {Listen: ":9090", Port: 80}, {Listen: "[::1]:7", Port: 80}},
-	"--service r --port 80 --port 81 --publish 1.2.3.4:81":             []bootstrap.Publish{{Listen: "1.2.3.4:81", Port: 81}},
-	"--service r --metrics 9100":                                       "127.0.0.1:9100",
-	"--service r --metrics [::]:9100":                                  "[::]:9100",
-	"--service r --forward 5432 --forward 6379=db.example:1234":        []bootstrap.Forward{{Listen: 5432, Target: "127.0.0.1:5432"}, {Listen: 6379, Target: "db.example:1234"}},
-	"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":    3,
-	"--service r --label app.example/a.b_c=1":                          map[string]string{"app.example/a.b_c": "1"},
-	"--service r --label a=b --label c=":                               map[string]string{"a": "b", "c": ""},
-	"--service r --wait-for cart --wait-for db.shop -- ls --port nope": []string{"cart", "db.shop"},
+	"--service r --port 80 --port 81 --publish 1.2.3.4:81":                   []bootstrap.Publish{{Listen: "1.2.3.4:81", Port: 81}},
+	"--service r --metrics 9100":                                             "127.0.0.1:9100",
+	"--service r --metrics [::]:9100":                                        "[::]:9100",
+	"--service r --forward 5432 --forward 6379=db.example:1234":              []bootstrap.Forward{{Listen: 5432, Target: "127.0.0.1:5432"}, {Listen: 6379, Target: "db.example:1234"}},
+	"--service r --exclude 10.1.2.3/8 --exclude 5432 --exclude ::1":          3,
+	"--service r --label app.example/a.b_c=1":                                map[string]string{"app.example/a.b_c": "1"},
+	"--service r --label a=b --label c=":                                     map[string]string{"a": "b", "c": ""},
+	"--service r --wait-for cart --wait-for db.shop -- ls --port nope":       []string{"cart", "db.shop"},
+	"--service r --resolver 192.0.2.53 --resolver [::1]:5353 --resolver ::2": "nameserver 192.0.2.53:53\nnameserver [::1]:5353\nnameserver [::2]:53\n",
 }
 
 func TestRunFlagErrors(t *testing.T) {
@@ -103,6 +106,8 @@ func TestRunFlagErrors(t *testing.T) {
 		"--service r --forward 53":                          "tulle's own",
 		"--service r --port 80:90 --forward 90":             "the program itself",
 		"--service r --forward 90 --forward 90=h:1":         "given twice",
+		"--service r --resolver dns.example":                `--resolver "dns.example"`,
+		"--service r --resolver 1.1.1.1:0":                  `--resolver "1.1.1.1:0"`,
 		"--service r --exclude x":                           `--exclude "x"`,
 		"--service r --label a":                             "KEY=VALUE",
 		"--service r --label /a=b":                          "KEY=VALUE",

@@ -380,6 +380,9 @@ func TestReadResolvers(t *testing.T) {
 	if err != nil || fmt.Sprint(r) != "[192.0.2.53:53 [2001:db8::53]:53 [fe80::1%eth0]:53]" {
 		t.Errorf("got %v, %v", r, err)
 	}
+	if r := ParseResolvers("nameserver 192.0.2.53:5353\nnameserver [::1]:54\n"); fmt.Sprint(r) != "[192.0.2.53:5353 [::1]:54]" {
+		t.Errorf("got %v", r)
+	}
 	if r := ParseResolvers("options x\n"); fmt.Sprint(r) != "[127.0.0.1:53]" {
 		t.Errorf("no name server means %v", r)
 	}

@@ -37,6 +37,8 @@ func ParseResolvers(conf string) Resolvers {
 		}
 		if a, err := netip.ParseAddr(f[1]); err == nil {
 			r = append(r, netip.AddrPortFrom(a.Unmap(), 53))
+		} else if a, err := netip.ParseAddrPort(f[1]); err == nil { // of tulle run --resolver
+			r = append(r, a)
 		}
 	}
 	if len(r) == 0 {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -44,6 +45,42 @@ func TestExternalAuthorizer(t *testing.T) {
 		m.apply(guarded(fmt.Sprintf("service: {name: nobody-there, port: 9000}, timeout: 1s, failOpen: %v", open)))
 		if out := get("/headers"); !strings.Contains(out, want) {
 			t.Errorf("nobody there, open is %v: %s", open, out)
+		}
+	}
+	t.Run("OPA", func(t *testing.T) { opa(t, m) })
+}
+
+// rego is a policy of OPA's own API (system.authz): what it refuses is answered 401. Only GET is asked for, which changes nothing in it.
+const rego = `package system.authz
+
+default allow := false
+
+allow if {
+	input.method == "GET"
+	input.path[0] == "v1"
+	input.path[2] == "ok"
+	input.headers["X-User"][0] == "alice"
+	not input.path[3] == "secret"
+}
+`
+
+// opa: Open Policy Agent, a workload of the mesh, has the last word about GET. Its data API answers 200 whatever a policy says, so it
+// is the policy about its own API that decides: a request to /v1/data/ok/<path> is answered 200 or 401.
+func opa(t *testing.T, m *mesh) {
+	policy := writeFile(t, filepath.Join(m.dir, "authz.rego"), rego)
+	m.announced(m.run([]string{"--service", "opa", "--port", "8181/http"}, binary(t, "opa"), "run", "--server", "--addr", "0.0.0.0:8181", "--authorization", "basic", "--disable-telemetry", policy))
+	m.apply(guarded("service: {name: opa, port: 8181}, protocol: HTTP, path: /v1/data/ok, timeout: 5s, requestHeaders: [x-user]"))
+	for _, c := range []struct{ path, user, method, want string }{
+		{"/headers", "alice", "GET", "200"}, {"/headers", "bob", "GET", "401"}, {"/headers", "", "GET", "401"}, {"/secret", "alice", "GET", "401"}, {"/x/../secret", "alice", "GET", "401"}, {"/anything", "alice", "DELETE", "401"},
+		{"/status/204", "bob", "GET", "204"}, // nobody asks about it
+	} {
+		r := m.call("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %header{tulle-reason}", "--path-as-is", "--max-time", "20", "-X", c.method, "-H", "X-User: "+c.user, "http://httpbin:8080"+c.path)
+		want := c.want + " "
+		if c.want == "401" {
+			want += "authz_denied"
+		}
+		if r.stdout != want {
+			t.Errorf("%s %s by %q: %s, want %s", c.method, c.path, c.user, r, want)
 		}
 	}
 }

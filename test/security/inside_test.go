@@ -129,5 +129,6 @@ func TestInside(t *testing.T) {
 	if err := m.canary(); err != nil {
 		t.Error(err)
 	}
+	t.Run("egress", func(t *testing.T) { egress(t, m) })
 	t.Run("secrets", func(t *testing.T) { secrets(t, m) })
 }

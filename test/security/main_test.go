@@ -41,6 +41,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) >= 6 && os.Args[1] == "egress" {
+		if err := egressMain(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	go func() {
 		runtime.LockOSThread() // children are ended with the thread that started them
 		for f := range forks {

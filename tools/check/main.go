@@ -134,6 +134,7 @@ var programs = map[string]map[string]string{
 	"stepca":    {"step-ca": "github.com/smallstep/certificates/cmd/step-ca"},
 	"ratelimit": {"ratelimit": "github.com/envoyproxy/ratelimit/src/service_cmd"},
 	"extauthz":  {"extauthz": "istio.io/istio/samples/extauthz/cmd/extauthz"},
+	"opa":       {"opa": "github.com/open-policy-agent/opa"},
 	"h2spec":    {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec", "h2specd": "github.com/summerwind/h2spec/cmd/h2specd"},
 	"interop":   {"interop-client": "google.golang.org/grpc/interop/client", "interop-server": "google.golang.org/grpc/interop/server"},
 	"connect":   {"connectconformance": "connectrpc.com/conformance/cmd/connectconformance", "referenceserver": "connectrpc.com/conformance/cmd/referenceserver"},
