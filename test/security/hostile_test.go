@@ -25,7 +25,7 @@ var refused = []string{"400", "404", "405", "411", "413", "414", "417", "421", "
 func TestHostile(t *testing.T) {
 	m := newMesh(t)
 	var rows []row
-	for _, part := range [][]row{framing(), fields(), sizes(), identityFields(), paths(m), frames(), heads2(), floods(), certificates(t, m), controlPlane(t, m), api(m), tokens(m)} {
+	for _, part := range [][]row{framing(), fields(), sizes(), identityFields(), paths(m), frames(), heads2(), floods(), certificates(t, m), controlPlane(t, m), api(m), tokens(m), hops(m)} {
 		rows = append(rows, part...)
 	}
 	if len(rows) < 200 {
