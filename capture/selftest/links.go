@@ -71,7 +71,7 @@ func (s *Sockets) up() (out []link, err error) {
 // Bounds of one question to the kernel.
 const (
 	mostAnswers = 4096
-	answerSize  = 64 << 10
+	answerSize  = 32 << 10
 )
 
 // request asks the kernel by a socket, and answers what it says up to its end.

@@ -4,7 +4,7 @@ import "time"
 
 // How often is looked.
 const (
-	every   = 5 * time.Second        // while all is well; spread by a fifth either way
+	every   = 10 * time.Second       // while all is well; spread by a fifth either way
 	confirm = 300 * time.Millisecond // after a failure
 	watch   = time.Second            // during an alarm
 	enough  = 3                      // failures in a row that are an alarm

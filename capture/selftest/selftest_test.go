@@ -25,7 +25,7 @@ func TestMonitor(t *testing.T) {
 			}
 		}
 	}
-	calm := func(failed bool, want selftest.Change) { t.Helper(); note(failed, want, 4*time.Second, 6*time.Second) }
+	calm := func(failed bool, want selftest.Change) { t.Helper(); note(failed, want, 8*time.Second, 12*time.Second) }
 	soon := func(want selftest.Change) { t.Helper(); note(true, want, 200*time.Millisecond, 400*time.Millisecond) }
 	alarm := func(want selftest.Change) { t.Helper(); note(true, want, 800*time.Millisecond, 1200*time.Millisecond) }
 	calm(false, selftest.Same)

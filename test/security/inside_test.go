@@ -38,7 +38,11 @@ func insideMain(again bool) error {
 	to4, to6 := &unix.SockaddrInet4{Port: 9, Addr: [4]byte{192, 0, 2, 1}}, &unix.SockaddrInet6{Port: 9, Addr: [16]byte{0x20, 1, 0x0d, 0xb8, 15: 1}}
 	for name, s := range map[string][2]int{"UDP": {unix.SOCK_DGRAM, unix.IPPROTO_UDP}, "UDP-Lite": {unix.SOCK_DGRAM, 136}, "SCTP": {unix.SOCK_SEQPACKET, unix.IPPROTO_SCTP}, "DCCP": {6, 33}, "ICMP": {unix.SOCK_DGRAM, unix.IPPROTO_ICMP}, "MPTCP": {unix.SOCK_STREAM, 262}} {
 		for family, to := range map[int]unix.Sockaddr{unix.AF_INET: to4, unix.AF_INET6: to6} {
-			say(name, send(family, s[0], s[1], to))
+			proto := s[1]
+			if name == "ICMP" && family == unix.AF_INET6 {
+				proto = unix.IPPROTO_ICMPV6
+			}
+			say(name, send(family, s[0], proto, to))
 		}
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
