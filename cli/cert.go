@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,7 @@ where a rotation of the root stands and who it waits for, and alarms.`,
 		}
 		return o.print(cmd, r, func(w io.Writer) { certTables(w, &r, time.Now()) })
 	}
-	cmd.AddCommand(newRotateCommand(), newCertRevokeCommand(), newRestoreCommand(), newRevokedCommand())
+	cmd.AddCommand(newRotateCommand(), newCertRevokeCommand(), newRestoreCommand(), newRevokedCommand(), newBundleCommand())
 	return cmd
 }
 
@@ -66,6 +67,9 @@ func certTables(w io.Writer, r *trust.Report, now time.Time) {
 	if r.Revoked > 0 {
 		fmt.Fprintf(w, "%d revocations are in force: 'tulle cert revoked'\n", r.Revoked)
 	}
+	if len(r.Aliases) > 0 {
+		fmt.Fprintf(w, "counts as the mesh's own: %s\n", strings.Join(r.Aliases, ", "))
+	}
 	fmt.Fprintln(w)
 	row(w, "OF", "CERTIFICATE", "SUBJECT", "SERIAL", "BEGINS", "ENDS", "ISSUER", "NOTE")
 	for _, c := range r.Authorities {
@@ -83,6 +87,56 @@ func certTables(w io.Writer, r *trust.Report, now time.Time) {
 			certRow(w, of, &k.Chain[i], note, now)
 		}
 	}
+	for _, f := range r.Federated {
+		note := federatedNote(&f, now)
+		for i := range f.Bundle {
+			certRow(w, "federated "+f.TrustDomain, &f.Bundle[i], note, now)
+			note = ""
+		}
+		if len(f.Bundle) == 0 {
+			row(w, "federated "+f.TrustDomain, "root", "-", "-", "-", "-", "-", note)
+		}
+	}
+}
+
+// federatedNote says where a bundle comes from and how old it is.
+func federatedNote(f *trust.Federated, now time.Time) string {
+	note := "from " + f.From
+	if !f.Fetched.IsZero() {
+		note += ", read " + age(f.Fetched, now) + " ago"
+	}
+	if f.Failing != "" {
+		note += ", not read again for " + age(f.Since, now) + ": " + f.Failing
+	}
+	return note
+}
+
+// newBundleCommand prints the mesh's own roots for another mesh.
+func newBundleCommand() *cobra.Command {
+	text := false
+	cmd := &cobra.Command{
+		Use: "bundle", Short: "Print the mesh's own roots, for another mesh to believe", Args: cobra.NoArgs,
+		Long: `Print the roots of the mesh's own trust domain as a SPIFFE bundle (JSON): what another mesh writes in spec.federation[].bundle of its
+MeshConfig. 'tulle up --bundle-listen' serves the same to those that ask again and again.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := clientOf(cmd)
+			if err != nil {
+				return err
+			}
+			var b httpapi.Bundle
+			if err := c.call(cmd.Context(), http.MethodGet, "/v1/bundle", nil, &b); err != nil {
+				return err
+			}
+			if text {
+				_, err = io.WriteString(cmd.OutOrStdout(), b.PEM)
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), string(b.Bundle))
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&text, "pem", false, "print PEM certificates instead")
+	return cmd
 }
 
 func certRow(w io.Writer, of string, c *trust.Certificate, note string, now time.Time) {

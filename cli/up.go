@@ -57,6 +57,7 @@ that or by a kill. Workloads go on without it.`,
 	f := cmd.Flags()
 	f.StringVar(&cfg.HTTPListen, "http-listen", control.DefaultHTTPListen, "`address` of the API (with the admin token)")
 	f.StringVar(&cfg.GRPCListen, "grpc-listen", control.DefaultGRPCListen, "`address` that the proxies of other machines connect to")
+	f.StringVar(&cfg.BundleListen, "bundle-listen", "", "`address` at which other meshes fetch this one's bundle (SPIFFE bundle endpoint, https_spiffe)")
 	f.StringVar(&cfg.TrustDomain, "trust-domain", "", "trust domain of a new mesh (default \"tulle.local\")")
 	f.StringSliceVar(&cfg.EtcdEndpoints, "etcd-endpoints", nil, "`URLs` of an etcd cluster to use instead of the embedded etcd")
 	f.StringVar(&cfg.EtcdCACert, "etcd-cacert", "", "`file` with the authority of its certificates")

@@ -142,5 +142,5 @@ func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authorit
 }
 
 func (p *Plane) openOwn(dir, trustDomain string) (*ca.CA, error) {
-	return ca.Open(ca.Config{Dir: dir, TrustDomain: trustDomain, Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now())
+	return ca.Open(ca.Config{Dir: dir, TrustDomain: trustDomain, Aliases: p.mesh.aliases, Root: p.cfg.RootTTL, Intermediate: p.cfg.IntermediateTTL, Leaf: p.cfg.IdentityTTL}, time.Now())
 }

@@ -3,9 +3,15 @@ package control
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/tulle-mesh/tulle/control/attest"
+	"github.com/tulle-mesh/tulle/control/federate"
 	"github.com/tulle-mesh/tulle/control/push"
 	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/control/token"
@@ -25,6 +31,9 @@ func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.P
 		return err
 	}
 	p.onClose(own.Close)
+	if err := p.serveBundle(own); err != nil {
+		return err
+	}
 	p.open = server.NewConnections(own, func(id spiffe.ID, chain []*x509.Certificate) error { return p.trust.Refuses(id, chain) })
 	p.open.Bound(p.cfg.ConnectionsPerIdentity)
 	p.trust, err = trust.Start(ctx, trust.Config{CA: p.ca, Store: p.store, Log: p.log,
@@ -35,6 +44,7 @@ func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.P
 			}
 			return own.Current(), nil
 		},
+		Others: p.others,
 		Announced: func() (list []string) {
 			for _, w := range reg.Workloads() {
 				list = append(list, w.Key())
@@ -42,6 +52,7 @@ func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.P
 			return list
 		},
 		Changed: func(t *svid.Trust) {
+			p.believed.Store(t.Model)
 			own.Believe(t)
 			out.Touch(resource.TypeTrust, resource.TrustName)
 			if n := p.open.Review(); n > 0 {
@@ -52,6 +63,45 @@ func (p *Plane) believe(ctx context.Context, reg *registry.Registry, out *push.P
 		return err
 	}
 	p.onClose(p.trust.Close)
+	p.onClose(p.federated.Close) // before the Keeper that it tells
+	p.federated.Changed(p.trust.Again)
+	return nil
+}
+
+// others answers what the mesh believes besides its own trust domain: trust.Config.Others.
+func (p *Plane) others() (aliases []string, federated []trust.Federated) {
+	for _, b := range p.federated.Bundles() {
+		federated = append(federated, trust.Federated{TrustDomain: b.TrustDomain, Roots: b.Roots, From: b.From, Fetched: b.Fetched,
+			Sequence: b.Sequence, Failing: b.Failing, Since: b.Since})
+	}
+	return p.federated.Aliases(p.ca.TrustDomain()), federated
+}
+
+// Bounds of the bundle endpoint: connections at once, and how often other meshes are to ask, at most and at least.
+const (
+	bundleConnections       = 64
+	bundleOften, bundleRare = time.Second, 5 * time.Minute
+)
+
+// serveBundle serves the mesh's own bundle to other meshes, if that was asked for. What they do not ask for in time they believe by
+// the cross-signed root.
+func (p *Plane) serveBundle(own svid.Source) error {
+	if p.cfg.BundleListen == "" {
+		return nil
+	}
+	l, err := p.listen(p.cfg.BundleListen, "--bundle-listen")
+	if err != nil {
+		return err
+	}
+	s := federate.Endpoint(p.believed.Load, own, min(max(p.ca.Leaf()/4, bundleOften), bundleRare))
+	s.ErrorLog = slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)
+	p.bundles = l
+	p.serving.Go(func() {
+		if err := s.ServeTLS(netutil.LimitListener(l, bundleConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+			p.log.Error("the bundle endpoint ended", "address", l.Addr().String(), "error", err)
+		}
+	})
+	p.onClose(func() { s.Close() })
 	return nil
 }
 

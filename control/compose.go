@@ -13,6 +13,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
+	"github.com/tulle-mesh/tulle/control/federate"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/meter"
 	"github.com/tulle-mesh/tulle/control/outage"
@@ -54,15 +55,20 @@ func (p *Plane) compose(ctx context.Context) error {
 		<-started
 		return snapshot.Snapshot{Index: rt.Index(), View: reg, Recovery: lasts.Learned, Trust: p.trustModel}
 	}
+	p.federated = federate.New(federate.Config{Store: p.store, Own: p.believed.Load, Log: p.log})
+	p.onClose(p.federated.Close)
 	tokens := token.New(p.store, func() []byte { return p.ca.RootsDER()[0] })
 	out := push.New(push.Config{Snapshot: snap, Serves: p.serves(tokens), Log: p.log})
 	rt, err = routes.Start(ctx, routes.Config{Store: p.store, Log: p.log, Services: func() []model.ServiceName { return everyone(reg) }, Changed: func(services []model.ServiceName, revision int64) {
+		<-started
+		p.federated.Configure(rt.Index().Mesh())
 		out.Changed(uint64(revision), services, nil)
 	}})
 	close(started)
 	if err != nil {
 		return err
 	}
+	p.federated.Configure(rt.Index().Mesh())
 	p.onClose(rt.Close)
 	p.onClose(reg.Watch(func(c registry.Change) { out.Changed(0, c.Services, c.Endpoints) }))
 	seen := &stats.Stats{}
@@ -153,7 +159,8 @@ func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats
 	sessions.Captured = p.captures.note
 	remote := grpc.NewServer(p.open.Options()...)
 	ids.Register(remote)
-	p.streams = server.New(server.Config{Source: out, Sessions: sessions, Recall: &p.recall, Log: p.log})
+	p.streams = server.New(server.Config{Source: out, Sessions: sessions, Recall: &p.recall, Log: p.log,
+		Known: func(id spiffe.ID) spiffe.ID { return p.trust.Trust().Canonical(id) }})
 	p.streams.Register(remote)
 	begun := time.Now()
 	wire.Serve(remote, ratelimit.New(func() time.Duration { return time.Since(begun) }).Decide)

@@ -11,16 +11,19 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/federate"
 	"github.com/tulle-mesh/tulle/control/httpapi"
 	"github.com/tulle-mesh/tulle/control/recall"
 	"github.com/tulle-mesh/tulle/control/store"
 	"github.com/tulle-mesh/tulle/control/store/etcd"
 	"github.com/tulle-mesh/tulle/control/trust"
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
@@ -36,6 +39,9 @@ type Config struct {
 	HTTPListen  string // API on TCP, with the admin token; "" DefaultHTTPListen
 	GRPCListen  string // xDS and identity; "" DefaultGRPCListen
 	TrustDomain string // "": that of the CA in DataDir, else of MeshConfig, else tulle.local
+
+	// BundleListen is where the mesh's own bundle is served to other meshes (SPIFFE bundle endpoint, https_spiffe); "": nowhere.
+	BundleListen string
 
 	EtcdEndpoints                 []string // none: the embedded etcd under DataDir
 	EtcdCACert, EtcdCert, EtcdKey string   // files
@@ -66,7 +72,10 @@ type Plane struct {
 	mesh      mesh
 	trust     *trust.Keeper
 	captures  captures
-	open      *server.Connections // of proxies
+	federated *federate.Keeper
+	believed  atomic.Pointer[model.Trust] // whom the mesh believes; nil: it is not known yet
+	bundles   net.Listener                // nil: the mesh's bundle is not served
+	open      *server.Connections         // of proxies
 	recall    recall.Recall
 	issuing   *issuing
 	streams   *server.Service
@@ -202,6 +211,14 @@ func (p *Plane) HTTPAddress() string { return p.http.Addr().String() }
 
 // GRPCAddress is where proxies connect.
 func (p *Plane) GRPCAddress() string { return p.grpc.Addr().String() }
+
+// BundleAddress is where the mesh's own bundle is served, "" where it is not.
+func (p *Plane) BundleAddress() string {
+	if p.bundles == nil {
+		return ""
+	}
+	return p.bundles.Addr().String()
+}
 
 // TrustDomain is that of every identity in the mesh.
 func (p *Plane) TrustDomain() string { return p.ca.TrustDomain() }

@@ -13,6 +13,7 @@ import (
 // mesh is what MeshConfig says, read once.
 type mesh struct {
 	trustDomain string // "" when nobody said
+	aliases     []string
 }
 
 func readMesh(ctx context.Context, s store.Store) (mesh, error) {
@@ -29,5 +30,5 @@ func readMesh(ctx context.Context, s store.Store) (mesh, error) {
 		return m, fmt.Errorf("MeshConfig: %w", err)
 	}
 	v1alpha1.Default(&c)
-	return mesh{trustDomain: c.Spec.TrustDomain}, nil
+	return mesh{trustDomain: c.Spec.TrustDomain, aliases: c.Spec.TrustDomainAliases}, nil
 }

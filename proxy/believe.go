@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"fmt"
 	"time"
 
+	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/proxy/loop"
@@ -47,7 +49,33 @@ func (p *Proxy) refuses(c *mtls.Conn) error {
 		return nil
 	}
 	id, chain := c.Peer()
-	return t.Refuses(id, chain)
+	if err := t.Refuses(id, chain); err != nil {
+		return err
+	}
+	if t.Roots(id.TrustDomain) == nil {
+		return fmt.Errorf("%s is not of a trust domain that the mesh believes any more", id)
+	}
+	return p.authorize("", id)
+}
+
+// authorize answers why who has proven id may not connect at all: mtls.ServerOptions.Authorize. Of other meshes only those may whom a
+// policy of the workload names; what they may then do is decided as for everybody.
+func (p *Proxy) authorize(_ string, id spiffe.ID) error {
+	t := p.cfg.Identity.Current().Trust
+	if t == nil || !t.Federated(id.TrustDomain) || p.policies.Rules().Admits(id.TrustDomain) {
+		return nil
+	}
+	return fmt.Errorf("%s is another mesh's, and no policy that allows names it or its trust domain", id)
+}
+
+// known answers whom the mesh knows a caller as: listener.Config.Known.
+func (p *Proxy) known(id spiffe.ID) (spiffe.ID, bool) {
+	t := p.cfg.Identity.Current().Trust
+	if t == nil {
+		return id, false
+	}
+	id = t.Canonical(id)
+	return id, t.Federated(id.TrustDomain)
 }
 
 // openOf answers the connections to and from other proxies that are open on a loop.

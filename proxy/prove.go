@@ -26,7 +26,7 @@ type proofs struct {
 func (p *Proxy) askFor() {
 	p.proofs.ring = token.NewRing(token.Config{Log: p.cfg.Log})
 	source := identity{p.cfg.Identity}
-	p.proofs.door = mtls.ServerConfig(source, mtls.ServerOptions{Time: source.Now, Outside: true})
+	p.proofs.door = mtls.ServerConfig(source, mtls.ServerOptions{Authorize: p.authorize, Time: source.Now, Outside: true})
 	p.proofs.labels = model.LabelsOf(p.cfg.Bootstrap.Labels)
 	p.proofs.tokens = map[uint16]*token.InForce{}
 	for _, own := range p.ports {

@@ -88,7 +88,7 @@ type Proxy struct {
 	dns      *dns.Server
 	admin    *admin.Server
 	workload *workload.Server // nil: nobody has asked for it
-	shake    mtls.Handshakes // of both sides
+	shake    mtls.Handshakes  // of both sides
 	kin      *kin.Table
 	spent    cluster.Spent
 	routes   cluster.RouteBreakers

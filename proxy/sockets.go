@@ -48,7 +48,7 @@ func (p *Proxy) listen() error {
 	p.machine.read() // before the first connection asks
 	mesh := &listener.Mesh{Workload: p.cfg.Bootstrap.Workload, Namespace: p.cfg.Bootstrap.Namespace}
 	source := identity{p.cfg.Identity}
-	cfg := mtls.ServerConfig(source, mtls.ServerOptions{Known: mesh.Known, Time: source.Now})
+	cfg := mtls.ServerConfig(source, mtls.ServerOptions{Known: mesh.Known, Authorize: p.authorize, Time: source.Now})
 	mesh.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure {
 		return p.shake.ServerWith(raw, cfg, h, mtls.Options{Among: p.openOf(raw.Loop())})
 	}

@@ -65,7 +65,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
-		Policies: p.policies, Mode: p.mode, Handshake: p.admit, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
+		Policies: p.policies, Known: p.known, Mode: p.mode, Handshake: p.admit, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
 		Egress: &p.outside, Named: p.named,
 		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(), Probe: p.capture.probe,
 	})

@@ -12,11 +12,17 @@ type MeshConfig struct {
 	Spec       MeshConfigSpec `json:"spec,omitempty"`
 }
 
-// MeshConfigSpec is read when the control plane starts, but for Defaults, Authorization, MTLS, Egress and TrustedHops, which
-// are in force at once.
+// MeshConfigSpec is read when the control plane starts, but for TrustDomainAliases, Federation, Defaults, Authorization, MTLS,
+// Egress and TrustedHops, which are in force at once.
 type MeshConfigSpec struct {
-	// TrustDomain of every identity in the mesh. It cannot be changed once the CA exists.
+	// TrustDomain of every identity in the mesh. Once the CA exists it is changed in two steps: another one is written, with the one
+	// of before in TrustDomainAliases, and when every proxy has acknowledged that, the control plane is started again.
 	TrustDomain string `json:"trustDomain,omitempty"`
+	// TrustDomainAliases are trust domains that count as the mesh's own: what the mesh's CA has signed for them is believed, and
+	// policies that name one of them, or the mesh's own, mean all of them.
+	TrustDomainAliases []string `json:"trustDomainAliases,omitempty"`
+	// Federation is other trust domains whose identities are believed, and let in only where a policy names them.
+	Federation []Federation `json:"federation,omitempty"`
 	// VirtualIPv4 and VirtualIPv6 are the ranges that virtual addresses of services come from.
 	VirtualIPv4 string `json:"virtualIPv4,omitempty"`
 	VirtualIPv6 string `json:"virtualIPv6,omitempty"`

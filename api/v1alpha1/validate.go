@@ -143,9 +143,10 @@ func (c *check) meshConfig(m *MeshConfig) {
 	if m.Name != "" && m.Name != MeshConfigName {
 		c.fail("metadata.name", "is %q: the one MeshConfig is named %q", m.Name, MeshConfigName)
 	}
-	if d := m.Spec.TrustDomain; d == "" || len(d) > 255 || strings.Trim(d, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
+	if d := m.Spec.TrustDomain; !isTrustDomain(d) {
 		c.fail("spec.trustDomain", "%q is not a trust domain: at most 255 of a-z, 0-9, '.', '-' and '_'", d)
 	}
+	c.believed(&m.Spec)
 	// The registry gives addresses from its own two ranges; another one is refused instead of ignored.
 	if m.Spec.VirtualIPv4 != DefaultVirtualIPv4 {
 		c.fail("spec.virtualIPv4", "%q is not supported yet: write %s or leave it out", m.Spec.VirtualIPv4, DefaultVirtualIPv4)

@@ -187,6 +187,7 @@ func (s *Service) Renew(ctx context.Context, r *attestpb.RenewRequest) (*attestp
 	if id.Namespace == s.cfg.Server.Namespace {
 		return nil, status.Errorf(codes.PermissionDenied, "namespace %s is the control plane's own", id.Namespace)
 	}
+	id.TrustDomain = s.cfg.Authority.TrustDomain() // the handshake has let nobody in but who is of this one or of an alias
 	if err := s.admit(r.GetCsr(), id); err != nil {
 		return nil, err
 	}

@@ -42,6 +42,8 @@ const (
 type Config struct {
 	Dir         string
 	TrustDomain string // "": the one that is there, else DefaultTrustDomain
+	// Aliases are trust domains that the mesh believes as its own: an authority of one of them goes on as one of TrustDomain.
+	Aliases []string
 	// Lifetimes of what is made from now on; 0: the default. At the end of two thirds a root or an intermediate is replaced.
 	Root, Intermediate, Leaf time.Duration
 }

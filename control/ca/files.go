@@ -68,8 +68,19 @@ func Open(cfg Config, now time.Time) (*CA, error) {
 		}
 		return nil, fmt.Errorf("read the mesh CA: %w: restore %s from a copy, or remove it for a new CA and start every workload again", err, cfg.Dir)
 	}
+	if cfg.TrustDomain != "" && c.trustDomain != cfg.TrustDomain && slices.Contains(cfg.Aliases, c.trustDomain) {
+		s := c.state
+		s.TrustDomain, s.Stage, s.Renew = cfg.TrustDomain, s.Stage+1, now // everybody gets a certificate of the new one soon
+		if err := c.keep(s); err != nil {
+			return nil, err
+		}
+		c.trustDomain = cfg.TrustDomain
+	}
+	if err := c.rename(now); err != nil {
+		return nil, err
+	}
 	if cfg.TrustDomain != "" && c.trustDomain != cfg.TrustDomain {
-		return nil, fmt.Errorf("the mesh CA in %s is of trust domain %s, not %s: start with that one, or with another data folder",
+		return nil, fmt.Errorf("the mesh CA in %s is of trust domain %s, not %s: start with that one, name it in spec.trustDomainAliases of MeshConfig for the mesh to change its trust domain, or start with another data folder",
 			cfg.Dir, c.trustDomain, cfg.TrustDomain)
 	}
 	if _, err := c.renewMiddle(c.signing(), now); err != nil {
@@ -143,12 +154,32 @@ func (c *CA) load(now time.Time) (err error) {
 	if (c.next == nil) != (c.state.Phase == Steady) {
 		return fmt.Errorf("%s: phase %q with next root %d", filepath.Join(c.dir, stateFile), c.state.Phase, c.state.Next)
 	}
+	if c.state.TrustDomain != "" {
+		c.trustDomain = c.state.TrustDomain
+	}
 	for _, n := range c.state.Past {
 		f, err := loadFormer(c.dir, n)
 		if err != nil {
 			continue // only join tokens of before need it
 		}
 		c.past = append(c.past, f)
+	}
+	return nil
+}
+
+// rename replaces intermediates that are of another trust domain than the authority, which has got another one since. The roots stay:
+// whoever believes them for the old one believes them for the new one, once it is told of that.
+func (c *CA) rename(now time.Time) error {
+	for _, g := range []*generation{c.now, c.next} {
+		if g == nil || slices.Equal(g.issuer.cert.PermittedURIDomains, []string{c.trustDomain}) {
+			continue
+		}
+		if g.root.key == nil {
+			return fmt.Errorf("the mesh CA cannot sign for trust domain %s: %w", c.trustDomain, ErrNoRootKey)
+		}
+		if err := c.newMiddle(g, now); err != nil {
+			return err
+		}
 	}
 	return nil
 }

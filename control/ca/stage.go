@@ -29,7 +29,9 @@ type state struct {
 	Forced  bool      // the next step is taken whoever stands in its way
 	Since   time.Time // of the phase
 	Renew   time.Time // certificates made before are to be renewed soon; zero: none
-	Ends    time.Time // when the last certificate ends that the generation which does not sign has signed; zero: there is none
+	// TrustDomain is that of the authority, where it is another one than its first root's.
+	TrustDomain string    `json:",omitempty"`
+	Ends        time.Time // when the last certificate ends that the generation which does not sign has signed; zero: there is none
 }
 
 // Standing is how the mesh stands to the authority, as far as the next step depends on it.

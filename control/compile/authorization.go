@@ -29,6 +29,7 @@ func (c Compiler) authorization(to *model.Security, name string, o *v1alpha1.Aut
 	for i := range s.Rules {
 		p.Rules = append(p.Rules, policyRule(&s.Rules[i], o.Namespace, all))
 	}
+	spelled(p.Rules, c.ours())
 	if len(o.Spec.TargetRefs) == 0 && p.Action == model.ActionDeny {
 		to.Policies = append(to.Policies, split(p, s.Rules, spoken(all))...)
 		return

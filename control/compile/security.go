@@ -51,6 +51,9 @@ func (ix *Index) Secured(list []SecurityPolicy, mesh *v1alpha1.MeshConfigSpec) *
 	return &out
 }
 
+// Mesh answers what MeshConfig says, nil: nothing.
+func (ix *Index) Mesh() *v1alpha1.MeshConfigSpec { return ix.security.mesh }
+
 // SecurityPolicies answers all policies about security, oldest first.
 func (ix *Index) SecurityPolicies() []SecurityPolicy { return ix.security.all }
 

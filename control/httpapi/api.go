@@ -120,6 +120,7 @@ func New(cfg Config) *API {
 		"GET /v1/explain":                              a.serveExplain,
 		"GET /v1/wait":                                 a.serveWait,
 		"GET /v1/certificates":                         a.trusted(a.serveCertificates),
+		"GET /v1/bundle":                               a.trusted(a.serveBundle),
 		"POST /v1/certificates/rotate":                 a.trusted(a.serveRotate),
 		"GET /v1/revocations":                          a.trusted(a.serveRevoked),
 		"POST /v1/revocations":                         a.trusted(a.serveRevocation),

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/compile"
+	"github.com/tulle-mesh/tulle/control/federate"
 	"github.com/tulle-mesh/tulle/control/store"
 )
 
@@ -119,9 +121,13 @@ func (a *API) change(ctx context.Context, d *decode.Document, remove bool) (*sto
 	if v := v1alpha1.Meta(d.Object).ResourceVersion; v != "" && (!exists || v != strconv.FormatInt(old.Revision, 10)) {
 		return nil, "", nil, d.Errorf("metadata.resourceVersion", "is %s, but the object was changed or deleted since: get it again, or remove the field", v)
 	}
-	if m, ok := d.Object.(*v1alpha1.MeshConfig); ok && m.Spec.TrustDomain != a.cfg.Info.TrustDomain {
-		return nil, "", nil, d.Errorf("spec.trustDomain", "is %s, but the mesh CA is of %s, which cannot be changed: write that, or start a new mesh in another data folder with 'tulle up --trust-domain'",
-			m.Spec.TrustDomain, a.cfg.Info.TrustDomain)
+	if m, ok := d.Object.(*v1alpha1.MeshConfig); ok && m.Spec.TrustDomain != a.cfg.Info.TrustDomain && !slices.Contains(m.Spec.TrustDomainAliases, a.cfg.Info.TrustDomain) {
+		return nil, "", nil, d.Errorf("spec.trustDomain", "is %s, but the mesh CA is of %s, which is changed only while it is an alias: write spec.trustDomainAliases: [%s] as well, and start the control plane again when every proxy has acknowledged that; or leave the trust domain as it is",
+			m.Spec.TrustDomain, a.cfg.Info.TrustDomain, a.cfg.Info.TrustDomain)
+	} else if ok {
+		if i, err := federate.Check(m.Spec.Federation); err != nil {
+			return nil, "", nil, d.Errorf(fmt.Sprintf("spec.federation[%d].bundle", i), "%v", err)
+		}
 	}
 	value, same, err := a.stored(d, old.Value)
 	switch {

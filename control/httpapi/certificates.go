@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"encoding/pem"
 	"errors"
 	"net/http"
 
 	"github.com/tulle-mesh/tulle/control/ca"
+	"github.com/tulle-mesh/tulle/control/federate"
 	"github.com/tulle-mesh/tulle/control/trust"
 )
 
@@ -25,6 +27,21 @@ func (a *API) trusted(f func(*http.Request) (any, error)) func(*http.Request) (a
 }
 
 func (a *API) serveCertificates(*http.Request) (any, error) { return a.cfg.Trust.Report(), nil }
+
+// serveBundle answers the roots of the mesh's own trust domain in SPIFFE's form, for who believes them elsewhere.
+func (a *API) serveBundle(*http.Request) (any, error) {
+	t := a.cfg.Trust.Model()
+	own := t.Bundles[0]
+	text, err := federate.Marshal(own.TrustDomain, own.Roots, t.Stage, 0)
+	if err != nil {
+		return nil, err
+	}
+	b := Bundle{TrustDomain: own.TrustDomain, Bundle: text}
+	for _, der := range own.Roots {
+		b.PEM += string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	return b, nil
+}
 
 func (a *API) serveRotate(r *http.Request) (any, error) {
 	var req trust.Rotate

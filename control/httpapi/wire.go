@@ -115,6 +115,13 @@ type ObjectList struct {
 	Revision int64             `json:"revision"`
 }
 
+// Bundle is the roots of the mesh's own trust domain.
+type Bundle struct {
+	TrustDomain string          `json:"trustDomain"`
+	Bundle      json.RawMessage `json:"bundle"` // SPIFFE's form
+	PEM         string          `json:"pem"`
+}
+
 // Info is what a control plane says about itself.
 type Info struct {
 	Version     string    `json:"version"`

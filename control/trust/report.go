@@ -23,6 +23,8 @@ type Report struct {
 	Authorities []Certificate `json:"authorities"` // the one that signs first
 	Control     []Certificate `json:"control"`     // the control plane's own chain, root first
 	Workloads   []Workload    `json:"workloads"`
+	Aliases     []string      `json:"aliases"`   // trust domains that count as TrustDomain
+	Federated   []Federated   `json:"federated"` // those whose identities get in where a policy names them
 	Alarms      []Alarm       `json:"alarms"`
 	Revoked     int           `json:"revoked"` // how many revocations are in force
 }
@@ -123,6 +125,7 @@ func (k *Keeper) report(now time.Time) *Report {
 	slices.SortFunc(r.Workloads, func(a, b Workload) int { return strings.Compare(a.Workload, b.Workload) })
 	k.own(r, s, now)
 	k.alarm(r, s, m, now)
+	k.believed(r, now)
 	return r
 }
 

@@ -100,7 +100,7 @@ func (k *Keeper) aim(r *Revocation, what string) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if id == serverID(k.cfg.CA.TrustDomain()) {
+		if id = k.Trust().Canonical(id); id == serverID(k.cfg.CA.TrustDomain()) {
 			return fmt.Errorf("%w: %s is the control plane's own identity: rotate the root instead", ErrInvalid, id)
 		}
 		r.Identity = id.String()

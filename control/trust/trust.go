@@ -47,6 +47,9 @@ type Config struct {
 	Announced func() []string
 	// Own answers what the control plane proves itself with, and why that is not renewed, nil if it is; may be nil.
 	Own func() (*svid.SVID, error)
+	// Others answers what the mesh believes besides its own trust domain: those that count as it, and federated ones, by name. nil:
+	// nothing. Whoever it has changed for calls Again.
+	Others func() (aliases []string, federated []Federated)
 	// Changed is called when whom the mesh believes is different, with what that is now. It must have Behind answer accordingly
 	// when it returns.
 	Changed func(t *svid.Trust)
@@ -191,10 +194,35 @@ func (k *Keeper) publish() error {
 	return nil
 }
 
+// Again makes whom the mesh believes anew, because what Others answers has changed.
+func (k *Keeper) Again() {
+	if err := k.act(func(time.Time) error { return nil }); err != nil {
+		k.cfg.Log.Error("whom the mesh believes cannot be changed, what it believed before stays in force", "error", err)
+	}
+}
+
+// others adds what the mesh believes besides its own trust domain to m, whose first bundle is its own.
+func (k *Keeper) others(m *model.Trust) {
+	if k.cfg.Others == nil {
+		return
+	}
+	aliases, federated := k.cfg.Others()
+	own := m.Bundles[0]
+	for _, d := range aliases {
+		m.Bundles = append(m.Bundles, model.TrustBundle{TrustDomain: d, Roots: own.Roots, Alias: true})
+	}
+	for _, f := range federated {
+		if f.TrustDomain != own.TrustDomain && !slices.Contains(aliases, f.TrustDomain) && len(f.Roots) > 0 {
+			m.Bundles = append(m.Bundles, model.TrustBundle{TrustDomain: f.TrustDomain, Roots: f.Roots})
+		}
+	}
+}
+
 func (k *Keeper) model() *model.Trust {
 	now := k.cfg.Now()
 	s := k.cfg.CA.Status(now, ca.Standing{})
 	m := &model.Trust{Stage: s.Stage, Bundles: []model.TrustBundle{{TrustDomain: k.cfg.CA.TrustDomain(), Roots: k.cfg.CA.RootsDER()}}}
+	k.others(m)
 	if !s.Renew.IsZero() {
 		m.Renew = s.Renew.Unix() + 1
 	}
@@ -278,7 +306,7 @@ func (k *Keeper) Shown(workload string, starts int, peer string, chain [][]byte,
 		h.chain = append(h.chain, c)
 	}
 	var err error
-	if h.id, err = spiffe.FromCertificate(h.chain[0]); err != nil || h.id.String() != peer {
+	if h.id, err = spiffe.FromCertificate(h.chain[0]); err != nil || k.Trust().Canonical(h.id).String() != peer {
 		k.cfg.Log.Warn("a proxy shows a certificate that is not its own", "workload", workload, "peer", peer, "error", err)
 		return
 	}

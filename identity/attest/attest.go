@@ -176,8 +176,8 @@ func (id *Identity) attest(ctx context.Context, cfg Config) (*svid.SVID, error) 
 func (id *Identity) renew(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
 	creds := credentials.NewTLS(svid.ClientConfig(fixed{now, id.clock}, id.Server))
 	var s *svid.SVID
-	if id.asked.id != now.ID {
-		id.asked = asked{id: now.ID}
+	if name := now.Trust.Canonical(now.ID); id.asked.id != name { // the mesh's trust domain may be another one by now
+		id.asked = asked{id: name}
 	}
 	renewing := &Identity{clock: id.clock, asked: id.asked}
 	err := renewing.ask(ctx, "tcp", id.Address, creds, func(c attestpb.IdentityClient, csr []byte) (*attestpb.Grant, error) {

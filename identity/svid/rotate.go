@@ -230,7 +230,7 @@ func (r *Rotator) try(ctx context.Context) (*SVID, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	next, err := r.cfg.Fetch(ctx, now)
-	if err == nil && next.ID != now.ID {
+	if err == nil && next.ID != now.ID && (now.Trust == nil || now.Trust.Canonical(next.ID) != now.Trust.Canonical(now.ID)) {
 		err = fmt.Errorf("the new identity is %s, not %s", next.ID, now.ID)
 	}
 	return next, err

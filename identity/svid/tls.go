@@ -64,11 +64,12 @@ func ClientConfig(src Source, want spiffe.ID) *tls.Config {
 }
 
 func expect(s tls.ConnectionState, src Source, want spiffe.ID) error {
-	id, err := src.Current().believed().Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageServerAuth)
+	t := src.Current().believed()
+	id, err := t.Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageServerAuth)
 	if err != nil {
 		return err
 	}
-	if id != want {
+	if t.Canonical(id) != t.Canonical(want) {
 		return fmt.Errorf("the peer is %s, expected %s", id, want)
 	}
 	return nil
@@ -87,8 +88,9 @@ func ServerConfig(src Source) *tls.Config {
 			if len(s.PeerCertificates) == 0 {
 				return nil
 			}
-			id, err := src.Current().believed().Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageClientAuth)
-			if err == nil && id.TrustDomain != src.Current().ID.TrustDomain {
+			t := src.Current().believed()
+			id, err := t.Verify(s.PeerCertificates, now(src), x509.ExtKeyUsageClientAuth)
+			if err == nil && !t.Ours(id.TrustDomain) {
 				err = fmt.Errorf("%s is not of this trust domain", id)
 			}
 			return err

@@ -1,6 +1,7 @@
 package svid
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 // immutable; nil believes nobody.
 type Trust struct {
 	Model   *model.Trust // as it was told
-	own     string
+	mesh    string       // the mesh's trust domain
 	domains map[string]domain
 	before  map[string]time.Time // certificates of an identity that begin before are revoked
 	serials map[string]bool
@@ -29,27 +30,44 @@ type domain struct {
 // ErrRevoked is in the error for a certificate that was taken out of use.
 var ErrRevoked = errors.New("revoked")
 
-// NewTrust reads m for a holder of the trust domain own. It refuses what does not say whom to believe of that domain.
+// NewTrust reads m for a holder of the trust domain own. It refuses what does not say whom to believe of that domain, or that it is
+// not the mesh's or one of its aliases.
 func NewTrust(own string, m *model.Trust) (*Trust, error) {
-	t := &Trust{Model: m, own: own, domains: map[string]domain{}, before: map[string]time.Time{}, serials: map[string]bool{}}
+	t := &Trust{Model: m, mesh: own, domains: map[string]domain{}, before: map[string]time.Time{}, serials: map[string]bool{}}
+	same := map[string]domain{} // by roots: an alias has the mesh's
 	for i := range m.Bundles {
 		b := &m.Bundles[i]
-		pool, text, err := poolOf(b.Roots)
-		if err != nil {
-			return nil, fmt.Errorf("trust: bundle of %s: %w", b.TrustDomain, err)
+		key := string(bytes.Join(b.Roots, nil))
+		d, ok := same[key]
+		if !ok {
+			var err error
+			if d.roots, d.pem, err = poolOf(b.Roots); err != nil {
+				return nil, fmt.Errorf("trust: bundle of %s: %w", b.TrustDomain, err)
+			}
+			same[key] = d
 		}
-		t.domains[b.TrustDomain] = domain{pool, text, b.Alias}
+		if _, twice := t.domains[b.TrustDomain]; twice {
+			return nil, fmt.Errorf("trust: two bundles of %s", b.TrustDomain)
+		}
+		d.alias = b.Alias
+		t.domains[b.TrustDomain] = d
 	}
-	if _, ok := t.domains[own]; !ok {
+	switch d, ok := t.domains[own]; {
+	case !ok:
 		return nil, fmt.Errorf("trust: there are no roots of our own trust domain %s", own)
+	case d.alias: // the mesh has another one by now, which is the first that is told
+		if t.mesh = m.Bundles[0].TrustDomain; m.Bundles[0].Alias {
+			return nil, fmt.Errorf("trust: all trust domains are aliases")
+		}
 	}
 	for _, r := range m.Revoked {
 		if len(r.Serial) > 0 {
 			t.serials[string(r.Serial)] = true
 			continue
 		}
-		if at := time.Unix(r.Before, 0); at.After(t.before[r.Identity]) {
-			t.before[r.Identity] = at
+		who := t.canonicalText(r.Identity)
+		if at := time.Unix(r.Before, 0); at.After(t.before[who]) {
+			t.before[who] = at
 		}
 	}
 	return t, nil
@@ -63,8 +81,30 @@ func (t *Trust) RootsPEM(trustDomain string) []byte { return t.domains[trustDoma
 
 // Federated reports whether identities of a trust domain are another mesh's: believed, and let in only by who names them.
 func (t *Trust) Federated(trustDomain string) bool {
-	d, ok := t.domains[trustDomain]
-	return ok && trustDomain != t.own && !d.alias
+	_, ok := t.domains[trustDomain]
+	return ok && !t.Ours(trustDomain)
+}
+
+// Ours reports whether a trust domain is the mesh's or one of its aliases.
+func (t *Trust) Ours(trustDomain string) bool {
+	return trustDomain == t.mesh || t.domains[trustDomain].alias
+}
+
+// Canonical answers id as the mesh knows it: an identity of an alias in the mesh's own trust domain. nil changes nothing.
+func (t *Trust) Canonical(id spiffe.ID) spiffe.ID {
+	if t != nil && t.domains[id.TrustDomain].alias {
+		id.TrustDomain = t.mesh
+	}
+	return id
+}
+
+// canonicalText is Canonical for what is written; what is no SPIFFE ID stays as it is.
+func (t *Trust) canonicalText(s string) string {
+	id, err := spiffe.ParseID(s)
+	if err != nil {
+		return s
+	}
+	return t.Canonical(id).String()
 }
 
 // Refuses answers an error with ErrRevoked if one of chain (leaf first) was taken out of use; id is the leaf's identity.
@@ -72,7 +112,7 @@ func (t *Trust) Refuses(id spiffe.ID, chain []*x509.Certificate) error {
 	if t == nil || len(t.before)+len(t.serials) == 0 || len(chain) == 0 {
 		return nil
 	}
-	if at, ok := t.before[id.String()]; ok && chain[0].NotBefore.Before(at) {
+	if at, ok := t.before[t.Canonical(id).String()]; ok && chain[0].NotBefore.Before(at) {
 		return fmt.Errorf("the certificate of %s is %w", id, ErrRevoked)
 	}
 	for _, c := range chain {
@@ -107,7 +147,7 @@ func (s *SVID) believed() *Trust {
 	if s.Trust != nil {
 		return s.Trust
 	}
-	return &Trust{own: s.ID.TrustDomain, domains: map[string]domain{s.ID.TrustDomain: {roots: s.Roots, pem: s.RootsPEM}}}
+	return &Trust{mesh: s.ID.TrustDomain, domains: map[string]domain{s.ID.TrustDomain: {roots: s.Roots, pem: s.RootsPEM}}}
 }
 
 // Believing answers s with another trust.

@@ -16,10 +16,13 @@ type Attributes struct {
 	// Of the peer, from its verified certificate; all empty: plaintext.
 	Principal, TrustDomain, Namespace string
 	Account                           string // "namespace/service account"
-	IP, RemoteIP                      netip.Addr
-	Port                              uint16 // of the service
-	ServerName                        string // SNI of the program's own TLS
-	Now                               int64  // Unix seconds
+	// Federated: the identity is another mesh's. Only a rule that allows and names its trust domain or it lets it in, whatever the
+	// default; see Set.Admits.
+	Federated    bool
+	IP, RemoteIP netip.Addr
+	Port         uint16 // of the service
+	ServerName   string // SNI of the program's own TLS
+	Now          int64  // Unix seconds
 
 	HTTP      bool   // the rest is known
 	Method    string //
@@ -197,7 +200,7 @@ func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
 		return v
 	}
 	switch {
-	case p.allows:
+	case p.allows || a.Federated:
 		r := in[model.ActionAllow].first(a)
 		if r == nil {
 			v.Absent = true
@@ -224,6 +227,21 @@ func (s *Set) HTTP(n uint16) bool {
 // ServerNames reports whether something that is or would be in force looks at the server names of connections to a port.
 func (s *Set) ServerNames(n uint16) bool {
 	return s.inForce.at(n).names || s.tried != nil && s.tried.at(n).names
+}
+
+// Admits reports whether a policy in force lets in, on some port, identities of a federated trust domain, because it names it: as a
+// trust domain, or at the beginning of a principal. Suffixes, expressions and "*" name nobody.
+func (s *Set) Admits(trustDomain string) bool {
+	for _, p := range s.inForce {
+		for _, r := range p.every {
+			for i := range r.from {
+				if r.from[i].admits(trustDomain) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // Name is one value that conditions and expressions look at.

@@ -31,12 +31,42 @@ func (r *rule) holds(a *Attributes) bool {
 }
 
 func (r *rule) comes(a *Attributes) bool {
+	strict := a.Federated && r.name.Action == model.ActionAllow
 	for i := range r.from {
-		if r.from[i].holds(a) {
+		if r.from[i].holds(a) && (!strict || r.from[i].names(a)) {
 			return true
 		}
 	}
-	return len(r.from) == 0
+	return len(r.from) == 0 && !strict
+}
+
+// names reports whether a source means the peer's trust domain, or the peer, by name.
+func (s *source) names(a *Attributes) bool {
+	for i := range s.domains.is {
+		if t := &s.domains.is[i]; t.Kind == model.StringExact && t.fits(a.TrustDomain) {
+			return true
+		}
+	}
+	for i := range s.principals.is {
+		if t := &s.principals.is[i]; t.within(a.TrustDomain) && t.fits(a.Principal) {
+			return true
+		}
+	}
+	return false
+}
+
+// admits reports whether a source means some identity of a trust domain by name.
+func (s *source) admits(trustDomain string) bool {
+	return slices.ContainsFunc(s.domains.is, func(t text) bool { return t.Kind == model.StringExact && t.fits(trustDomain) }) ||
+		slices.ContainsFunc(s.principals.is, func(t text) bool { return t.within(trustDomain) })
+}
+
+// within reports whether t, about a principal, fits identities of one trust domain alone, this one.
+func (t *text) within(trustDomain string) bool {
+	const scheme = "spiffe://"
+	n := len(scheme) + len(trustDomain)
+	return (t.Kind == model.StringExact || t.Kind == model.StringPrefix) && len(t.Value) > n && t.Value[:len(scheme)] == scheme &&
+		t.Value[len(scheme):n] == trustDomain && t.Value[n] == '/'
 }
 
 func (r *rule) goes(a *Attributes) bool {

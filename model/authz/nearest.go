@@ -63,6 +63,9 @@ func (r *rule) missing(a *Attributes, request bool) (out []Missing) {
 	if !request && (r.expression != nil || len(r.when) > 0) {
 		out = append(out, Missing{"protocol", "TCP", "HTTP"})
 	}
+	if a.Federated && len(r.from) == 0 {
+		out = append(out, Missing{"trust domain", clip(a.TrustDomain), "one that the rule names"})
+	}
 	out = append(out, fewest(r.from, func(s *source) []Missing { return s.missing(a, request) })...)
 	out = append(out, fewest(r.to, func(t *target) []Missing { return t.missing(a, request) })...)
 	for i := range r.when {
@@ -99,6 +102,9 @@ func (s *source) missing(a *Attributes, request bool) (out []Missing) {
 	add("namespace", a.Namespace, &s.namespaces)
 	add("service account", a.Account, &s.accounts)
 	add("trust domain", a.TrustDomain, &s.domains)
+	if a.Federated && !s.names(a) && s.principals.hold(a.Principal) && s.domains.hold(a.TrustDomain) {
+		out = append(out, Missing{"trust domain", clip(a.TrustDomain), "one that the rule names"})
+	}
 	if request {
 		add("token", a.Token, &s.tokens)
 	} else if s.needsRequest() {

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
@@ -107,6 +108,10 @@ type Config struct {
 	Connect    func(port uint16, now time.Duration) failure.Reason
 	Disconnect func(port uint16)
 
+	// Known answers whom the mesh knows a caller as who has proven id, and whether that is another mesh's identity; nil: as id, of
+	// this one.
+	Known func(id spiffe.ID) (known spiffe.ID, federated bool)
+
 	// Policies are asked about connections to the workload that are not HTTP; nil: everything is allowed.
 	Policies *policy.InForce
 
@@ -154,6 +159,17 @@ type Worker struct {
 	visitors map[*visitor]struct{}            // that are open
 	probed   map[model.PortName]time.Duration // when a learned-http port was last tested for silence
 	scratch  []byte
+}
+
+// caller answers who has proven id on a connection to a port of the service, as policies see him.
+func (w *Worker) caller(id spiffe.ID, c loop.Conn, port uint16) (spiffe.ID, *policy.Caller) {
+	federated := false
+	if w.cfg.Known != nil && !id.IsZero() {
+		id, federated = w.cfg.Known(id)
+	}
+	from := policy.NewCaller(id, c.Remote().Addr(), port)
+	from.Federated = federated
+	return id, from
 }
 
 // New makes a Worker.

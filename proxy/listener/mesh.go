@@ -102,9 +102,9 @@ func (i *inbound) Opened() {
 		i.refuse(failure.UnknownPort)
 		return
 	}
-	id := i.conn.PeerID()
+	id, from := i.w.caller(i.conn.PeerID(), i.conn, i.own.Service.Port)
 	i.peer = Peer{ID: id.String(), Service: model.ServiceName{Namespace: id.Namespace, Name: id.ServiceAccount}}
-	i.from = policy.NewCaller(id, i.conn.Remote().Addr(), i.own.Service.Port)
+	i.from = from
 	i.w.blanks[i] = struct{}{}
 	i.w.cfg.Loop.Arm(&i.timer, i.w.cfg.BlankIdle)
 }

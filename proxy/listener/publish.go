@@ -200,7 +200,7 @@ func (v *visitor) session(c loop.Conn, id spiffe.ID) *session {
 	v.leave()
 	s := v.w.session(c, record.Inbound, c.Local())
 	s.far, s.dial, s.own, s.held, s.visitor = farProgram, v.dial, v.own, true, v
-	s.from = policy.NewCaller(id, c.Remote().Addr(), v.own.Service.Port)
+	id, s.from = v.w.caller(id, c, v.own.Service.Port)
 	s.rec.From = c.Remote().Addr()
 	s.rec.Destination, s.rec.Port = v.own.Service.Service, v.own.Service.Port
 	s.rec.Published = true

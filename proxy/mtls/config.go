@@ -82,7 +82,7 @@ func ClientConfig(src Source, serverName string, expected spiffe.ID) *tls.Config
 	}
 	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
 		peer, err := verify(src, cs, ALPN, x509.ExtKeyUsageServerAuth, cfg.Time, nil)
-		if err == nil && !expected.IsZero() && peer != expected {
+		if err == nil && !expected.IsZero() && peer != src.Identity().Trust.Canonical(expected) {
 			err = fmt.Errorf("%s is %s, expected %s", cs.ServerName, peer, expected)
 		}
 		if err != nil {
@@ -117,7 +117,8 @@ func (e *identityError) Error() string { return e.err.Error() }
 func (e *identityError) Unwrap() error { return e.err }
 
 // verify holds the peer's certificates to X.509-SVID: a chain to our roots, both key usages, exactly one SPIFFE ID.
-// It runs on full and on resumed handshakes. protocol, if not empty, is what both must speak.
+// It runs on full and on resumed handshakes. protocol, if not empty, is what both must speak. It answers whom the mesh knows the
+// peer as: an identity of an alias in the mesh's own trust domain.
 func verify(src Source, cs tls.ConnectionState, protocol string, role x509.ExtKeyUsage, now func() time.Time, known *chains) (spiffe.ID, error) {
 	id := src.Identity()
 	switch {
@@ -157,5 +158,5 @@ func verify(src Source, cs tls.ConnectionState, protocol string, role x509.ExtKe
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0 {
 		return spiffe.ID{}, errors.New("peer's certificate has the wrong key usage for an SVID")
 	}
-	return peer, nil
+	return id.Trust.Canonical(peer), nil
 }

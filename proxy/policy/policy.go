@@ -82,6 +82,11 @@ type Rules struct {
 	hops        int
 }
 
+// Admits reports whether something in force lets in identities of a federated trust domain, on any port.
+func (r *Rules) Admits(trustDomain string) bool {
+	return r != nil && r.set != nil && r.set.Admits(trustDomain)
+}
+
 // HTTP reports whether a port of the service takes nothing but HTTP, because something in force looks at requests.
 func (r *Rules) HTTP(port uint16) bool { return r != nil && r.set != nil && r.set.HTTP(port) }
 
@@ -128,6 +133,7 @@ func (r *Rules) Connection(a *authz.Attributes, d *record.Decision) authz.Verdic
 type Caller struct {
 	Principal, TrustDomain, Namespace string // of the verified certificate; "": none was shown
 	Account                           string // "namespace/service account"
+	Federated                         bool   // it is another mesh's
 	IP, RemoteIP                      netip.Addr
 	Port                              uint16
 }
@@ -145,5 +151,5 @@ func NewCaller(id spiffe.ID, from netip.Addr, port uint16) *Caller {
 // Fill sets what is known of the connection; the rest of a is left alone.
 func (c *Caller) Fill(a *authz.Attributes) {
 	a.Principal, a.TrustDomain, a.Namespace, a.Account = c.Principal, c.TrustDomain, c.Namespace, c.Account
-	a.IP, a.RemoteIP, a.Port = c.IP, c.RemoteIP, c.Port
+	a.Federated, a.IP, a.RemoteIP, a.Port = c.Federated, c.IP, c.RemoteIP, c.Port
 }

@@ -51,6 +51,8 @@ type Config struct {
 	Source   Source
 	Sessions Sessions // nil: no session is accepted
 	Recall   Recall   // nil: proxies are asked nothing
+	// Known answers whom the mesh knows a peer as (svid.Trust.Canonical); nil: as what it has proven.
+	Known func(spiffe.ID) spiffe.ID
 	Log      *slog.Logger
 }
 
@@ -91,9 +93,17 @@ func Peer(ctx context.Context) (spiffe.ID, error) {
 	return spiffe.ID{}, status.Error(codes.Unauthenticated, "a certificate of this mesh is needed; attest first")
 }
 
+func (s *Service) peer(ctx context.Context) (spiffe.ID, error) {
+	id, err := Peer(ctx)
+	if err == nil && s.cfg.Known != nil {
+		id = s.cfg.Known(id)
+	}
+	return id, err
+}
+
 // DeltaAggregatedResources serves one stream.
 func (s *Service) DeltaAggregatedResources(g discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	id, err := Peer(g.Context())
+	id, err := s.peer(g.Context())
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ const (
 
 // Join serves one session.
 func (s *Service) Join(g tullepb.Session_JoinServer) error {
-	id, err := Peer(g.Context())
+	id, err := s.peer(g.Context())
 	if err != nil {
 		return err
 	}
