@@ -248,7 +248,9 @@ func TestWhoIsAsked(t *testing.T) {
 			k := keeper(t, memory(t))
 			k.Configure(config(c.f))
 			if c.good {
-				await(t, k, "fetched", func(b federate.Bundle) bool { return b.From == c.f.Endpoint.URL && len(b.Roots) == 1 && b.Failing == "" })
+				await(t, k, "fetched", func(b federate.Bundle) bool {
+					return b.From == c.f.Endpoint.URL && len(b.Roots) == 1 && b.Failing == ""
+				})
 			} else if b := await(t, k, "refused", func(b federate.Bundle) bool { return b.Failing != "" }); b.From == c.f.Endpoint.URL && len(b.Roots) > 0 {
 				t.Errorf("taken: %+v", b)
 			}

@@ -53,7 +53,7 @@ type Config struct {
 	Recall   Recall   // nil: proxies are asked nothing
 	// Known answers whom the mesh knows a peer as (svid.Trust.Canonical); nil: as what it has proven.
 	Known func(spiffe.ID) spiffe.ID
-	Log      *slog.Logger
+	Log   *slog.Logger
 }
 
 // Service serves both protocols.
