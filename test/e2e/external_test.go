@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -19,7 +20,7 @@ func guarded(external string) string {
 // adds reaches the program, what it refuses the client; while it is away nothing passes, or everything if the policy says so.
 func TestExternalAuthorizer(t *testing.T) {
 	m := newMesh(t)
-	m.httpbin()
+	m.announced(m.run([]string{"--service", "httpbin", "--port", "8080"}, binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF", "-max-duration", "5m"))
 	asked := m.run([]string{"--service", "authorizer", "--port", "8000/http", "--port", "9000/grpc"}, binary(t, "extauthz"), "-http", "8000", "-grpc", "9000")
 	m.announced(asked)
 	get := func(path string, args ...string) string {
@@ -50,7 +51,8 @@ func TestExternalAuthorizer(t *testing.T) {
 	t.Run("OPA", func(t *testing.T) { opa(t, m) })
 }
 
-// rego is a policy of OPA's own API (system.authz): what it refuses is answered 401. Only GET is asked for, which changes nothing in it.
+// rego is a policy of OPA's own API (system.authz): what it refuses is answered 401. Of what it is asked about only GET is allowed, which
+// changes nothing in it; whoever says so may write who is gone.
 const rego = `package system.authz
 
 default allow := false
@@ -59,8 +61,14 @@ allow if {
 	input.method == "GET"
 	input.path[0] == "v1"
 	input.path[2] == "ok"
-	input.headers["X-User"][0] == "alice"
+	input.headers["X-User"][0] in {"alice", "carol"}
+	not data.gone[input.headers["X-User"][0]]
 	not input.path[3] == "secret"
+}
+
+allow if {
+	input.method == "PUT"
+	input.path[2] == "gone"
 }
 `
 
@@ -83,4 +91,30 @@ func opa(t *testing.T, m *mesh) {
 			t.Errorf("%s %s by %q: %s, want %s", c.method, c.path, c.user, r, want)
 		}
 	}
+	again(t, m)
+}
+
+// again: who is refused by now loses what is open, and nobody else does.
+func again(t *testing.T, m *mesh) {
+	m.apply(guarded("service: {name: opa, port: 8181}, protocol: HTTP, path: /v1/data/ok, timeout: 5s, requestHeaders: [x-user], askAgain: 1s"))
+	open := map[string]*process{}
+	for _, user := range []string{"alice", "carol"} {
+		open[user] = m.run([]string{"--service", "shell"}, "curl", "-sSN", "-H", "X-User: "+user, "http://httpbin:8080/drip?duration=100&numbytes=100&delay=0")
+		eventually(t, patience, user+" gets something", func() error {
+			if open[user].stdout() == "" {
+				return errors.New(open[user].stderr())
+			}
+			return nil
+		})
+	}
+	if out := m.ok(m.call("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "PUT", "-H", "Content-Type: application/json", "-d", "true", "http://opa:8181/v1/data/gone/carol")); out != "204" {
+		t.Fatalf("OPA does not take it: %s", out)
+	}
+	if code := open["carol"].wait(patience); code != 18 && code != 56 && code != 92 { // broken off
+		t.Errorf("carol's stream ended with %d: %s", code, open["carol"].stderr())
+	}
+	if open["alice"].ended() {
+		t.Errorf("alice's stream has ended: %s", open["alice"].stderr())
+	}
+	open["alice"].stop(patience)
 }
