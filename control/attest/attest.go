@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -105,34 +106,60 @@ func ServerID(trustDomain string) spiffe.ID {
 }
 
 // Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
-// what a join token pins.
+// what a join token pins. For the first one it waits for ctx where whoever signs does not do so yet.
 func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
-	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(ctx context.Context, _ *svid.SVID) (*svid.SVID, error) {
-		key, err := svid.NewKey()
-		if err != nil {
-			return nil, err
-		}
-		csr, err := svid.Request(key, ServerID(a.TrustDomain()))
-		if err != nil {
-			return nil, err
-		}
-		made := time.Now()
-		issued, err := a.Sign(ctx, csr, ServerID(a.TrustDomain()), TTL, made)
-		if err != nil {
-			return nil, err
-		}
-		chain := slices.Clone(issued.Chain)
-		for _, der := range a.Pinnable() {
-			if !slices.ContainsFunc(chain, func(c []byte) bool { return bytes.Equal(c, der) }) {
-				chain = append(chain, der)
+	var key *ecdsa.PrivateKey // of a request that was not answered: it is shown again
+	var csr []byte
+	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
+		for {
+			if key == nil {
+				next, err := svid.NewKey()
+				if err != nil {
+					return nil, err
+				}
+				if csr, err = svid.Request(next, ServerID(a.TrustDomain())); err != nil {
+					return nil, err
+				}
+				key = next
 			}
+			made := time.Now()
+			issued, err := a.Sign(ctx, csr, ServerID(a.TrustDomain()), TTL, made)
+			if now == nil && errors.Is(err, external.ErrNotNow) && pause(ctx) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			s, err := svid.New(key, ownChain(issued, a), a.RootsDER())
+			if err == nil {
+				s.Made, key = made, nil
+			}
+			return s, err
 		}
-		s, err := svid.New(key, chain, a.RootsDER())
-		if err == nil {
-			s.Made = made
-		}
-		return s, err
 	}})
+}
+
+// ownChain answers the chain that the control plane shows.
+func ownChain(issued *ca.Issued, a Authority) [][]byte {
+	chain := slices.Clone(issued.Chain)
+	for _, der := range a.Pinnable() {
+		if !slices.ContainsFunc(chain, func(c []byte) bool { return bytes.Equal(c, der) }) {
+			chain = append(chain, der)
+		}
+	}
+	return chain
+}
+
+// pause waits before the authority is asked again; it reports whether ctx lasts.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }
 
 // Attest implements attestpb.IdentityServer.

@@ -74,8 +74,8 @@ type Authority struct {
 
 // failure is why something does not go well, and since when; the zero value: it does.
 type failure struct {
-	err   error
-	since time.Time
+	err         error
+	since, last time.Time
 }
 
 func (f *failure) note(err error, now time.Time) {
@@ -86,7 +86,7 @@ func (f *failure) note(err error, now time.Time) {
 	if f.err == nil {
 		f.since = now
 	}
-	f.err = err
+	f.err, f.last = err, now
 }
 
 // Open answers the authority. Where nothing is known yet it waits for ctx for the issuer's roots.
@@ -258,9 +258,9 @@ func (a *Authority) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time
 		return nil, fmt.Errorf("%w: %d others wait for %s already", ErrNotNow, maxSigning, a.cfg.Issuer.Name())
 	}
 	r := issuer.Request{CSR: csr, ID: id, TTL: issuer.Ask(ttl), Now: now}
-	by, below := a.signer()
+	by, below, most := a.signer()
 	r.Below = below
-	issued, err := a.try(ctx, by, &r)
+	issued, err := a.try(ctx, by, &r, most)
 	if err == nil {
 		issued, err = a.accept(by, issued, r)
 	}
@@ -300,11 +300,15 @@ func (a *Authority) Admit(csr []byte, id spiffe.ID) error {
 	return nil
 }
 
-// signer answers who signs now, and the roots that every proxy believes.
-func (a *Authority) signer() (issuer.Issuer, []*x509.Certificate) {
+// signer answers who signs now, the roots that every proxy believes, and how often somebody is asked: many ask again by
+// themselves, so while nothing is answered it is once for each.
+func (a *Authority) signer() (by issuer.Issuer, below []*x509.Certificate, most int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var below []*x509.Certificate
+	most = tries
+	if a.failing.err != nil {
+		most = 1
+	}
 	theirs, before := false, false
 	for _, r := range a.state.Roots {
 		if r.Acked {
@@ -312,18 +316,18 @@ func (a *Authority) signer() (issuer.Issuer, []*x509.Certificate) {
 		}
 	}
 	if before && !theirs {
-		return a.cfg.Before, below
+		return a.cfg.Before, below, most
 	}
-	return a.cfg.Issuer, below
+	return a.cfg.Issuer, below, most
 }
 
 // try asks until it has an answer, trying again is no use, or ctx ends.
-func (a *Authority) try(ctx context.Context, by issuer.Issuer, r *issuer.Request) (*ca.Issued, error) {
+func (a *Authority) try(ctx context.Context, by issuer.Issuer, r *issuer.Request, most int) (*ca.Issued, error) {
 	for n, retry := 1, firstRetry; ; n, retry = n+1, 2*retry {
 		begin := time.Now()
 		issued, err := by.Sign(ctx, *r)
 		r.Now = r.Now.Add(time.Since(begin)) // it is checked by when it was answered
-		if err == nil || n == tries || !issuer.Again(err) || !pause(ctx, retry) {
+		if err == nil || n == most || !issuer.Again(err) || !pause(ctx, retry) {
 			return issued, err
 		}
 	}

@@ -83,8 +83,12 @@ func (a *Authority) other() *x509.Certificate {
 	return nil
 }
 
-// patience is for how long an issuer may fail before that is told.
-const patience = 5 * time.Second
+// patience is for how long an issuer may fail before that is told; stale is how long after the last failure nobody is waiting
+// any more: who waits asks again every minute at least.
+const (
+	patience = 5 * time.Second
+	stale    = 5 * time.Minute
+)
 
 // warnings answers what will hurt. The caller holds mu.
 func (a *Authority) warnings(now time.Time) (list []ca.Warning) {
@@ -92,7 +96,7 @@ func (a *Authority) warnings(now time.Time) (list []ca.Warning) {
 		failure
 		what string
 	}{{a.failing, "the issuer of certificates"}, {a.blind, "the issuer's roots"}} {
-		if f.err != nil && now.Sub(f.since) >= min(patience, a.cfg.Leaf/10) {
+		if f.err != nil && now.Sub(f.last) < stale && now.Sub(f.since) >= min(patience, a.cfg.Leaf/10) {
 			list = append(list, ca.Warning{What: f.what, First: true,
 				Message: fmt.Sprintf("for %s: %v; what workloads have stays in force", now.Sub(f.since).Round(time.Second), f.err)})
 		}
