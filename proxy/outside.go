@@ -13,6 +13,7 @@ import (
 	"github.com/tulle-mesh/tulle/dns"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/egress"
 	"github.com/tulle-mesh/tulle/proxy/failure"
@@ -20,6 +21,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/live"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/resolve"
 	"github.com/tulle-mesh/tulle/proxy/secret"
 )
@@ -32,8 +34,8 @@ type outside struct {
 	told   egress.Memory
 	pass   listener.Passthrough
 	asks   *resolve.Resolver
-	second atomic.Int64 // in which said denials were logged
-	said   atomic.Int64
+	denied room // for lines about denials
+	tried  room // for lines about policies in dry run
 
 	mu      sync.Mutex
 	secrets *secret.Store // nil: nothing was asked for yet
@@ -83,44 +85,85 @@ func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
 }
 
 func (o *outside) exit(to netip.AddrPort, e egress.Exit, names []string, said string) listener.Exit {
-	if e.Why != failure.None && o.mayLog() {
-		o.p.cfg.Log.Info(notOut, "address", to.String(), "name", said, "reason", e.Why.Label(), "policy", e.By)
+	out := listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service, Names: names}
+	if told := o.note(e.Why, &e.Said, &out.Said); told != nil {
+		if e.Why != failure.None && !e.Said.Asked {
+			told = append(told, "policy", e.By)
+		}
+		o.p.cfg.Log.Info(lineOf(e.Why), append([]any{"address", to.String(), "name", said}, told...)...)
 	}
-	return listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service, Names: names}
+	return out
 }
 
-// maxSaid is how many denials are logged a second; metrics count all of them.
+// maxSaid is how many lines of each kind are logged a second; metrics count everything.
 const maxSaid = 10
 
-// notOut begins the line about a denial.
-const notOut = "the program may not leave the mesh"
+// notOut begins the line about a denial, dryOut the one about what policies in dry run would decide otherwise.
+const (
+	notOut = "the program may not leave the mesh"
+	dryOut = "policies in dry run would decide otherwise about what leaves the mesh"
+)
 
-// mayLog reports whether there is room for a line about a denial this second.
-func (o *outside) mayLog() bool {
-	second := int64(loop.Elapsed() / time.Second)
-	if o.second.Swap(second) != second {
-		o.said.Store(0)
+func lineOf(why failure.Reason) string {
+	if why != failure.None {
+		return notOut
 	}
-	return o.said.Add(1) <= maxSaid
+	return dryOut
+}
+
+// note tells d what policies said, and answers what the log is to say about it; nil: nothing. It allocates only for that.
+func (o *outside) note(why failure.Reason, said *egress.Said, d *record.Decision) (told []any) {
+	if said.Asked {
+		*d = policy.Decided(&said.Verdict)
+	}
+	switch {
+	case why == failure.None && (!said.Dry || !o.tried.take()), why != failure.None && !o.denied.take():
+		return nil
+	case why != failure.None:
+		told = append(told, "reason", why.Label())
+	}
+	switch {
+	case why == failure.None || !said.Asked:
+	case d.Absent:
+		told = append(told, "why", "no policy allows it")
+	default:
+		told = append(told, "policy", d.Policy, "rule", d.Rule)
+	}
+	if said.Dry {
+		told = append(told, policy.Dry(d)...)
+	}
+	return told
+}
+
+// room is for maxSaid lines of the log a second.
+type room struct{ second, said atomic.Int64 }
+
+// take reports whether there is room for a line this second.
+func (r *room) take() bool {
+	second := int64(loop.Elapsed() / time.Second)
+	if r.second.Swap(second) != second {
+		r.said.Store(0)
+	}
+	return r.said.Add(1) <= maxSaid
 }
 
 // Connection implements listener.Egress.
-func (o *outside) Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason {
+func (o *outside) Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time, d *record.Decision) failure.Reason {
 	t := o.table.Load()
 	if t == nil {
 		return failure.Unavailable
 	}
-	return o.connection(t, called, to, sni, wanted, now)
+	return o.connection(t, called, to, sni, wanted, now, d)
 }
 
-func (o *outside) connection(t *egress.Table, called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason {
+func (o *outside) connection(t *egress.Table, called, to model.PortName, sni string, wanted netip.Addr, now time.Time, d *record.Decision) failure.Reason {
 	named := false
 	if c := o.p.live.Held(to); c != nil {
 		named = c.Model().Protocol == model.ProtocolTLS && called == to
 	}
-	why := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
-	if why != failure.None && o.mayLog() {
-		o.p.cfg.Log.Info(notOut, "service", to.String(), "name", sni, "reason", why.Label())
+	why, said := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
+	if told := o.note(why, &said, d); told != nil {
+		o.p.cfg.Log.Info(lineOf(why), append([]any{"service", to.String(), "name", sni}, told...)...)
 	}
 	return why
 }
@@ -132,7 +175,7 @@ func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 		return failure.Unavailable
 	}
 	if !w.To.Service.IsZero() && (t.Knows(w.To.Service) || o.pass.Mesh(w.Wanted.Addr())) {
-		return o.connection(t, w.Called, w.To, w.Said, w.Wanted.Addr(), now)
+		return o.connection(t, w.Called, w.To, w.Said, w.Wanted.Addr(), now, &record.Decision{})
 	}
 	said := strings.ToLower(w.Said)
 	e := t.Address(w.Wanted, w.Names)
@@ -140,7 +183,7 @@ func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 		e = t.Named(w.Wanted, w.Names, said)
 	}
 	if e.Why == failure.None && !e.Service.Service.IsZero() {
-		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now)
+		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now, &record.Decision{})
 	}
 	return o.exit(w.Wanted, e, nil, said).Why
 }
@@ -152,14 +195,14 @@ func (o *outside) Paths(to model.PortName) bool {
 }
 
 // Request implements exchange.Egress.
-func (o *outside) Request(called, to model.PortName, a *authz.Attributes) failure.Reason {
+func (o *outside) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason {
 	t := o.table.Load()
 	if t == nil {
 		return failure.Unavailable
 	}
-	why := t.Request(to, a, called == to)
-	if why != failure.None && o.mayLog() { // what a says is the request's memory
-		o.p.cfg.Log.Info(notOut, "service", to.String(), "name", strings.Clone(a.Host), "method", strings.Clone(a.Method), "path", strings.Clone(a.Path[:min(len(a.Path), maxSaidPath)]), "reason", why.Label())
+	why, said := t.Request(to, a, called == to)
+	if told := o.note(why, &said, d); told != nil { // what a says is the request's memory
+		o.p.cfg.Log.Info(lineOf(why), append([]any{"service", to.String(), "name", strings.Clone(a.Host), "method", strings.Clone(a.Method), "path", strings.Clone(a.Path[:min(len(a.Path), maxSaidPath)])}, told...)...)
 	}
 	return why
 }

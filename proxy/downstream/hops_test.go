@@ -109,13 +109,16 @@ func TestNoAllocationUnasked(t *testing.T) {
 	noAllocation(t, 0, one)
 }
 
-// TestNoAllocationEgress: a request to an ExternalService, with policies about its path and query, costs no memory.
+// TestNoAllocationEgress: a request to an ExternalService, with policies about its path and query, in dry run and for audit too, costs no
+// memory, and the record has what they say.
 func TestNoAllocationEgress(t *testing.T) {
 	dest, called := leading(t, "bank", fixed(t))
-	may := &exits{t: t}
+	may, trial := &exits{t: t}, only(model.ActionDeny, "trial", rule("web"))
+	trial.DryRun = true
 	table, err := egress.Compile(&model.Egress{Mode: model.EgressRegistry, Services: []model.EgressService{{Name: called.Service, Hosts: []string{"*.example", "cart"}, Ports: []uint16{80}, Policies: []model.Policy{
 		only(model.ActionAllow, "yes", rule("web", model.PolicyTarget{Methods: exactly("GET"), Paths: []model.PolicyPath{{Template: true, Match: model.StringMatch{Value: "/products/{id}"}}}})),
-		only(model.ActionDeny, "no", model.PolicyRule{When: []model.PolicyCondition{{Kind: model.ConditionQuery, Name: "color", Values: exactly("blue")}}})}}}},
+		only(model.ActionDeny, "no", model.PolicyRule{When: []model.PolicyCondition{{Kind: model.ConditionQuery, Name: "color", Values: exactly("blue")}}}),
+		only(model.ActionAudit, "seen", rule("web")), trial}}}},
 		egress.Caller{Namespace: "default", Account: "default/web"})
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +127,11 @@ func TestNoAllocationEgress(t *testing.T) {
 	p := newHop(t, setup{origin: exchange.Origin{Direction: record.Outbound, Destination: dest, Service: called}, worker: exchange.Config{Egress: may}})
 	one := drive(t, p)
 	one()
+	one() // the record of the first is complete by now
+	name := func(s string) string { return "AuthorizationPolicy/default/" + s }
+	if d := p.log.last().Decision; d.Verdict != record.Allowed || d.Policy != name("yes") || d.Dry != record.Denied || d.DryPolicy != name("trial") || d.Audit != name("seen") {
+		t.Errorf("%+v", d)
+	}
 	p.log.forget()
 	noAllocation(t, 0, one)
 }

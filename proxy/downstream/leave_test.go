@@ -21,6 +21,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/observe"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/router"
@@ -35,8 +36,12 @@ type exits struct {
 }
 
 func (e *exits) Paths(to model.PortName) bool { return e.now.Paths(to) }
-func (e *exits) Request(called, to model.PortName, a *authz.Attributes) failure.Reason {
-	return e.now.Request(to, a, called == to)
+func (e *exits) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason {
+	why, said := e.now.Request(to, a, called == to)
+	if said.Asked {
+		*d = policy.Decided(&said.Verdict)
+	}
+	return why
 }
 
 // allow puts in force what the workload may reach: ports of the hosts x (port 80) of these ExternalServices.
@@ -94,7 +99,10 @@ func TestEgressRevokedAmongThousand(t *testing.T) {
 			}).Addr()
 			tcp := w.Listen(l, netip.MustParseAddrPort("10.0.0.2:0"), func(in loop.Incoming) {
 				in.Adopt(l, func(c loop.Conn) loop.Handler {
-					d := &departing{relays: relays, down: c, again: func() failure.Reason { return may.now.Connection(called, "", false, true, 0) }}
+					d := &departing{relays: relays, down: c, again: func() failure.Reason {
+						why, _ := may.now.Connection(called, "", false, true, 0)
+						return why
+					}}
 					d.up = l.Dial(loop.Dial{Address: program}, d)
 					c.Pause()
 					return unread{}

@@ -32,6 +32,13 @@ type Exit struct {
 	By      string         // what refused it, for the log
 	Peek    bool           // what the program says first decides: see Named
 	Service model.PortName // not zero: it is a connection to this port
+	Said    Said           // of the policies of an ExternalService, where they were asked
+}
+
+// Said is what the policies of an ExternalService say. The zero value: none was asked.
+type Said struct {
+	authz.Verdict
+	Asked bool
 }
 
 // Table is a model.Egress, compiled.
@@ -174,18 +181,22 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 		if s.Original && fits {
 			return Exit{Service: model.PortName{Service: s.Name, Port: to.Port()}}
 		}
-		if why := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: said, Host: said}); why != failure.None {
-			return Exit{Why: why, By: s.Name.String()}
+		why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: said, Host: said})
+		if why != failure.None {
+			return Exit{Why: why, By: s.Name.String(), Said: says}
 		}
 		if t.mode == model.EgressAny {
-			return Exit{}
+			return Exit{Said: says}
 		}
 	}
 	if !fits { // what DNS said counts, whatever is said now
 		for _, n := range names {
 			s := t.find(n, to.Port())
-			if s != nil && s.set != nil && t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: n, Host: n}) != failure.None {
-				return Exit{Why: failure.EgressDenied, By: s.Name.String()}
+			if s == nil || s.set == nil {
+				continue
+			}
+			if why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: n, Host: n}); why != failure.None {
+				return Exit{Why: why, By: s.Name.String(), Said: says}
 			}
 		}
 	}
@@ -199,21 +210,20 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 }
 
 // decide asks the policies of a service about the caller; a holds what is asked for.
-func (t *Table) decide(s *service, a *authz.Attributes) failure.Reason {
+func (t *Table) decide(s *service, a *authz.Attributes) (why failure.Reason, said Said) {
 	if s.set == nil {
-		return failure.None
+		return failure.None, said
 	}
 	a.Principal, a.TrustDomain, a.Namespace, a.Account = t.caller.Principal, t.caller.TrustDomain, t.caller.Namespace, t.caller.Account
-	allowed := false
-	if a.HTTP {
-		allowed = s.set.Request(a).Allowed
+	if said.Asked = true; a.HTTP {
+		said.Verdict = s.set.Request(a)
 	} else {
-		allowed = s.set.Connection(a).Allowed
+		said.Verdict = s.set.Connection(a)
 	}
-	if !allowed {
-		return failure.EgressDenied
+	if !said.Allowed {
+		return failure.EgressDenied, said
 	}
-	return failure.None
+	return failure.None, said
 }
 
 // Knows reports whether there is such an ExternalService.
@@ -227,21 +237,21 @@ func (t *Table) Paths(to model.PortName) bool {
 
 // Connection decides about a connection that is not HTTP, to a port of an ExternalService; sni is "" where none was said, and
 // named: it must be said, and be one of the service's hosts. virtual: the program called a virtual address.
-func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, now int64) failure.Reason {
+func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, now int64) (failure.Reason, Said) {
 	s := t.byName[to.Service]
 	switch {
 	case s == nil, s.Original && virtual, named && !s.has(sni):
-		return failure.EgressDenied
+		return failure.EgressDenied, Said{}
 	}
 	return t.decide(s, &authz.Attributes{Port: to.Port, ServerName: sni, Now: now})
 }
 
 // Request decides about a request to a port of an ExternalService; a holds what is asked for, Host in lower case without a
 // port. direct: the program called the service itself, so Host must be one of its hosts.
-func (t *Table) Request(to model.PortName, a *authz.Attributes, direct bool) failure.Reason {
+func (t *Table) Request(to model.PortName, a *authz.Attributes, direct bool) (failure.Reason, Said) {
 	s := t.byName[to.Service]
 	if s == nil || direct && !s.has(a.Host) {
-		return failure.EgressDenied
+		return failure.EgressDenied, Said{}
 	}
 	a.Port, a.HTTP = to.Port, true
 	return t.decide(s, a)

@@ -59,7 +59,7 @@ func TestExit(t *testing.T) {
 			if got.Peek {
 				got = x.Named(to, c.names, c.said)
 			}
-			if got.By = ""; got != c.want {
+			if got.By, got.Said = "", (egress.Said{}); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
@@ -69,21 +69,29 @@ func TestExit(t *testing.T) {
 func TestService(t *testing.T) {
 	x := table(t, model.EgressRegistry)
 	pay, cloud, bad := model.PortName{Service: model.External("shop", "pay"), Port: 80}, model.PortName{Service: model.External("shop", "cloud"), Port: 443}, model.PortName{Service: model.External("shop", "bad"), Port: 443}
+	request := func(to model.PortName, a *authz.Attributes, direct bool) failure.Reason {
+		why, _ := x.Request(to, a, direct)
+		return why
+	}
+	connection := func(to model.PortName, sni string, named, virtual bool, now int64) failure.Reason {
+		why, _ := x.Connection(to, sni, named, virtual, now)
+		return why
+	}
 	for _, c := range []struct {
 		name string
 		got  failure.Reason
 		want failure.Reason
 	}{
-		{"its host and method", x.Request(pay, &authz.Attributes{Host: "pay.example", Method: "POST", Path: "/"}, true), failure.None},
-		{"another method", x.Request(pay, &authz.Attributes{Host: "pay.example", Method: "GET", Path: "/"}, true), failure.EgressDenied},
-		{"another host", x.Request(pay, &authz.Attributes{Host: "x.example", Method: "POST", Path: "/"}, true), failure.EgressDenied},
-		{"another host, by a route", x.Request(pay, &authz.Attributes{Host: "reviews", Method: "POST", Path: "/"}, false), failure.None},
-		{"one that is not told", x.Request(model.PortName{Service: model.External("x", "y"), Port: 80}, &authz.Attributes{}, false), failure.EgressDenied},
-		{"a server name below", x.Connection(cloud, "a.cloud.example", true, false, 0), failure.None},
-		{"another server name", x.Connection(cloud, "evil.example", true, false, 0), failure.EgressDenied},
-		{"none", x.Connection(cloud, "", true, false, 0), failure.EgressDenied},
-		{"a virtual address that leads nowhere", x.Connection(cloud, "a.cloud.example", true, true, 0), failure.EgressDenied},
-		{"denied to this caller", x.Connection(bad, "bad.example", true, false, 0), failure.EgressDenied},
+		{"its host and method", request(pay, &authz.Attributes{Host: "pay.example", Method: "POST", Path: "/"}, true), failure.None},
+		{"another method", request(pay, &authz.Attributes{Host: "pay.example", Method: "GET", Path: "/"}, true), failure.EgressDenied},
+		{"another host", request(pay, &authz.Attributes{Host: "x.example", Method: "POST", Path: "/"}, true), failure.EgressDenied},
+		{"another host, by a route", request(pay, &authz.Attributes{Host: "reviews", Method: "POST", Path: "/"}, false), failure.None},
+		{"one that is not told", request(model.PortName{Service: model.External("x", "y"), Port: 80}, &authz.Attributes{}, false), failure.EgressDenied},
+		{"a server name below", connection(cloud, "a.cloud.example", true, false, 0), failure.None},
+		{"another server name", connection(cloud, "evil.example", true, false, 0), failure.EgressDenied},
+		{"none", connection(cloud, "", true, false, 0), failure.EgressDenied},
+		{"a virtual address that leads nowhere", connection(cloud, "a.cloud.example", true, true, 0), failure.EgressDenied},
+		{"denied to this caller", connection(bad, "bad.example", true, false, 0), failure.EgressDenied},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, c.got, c.want)
@@ -97,6 +105,29 @@ func TestService(t *testing.T) {
 	}
 	if _, _, ok := x.Host("x.example"); ok {
 		t.Error("x.example is nobody's")
+	}
+}
+
+// TestSaid: what the policies of an ExternalService say is answered whole, what those in dry run and those that audit say too.
+func TestSaid(t *testing.T) {
+	cart := []model.PolicyRule{{Name: "r", From: []model.PolicySource{{Accounts: []model.StringMatch{{Value: "shop/cart"}}}}}}
+	name := model.External("shop", "bank")
+	x, err := egress.Compile(&model.Egress{Mode: model.EgressAny, Services: []model.EgressService{{Name: name, Hosts: []string{"bank.example"}, Ports: []uint16{443}, Original: true, Policies: []model.Policy{
+		{Name: "yes", Action: model.ActionAllow, Rules: cart}, {Name: "seen", Action: model.ActionAudit, Rules: cart}, {Name: "trial", Action: model.ActionDeny, DryRun: true, Rules: cart}}}}},
+		egress.Caller{Namespace: "shop", Account: "shop/cart"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := model.PortName{Service: name, Port: 443}
+	_, request := x.Request(to, &authz.Attributes{Host: "bank.example"}, true)
+	_, connection := x.Connection(to, "bank.example", true, false, 0)
+	for what, said := range map[string]egress.Said{"request": request, "connection": connection, "address": x.Named(netip.MustParseAddrPort("203.0.113.9:443"), nil, "bank.example").Said} {
+		if !said.Asked || !said.Allowed || said.By == nil || said.By.Policy != "yes" || said.Audit == nil || said.Audit.Policy != "seen" || !said.Dry || said.DryBy == nil || said.DryBy.Policy != "trial" {
+			t.Errorf("%s: %+v", what, said)
+		}
+	}
+	if _, said := x.Connection(to, "x.example", true, false, 0); said.Asked {
+		t.Error("policies are asked about another host")
 	}
 }
 

@@ -113,8 +113,8 @@ type Egress interface {
 	// Paths reports whether policies about a port look at requests: their paths are made one spelling then.
 	Paths(to model.PortName) bool
 	// Request decides about a request, which a describes; the rest of a, who asks, is filled in. called is the port that the program
-	// asked for.
-	Request(called, to model.PortName, a *authz.Attributes) failure.Reason
+	// asked for. What policies say is written to d; where none is asked d stays as it is.
+	Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason
 }
 
 // Client is the downstream side of an exchange: one stream of a connection.

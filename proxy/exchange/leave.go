@@ -3,6 +3,7 @@ package exchange
 import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/policy"
 )
@@ -23,7 +24,7 @@ func (x *Exchange) outside() failure.Reason {
 	if e.Paths(name) && !x.straighten() {
 		return failure.BadRequest
 	}
-	why := x.leaving(e, name)
+	why := x.leaving(e, name, &x.rec.Decision)
 	if h := (*leaver)(x); why == failure.None && x.exit == 0 {
 		x.w.out.Add(h)
 	}
@@ -31,12 +32,12 @@ func (x *Exchange) outside() failure.Reason {
 }
 
 // leaving asks about the request as it goes out.
-func (x *Exchange) leaving(e Egress, to model.PortName) failure.Reason {
+func (x *Exchange) leaving(e Egress, to model.PortName, d *record.Decision) failure.Reason {
 	w := x.w
 	a := &w.asked
 	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Fields: (*facts)(x)}
 	x.describe(a)
-	return e.Request(x.origin.Service, to, a)
+	return e.Request(x.origin.Service, to, a, d)
 }
 
 // leaver is an Exchange that was let out of the mesh and is open.
@@ -55,7 +56,9 @@ func (h *leaver) Judge(*policy.Rules) {
 	if _, external := name.Service.External(); !external { // it goes somewhere else by now
 		return
 	}
-	if why := x.leaving(x.w.cfg.Egress, name); why != failure.None {
+	var d record.Decision
+	if why := x.leaving(x.w.cfg.Egress, name, &d); why != failure.None {
+		x.rec.Decision = d
 		x.end(why)
 	}
 }

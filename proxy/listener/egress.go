@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/pool"
@@ -22,8 +23,8 @@ type Egress interface {
 	Address(to netip.AddrPort) Exit
 	Named(to netip.AddrPort, said string) Exit
 	// Connection decides about a connection that is not HTTP, to a port of an ExternalService; called is the port that the program
-	// asked for, sni what its ClientHello said.
-	Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time) failure.Reason
+	// asked for, sni what its ClientHello said. What policies say is written to d; where none is asked d stays as it is.
+	Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time, d *record.Decision) failure.Reason
 	// Again decides anew about a connection that was let out and is open.
 	Again(w *Way, now time.Time) failure.Reason
 }
@@ -40,10 +41,11 @@ type Way struct {
 
 // Exit is what Egress decides.
 type Exit struct {
-	Why     failure.Reason // not None: it is refused
-	Peek    bool           // Named decides
-	Service model.PortName // not zero: it is a connection to this port
-	Names   []string       // that DNS has told for the address
+	Why     failure.Reason  // not None: it is refused
+	Peek    bool            // Named decides
+	Service model.PortName  // not zero: it is a connection to this port
+	Names   []string        // that DNS has told for the address
+	Said    record.Decision // of the policies of an ExternalService; zero: none was asked
 }
 
 // Bounds of looking at what the program says first.
@@ -111,6 +113,7 @@ func (s *session) named(said string, http, http2 bool) {
 	why := s.denied
 	if why == failure.None {
 		e := s.w.cfg.Egress.Named(s.rec.Wanted, said)
+		s.rec.Decision = e.Said
 		s.way.Said = said
 		if why = e.Why; why == failure.None {
 			e.Peek = false
@@ -183,7 +186,7 @@ func (s *session) leaving() (relay.Blanks, failure.Reason) {
 	s.far = farOutside
 	why := failure.None
 	if s.w.cfg.Egress != nil {
-		why = s.w.cfg.Egress.Connection(s.port.Name(), s.to, s.sni, s.rec.Wanted.Addr(), s.w.cfg.Loop.Wall())
+		why = s.w.cfg.Egress.Connection(s.port.Name(), s.to, s.sni, s.rec.Wanted.Addr(), s.w.cfg.Loop.Wall(), &s.rec.Decision)
 	}
 	return plain{s}, why
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/listener"
@@ -33,7 +34,7 @@ func (e *exits) Named(_ netip.AddrPort, said string) listener.Exit {
 	e.hear(said)
 	return e.then
 }
-func (e *exits) Connection(_, _ model.PortName, sni string, _ netip.Addr, _ time.Time) failure.Reason {
+func (e *exits) Connection(_, _ model.PortName, sni string, _ netip.Addr, _ time.Time, _ *record.Decision) failure.Reason {
 	e.hear(sni)
 	return e.outside
 }

@@ -32,7 +32,8 @@ type InForce struct {
 	cfg   Config
 	rules atomic.Pointer[Rules]
 	known atomic.Bool
-	lines lines
+	lines lines // about denials
+	dry   lines // about what policies in dry run would decide
 }
 
 // New makes one that lets nobody in until Set has been told what to let in.

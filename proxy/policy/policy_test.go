@@ -122,3 +122,37 @@ func TestLog(t *testing.T) {
 		t.Error("nobody tells that lines are missing")
 	}
 }
+
+// TestLogDry: what policies in dry run would decide otherwise is said with policy and rule, and takes no room from denials.
+func TestLogDry(t *testing.T) {
+	var log bytes.Buffer
+	in := policy.New(policy.Config{Log: slog.New(slog.NewTextHandler(&log, nil)), Lines: 2})
+	account := func(name string) []model.PolicySource {
+		return []model.PolicySource{{Accounts: []model.StringMatch{{Value: "n/" + name}}}}
+	}
+	if err := in.Set(&model.Security{Policies: []model.Policy{
+		{Name: "AuthorizationPolicy/n/trial", Action: model.ActionDeny, DryRun: true, Rules: []model.PolicyRule{{Name: "new", From: account("a")}}},
+		{Name: "AuthorizationPolicy/n/no", Action: model.ActionDeny, Rules: []model.PolicyRule{{Name: "old", From: account("b")}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(from string, n int) record.Decision {
+		var d record.Decision
+		a := authz.Attributes{Now: 7, HTTP: true, Method: fmt.Sprint("M", n), Path: "/"}
+		policy.NewCaller(spiffe.ID{TrustDomain: "t", Namespace: "n", ServiceAccount: from}, netip.MustParseAddr("10.0.0.1"), 80).Fill(&a)
+		in.Rules().Request(&a, &d, []byte("id-1"))
+		return d
+	}
+	for n := range 50 {
+		if d := ask("a", n); d.Verdict != record.Allowed || d.Dry != record.Denied || d.DryRule != "new" {
+			t.Fatalf("%+v", d)
+		}
+	}
+	ask("b", 0)
+	text := log.String()
+	if n := strings.Count(text, "authz_dry_run"); n != 2 || !strings.Contains(text, "dry_run=denied dry_run_policy=AuthorizationPolicy/n/trial dry_run_rule=new") || !strings.Contains(text, "request_id=id-1") {
+		t.Errorf("%d lines:\n%s", n, text)
+	}
+	if strings.Count(text, "authz_denied") != 1 {
+		t.Errorf("the denial is not said:\n%s", text)
+	}
+}

@@ -10,7 +10,21 @@ import (
 
 // note tells the record, and the log, what was decided.
 func (r *Rules) note(v *authz.Verdict, a *authz.Attributes, d *record.Decision, request bool, id []byte) {
-	*d = record.Decision{Verdict: record.Allowed, Absent: v.Absent}
+	*d = Decided(v)
+	if !v.Allowed {
+		r.denied(a, d, request, id)
+	}
+	if v.Dry {
+		r.tried(a, d, request, id)
+	}
+}
+
+// Decided answers a verdict as records have it.
+func Decided(v *authz.Verdict) record.Decision {
+	d := record.Decision{Verdict: record.Allowed, Absent: v.Absent}
+	if !v.Allowed {
+		d.Verdict = record.Denied
+	}
 	if v.By != nil {
 		d.Action, d.Policy, d.Rule = v.By.Action, v.By.Policy, v.By.Name
 	}
@@ -27,10 +41,40 @@ func (r *Rules) note(v *authz.Verdict, a *authz.Attributes, d *record.Decision, 
 			d.DryPolicy, d.DryRule = v.DryBy.Policy, v.DryBy.Name
 		}
 	}
-	if !v.Allowed {
-		d.Verdict = record.Denied
-		r.denied(a, d, request, id)
+	return d
+}
+
+// Dry answers what policies in dry run would decide, for a line of the log.
+func Dry(d *record.Decision) []any {
+	if d.DryAbsent {
+		return []any{"dry_run", d.Dry.String(), "dry_run_why", "no policy would allow it"}
 	}
+	return []any{"dry_run", d.Dry.String(), "dry_run_policy", d.DryPolicy, "dry_run_rule", d.DryRule}
+}
+
+// tried writes one line about what policies in dry run would decide otherwise, if there is room for it this second.
+func (r *Rules) tried(a *authz.Attributes, d *record.Decision, request bool, id []byte) {
+	ok, unsaid := r.of.dry.take(a.Now, kind(a), r.of.cfg.Lines)
+	if !ok {
+		return
+	}
+	args := append(about(a, request, id), Dry(d)...)
+	if unsaid > 0 {
+		args = append(args, "not_logged", unsaid)
+	}
+	r.of.cfg.Log.Warn("authz_dry_run", args...)
+}
+
+// about says who asks for what.
+func about(a *authz.Attributes, request bool, id []byte) []any {
+	args := []any{"caller", caller(a), "port", a.Port}
+	if request {
+		return append(args, "method", strings.Clone(a.Method), "host", clip(a.Host), "path", clip(a.Path), "request_id", string(id))
+	}
+	if a.ServerName != "" {
+		args = append(args, "server_name", clip(a.ServerName))
+	}
+	return args
 }
 
 // unknown denies because nothing is known.
@@ -46,12 +90,7 @@ func (r *Rules) denied(a *authz.Attributes, d *record.Decision, request bool, id
 	if !ok {
 		return
 	}
-	args := []any{"caller", caller(a), "port", a.Port}
-	if request {
-		args = append(args, "method", strings.Clone(a.Method), "host", clip(a.Host), "path", clip(a.Path), "request_id", string(id))
-	} else if a.ServerName != "" {
-		args = append(args, "server_name", clip(a.ServerName))
-	}
+	args := about(a, request, id)
 	switch {
 	case r.set == nil:
 		d.Nearest = "the control plane has not said yet which policies there are"
