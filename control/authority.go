@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,21 +115,22 @@ func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authorit
 		}
 		return attest.Local{CA: c}, nil
 	}
-	cfg := external.Config{Dir: theirs, TrustDomain: trustDomain, Leaf: p.cfg.IdentityTTL, Log: p.log}
+	known, err := external.TrustDomain(theirs)
+	if err != nil {
+		return nil, err
+	}
+	cfg := external.Config{Dir: theirs, TrustDomain: cmp.Or(trustDomain, known), Aliases: p.mesh.aliases, Leaf: p.cfg.IdentityTTL, Log: p.log}
 	if cfg.Leaf <= 0 {
 		cfg.Leaf = ca.LeafTTL
 	}
 	if _, err := os.Stat(ours); !errors.Is(err, fs.ErrNotExist) { // the mesh had an authority of its own
-		before, err := p.openOwn(ours, trustDomain)
+		before, err := p.openOwn(ours, cfg.TrustDomain)
 		if err != nil {
 			return nil, err
 		}
 		cfg.Before, cfg.TrustDomain = own.Issuer{CA: before}, before.TrustDomain()
 	}
-	if cfg.TrustDomain == "" {
-		cfg.TrustDomain = ca.DefaultTrustDomain
-	}
-	var err error
+	cfg.TrustDomain = cmp.Or(cfg.TrustDomain, ca.DefaultTrustDomain)
 	if cfg.Issuer, err = p.cfg.Issuer.open(p, theirs, cfg.TrustDomain); err != nil {
 		return nil, err
 	}

@@ -24,11 +24,12 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 )
 
-// Config of an authority; all but Before and Log are needed.
+// Config of an authority; all but Aliases, Before and Log are needed.
 type Config struct {
 	Issuer      issuer.Issuer
 	Dir         string // what is known of roots is kept there; made with mode 0700
 	TrustDomain string
+	Aliases     []string      // trust domains that the mesh believes as its own: one that it had goes on as TrustDomain
 	Leaf        time.Duration // how long identities are valid, at most
 	// Before signs until every proxy believes a root of Issuer: the mesh's own authority, where it had one. nil: there was none.
 	Before issuer.Issuer
@@ -102,7 +103,12 @@ func Open(ctx context.Context, cfg Config, now time.Time) (*Authority, error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
-	if err := a.load(); err != nil {
+	kept, err := load(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	a.state = kept
+	if err := a.rename(now); err != nil {
 		return nil, err
 	}
 	if cfg.Before != nil {
@@ -169,7 +175,7 @@ func (a *Authority) begin(roots []*x509.Certificate, now time.Time) error {
 	a.listed = roots
 	s := a.state.clone()
 	if len(s.Roots) == 0 {
-		s = state{Stage: 1, Since: now}
+		s = state{TrustDomain: a.cfg.TrustDomain, Stage: 1, Since: now}
 		if a.cfg.Before != nil {
 			for _, c := range a.before {
 				s.Roots = append(s.Roots, root{cert: c, DER: c.Raw, Acked: true, Ends: now.Add(a.cfg.Leaf)})

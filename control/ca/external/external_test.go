@@ -376,3 +376,26 @@ func TestFromOwn(t *testing.T) {
 		t.Errorf("%d roots are believed", len(r.RootsDER()))
 	}
 }
+
+// TestTrustDomain: it is remembered, and changes only when the one before is an alias.
+func TestTrustDomain(t *testing.T) {
+	r := newRig(t, nil)
+	stage := r.Status(r.now, ca.Standing{}).Stage
+	if known, err := external.TrustDomain(r.cfg.Dir); err != nil || known != issuertest.TrustDomain {
+		t.Errorf("known: %q, %v", known, err)
+	}
+	r.cfg.TrustDomain = "new.example"
+	if _, err := external.Open(t.Context(), r.cfg, r.now); err == nil || !strings.Contains(err.Error(), "trustDomainAliases") {
+		t.Fatalf("another one: %v", err)
+	}
+	r.cfg.Aliases = []string{issuertest.TrustDomain}
+	r.open()
+	if s := r.Status(r.now, ca.Standing{}); s.Stage != stage+1 || s.Renew.IsZero() || r.TrustDomain() != "new.example" {
+		t.Errorf("after the change: %+v", s)
+	}
+	if _, err := r.sign(); err == nil {
+		t.Error("it signs for the trust domain of before")
+	}
+	r.cfg.Aliases = nil
+	r.open()
+}

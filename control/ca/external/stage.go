@@ -17,6 +17,8 @@ import (
 
 // state is what outlives the process, in one file.
 type state struct {
+	TrustDomain string
+
 	Stage  uint64 // counts changes of what is believed
 	Roots  []root
 	Since  time.Time // of the last change
@@ -51,25 +53,47 @@ func (s *state) phase() ca.Phase {
 
 const stateFile = "roots.json"
 
+// TrustDomain answers that of an authority which is kept in a folder, "" if none is.
+func TrustDomain(dir string) (string, error) {
+	s, err := load(dir)
+	return s.TrustDomain, err
+}
+
 // load reads what is known of roots; nothing is known at first.
-func (a *Authority) load() error {
-	path := filepath.Join(a.cfg.Dir, stateFile)
+func load(dir string) (s state, err error) {
+	path := filepath.Join(dir, stateFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return state{}, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(text, &a.state)
+		err = json.Unmarshal(text, &s)
 	}
-	for i := range a.state.Roots {
+	if err == nil && (len(s.Roots) == 0 || s.TrustDomain == "") {
+		err = errors.New("there is no root in it")
+	}
+	for i := range s.Roots {
 		if err == nil {
-			a.state.Roots[i].cert, err = x509.ParseCertificate(a.state.Roots[i].DER)
+			s.Roots[i].cert, err = x509.ParseCertificate(s.Roots[i].DER)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("read what is known of the issuer's roots: %s: %w: restore it from a copy, or remove it and start every workload again", path, err)
+		return state{}, fmt.Errorf("read what is known of the issuer's roots: %s: %w: restore it from a copy, or remove it and start every workload again", path, err)
 	}
-	return nil
+	return s, nil
+}
+
+// rename takes the trust domain of now, which an authority that is kept may have as an alias.
+func (a *Authority) rename(now time.Time) error {
+	s := a.state.clone()
+	switch {
+	case len(s.Roots) == 0 || s.TrustDomain == a.cfg.TrustDomain:
+		return nil
+	case !slices.Contains(a.cfg.Aliases, s.TrustDomain):
+		return fmt.Errorf("the certificates of this mesh are of trust domain %s, not %s: start with that one, or name it in spec.trustDomainAliases of MeshConfig for the mesh to change its trust domain", s.TrustDomain, a.cfg.TrustDomain)
+	}
+	s.TrustDomain, s.Stage, s.Renew = a.cfg.TrustDomain, s.Stage+1, now // everybody gets a certificate of the new one soon
+	return a.keep(s)
 }
 
 // keep puts a state in force once it is on disk. The caller holds mu, or is alone.

@@ -147,7 +147,7 @@ func read(issued *ca.Issued) (chain []*x509.Certificate, err error) {
 }
 
 // slack is by how much a certificate may end later than was asked for: clocks differ, and seconds are rounded.
-func slack(ttl time.Duration) time.Duration { return max(2*time.Second, min(time.Minute, ttl/10)) }
+func slack(ttl time.Duration) time.Duration { return max(time.Second, min(time.Minute, ttl/10)) }
 
 // Ask answers the lifetime to ask for, so that no certificate that Check lets pass is valid for longer than life.
 func Ask(life time.Duration) time.Duration { return max(time.Second, life-slack(life)) }
