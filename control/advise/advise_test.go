@@ -52,8 +52,9 @@ type request struct {
 }
 
 func random(r *rand.Rand) (q request) {
-	q.Principal = pick(r, "", id("web"), id("admin"), id("job"))
+	q.Principal = pick(r, "", id("web"), id("admin"), id("job"), id("web"), id("job"), "spiffe://other.example/ns/default/sa/web")
 	q.TrustDomain, q.Namespace, q.Account, _ = decision.Parts(q.Principal)
+	q.Federated = q.TrustDomain == "other.example"
 	if q.Account != "" {
 		q.Account = q.Namespace + "/" + q.Account
 	}
@@ -142,6 +143,9 @@ func recorded(t *testing.T, c *world, q *request, n int) decision.Seen {
 	case q.HTTP && !set.Empty():
 		b = decision.AppendNamed(b, set, &a, func(_ model.ConditionKind, name string) bool { return name == "x-hidden" })
 		b = decision.AppendFirst(b, int(in.TrustedHops), a.RemoteIP)
+	}
+	if q.Federated {
+		b = decision.AppendFederated(b)
 	}
 	s.Fields = string(decision.AppendCaller(b, q.IP, q.published()))
 	return s
@@ -328,7 +332,7 @@ func randomPolicy(r *rand.Rand, name string, hidden bool) *v1alpha1.Authorizatio
 		u := v1alpha1.AuthorizationRule{Name: fmt.Sprintf("rules[%d]", i)}
 		if r.IntN(3) > 0 {
 			s := v1alpha1.AuthorizationSource{}
-			switch n := r.IntN(9); {
+			switch n := r.IntN(10); {
 			case n == 0:
 				s.IPBlocks = []string{"10.0.0.1"}
 			case n == 3:
@@ -343,6 +347,8 @@ func randomPolicy(r *rand.Rand, name string, hidden bool) *v1alpha1.Authorizatio
 				s.RequestPrincipals = []string{pick(r, "*/alice", issuerA+"/al*")}
 			case n == 1:
 				s.NotPrincipals = []string{id("web")}
+			case n == 8:
+				s.TrustDomains = []string{pick(r, "other.example", "tulle.local")}
 			case n == 2:
 				s.Namespaces = []string{"default"}
 			default:

@@ -79,7 +79,7 @@ func (v *view) principal() string {
 // attributes answers an entry as policies look at it. What is not known no policy that was reduced asks for.
 func (v *view) attributes(e *decisions.Entry, now int64) authz.Attributes {
 	a := e.Attributes(now)
-	a.IP, a.RemoteIP = v.Caller, v.Caller
+	a.IP, a.RemoteIP, a.Federated = v.Caller, v.Caller, v.Federated
 	if v.hops > 0 && v.Published && !v.tcp {
 		a.RemoteIP = v.First
 	}

@@ -70,6 +70,7 @@ type service struct {
 	seen            map[key]*decision.Seen
 	unproven        decision.Report // of Unproven and UnprovenOthers alone
 	labels          map[string]struct{}
+	full            bool // folding makes no room any more
 	unsaved         bool
 	saved           time.Time
 }
@@ -167,13 +168,15 @@ func (s *service) put(k key, one *decision.Seen) (dropped uint64) {
 		return 0
 	}
 	if len(s.seen) >= MaxEntries {
-		s.fold()
-		for _, folded := range [...]key{k.unaddressed(), k.folded(), s.template(k), k.unaddressed().folded(), s.template(k.unaddressed())} {
-			if at := s.seen[folded]; at != nil {
-				sample(one, &k)
-				at.Add(one)
-				return 0
-			}
+		if s.join(k, one) {
+			return 0
+		}
+		if !s.full {
+			s.fold()
+			s.full = len(s.seen) >= MaxEntries
+		}
+		if s.join(k, one) {
+			return 0
 		}
 	}
 	if len(s.seen) >= MaxEntries {
@@ -184,6 +187,18 @@ func (s *service) put(k key, one *decision.Seen) (dropped uint64) {
 	kept.Key = k.Key
 	s.seen[k] = &kept
 	return 0
+}
+
+// join counts one entry with one that it is folded into, if there is such.
+func (s *service) join(k key, one *decision.Seen) bool {
+	for _, folded := range [...]func() key{k.unaddressed, k.folded, func() key { return s.template(k) }, k.unaddressed().folded, func() key { return s.template(k.unaddressed()) }} {
+		if at := s.seen[folded()]; at != nil {
+			sample(one, &k)
+			at.Add(one)
+			return true
+		}
+	}
+	return false
 }
 
 // Count answers how many kinds of decisions are kept, and how many decisions there was no room for since the start.
@@ -355,7 +370,7 @@ func (m *Memory) expire(now time.Time) {
 		for k, seen := range s.seen {
 			if seen.Last < before {
 				delete(s.seen, k)
-				s.unsaved = true
+				s.unsaved, s.full = true, false
 			}
 		}
 		if kept := slices.DeleteFunc(s.unproven.Unproven, func(u decision.Unproven) bool { return u.Last < before }); len(kept) < len(s.unproven.Unproven) {

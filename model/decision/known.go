@@ -16,6 +16,7 @@ import (
 const (
 	partCaller    = 'i' // "i:=10.0.0.7": the other end of the connection
 	partPublished = 'p' // "p:": it came in through a published port
+	partFederated = 'f' // "f:": the identity is another mesh's
 	partFirst     = 'r' // "r:2=192.0.2.1": the first client, as far as 2 trusted proxies are believed
 	partToken     = 't' // "t:ISSUERS": no token; "t:ISSUERS=ISSUER": a verified one. ISSUERS says who was believed (Issuers)
 	partSubject   = 's' // "s:=HASH": of the token
@@ -26,6 +27,7 @@ const (
 type Known struct {
 	Caller    netip.Addr // the other end of the connection; not valid: not known, nor is Published
 	Published bool       // it came in through a published port
+	Federated bool       // the identity is another mesh's
 	First     netip.Addr // the first client, believing Hops trusted proxies
 	Hops      int
 	Token     bool   // whether there was a token is known, as the issuers of Issuers were believed
@@ -47,6 +49,8 @@ func (k *Key) Known() (out Known) {
 			out.Caller = address(value)
 		case partPublished:
 			out.Published = true
+		case partFederated:
+			out.Federated = true
 		case partFirst:
 			if n, err := strconv.Atoi(name); err == nil {
 				out.First, out.Hops = address(value), n
@@ -82,6 +86,9 @@ func AppendCaller(dst []byte, from netip.Addr, published bool) []byte {
 	}
 	return dst
 }
+
+// AppendFederated appends that the identity is another mesh's.
+func AppendFederated(dst []byte) []byte { return appendPart(dst, partFederated) }
 
 // AppendFirst appends the first client, as far as hops trusted proxies are believed.
 func AppendFirst(dst []byte, hops int, first netip.Addr) []byte {

@@ -15,9 +15,9 @@ import (
 func TestKnown(t *testing.T) {
 	b := decision.AppendToken(nil, "abc", "https://i&s=s.example")
 	b = decision.AppendFirst(b, 2, netip.MustParseAddr("2001:db8::1"))
-	b = decision.AppendCaller(b, netip.MustParseAddr("::ffff:10.0.0.7"), true)
+	b = decision.AppendCaller(decision.AppendFederated(b), netip.MustParseAddr("::ffff:10.0.0.7"), true)
 	k := decision.Key{Fields: string(b)}
-	want := decision.Known{Caller: netip.MustParseAddr("10.0.0.7"), Published: true, First: netip.MustParseAddr("2001:db8::1"), Hops: 2, Token: true, Issuers: "abc", Issuer: "https://i&s=s.example"}
+	want := decision.Known{Caller: netip.MustParseAddr("10.0.0.7"), Published: true, Federated: true, First: netip.MustParseAddr("2001:db8::1"), Hops: 2, Token: true, Issuers: "abc", Issuer: "https://i&s=s.example"}
 	if got := k.Known(); got != want {
 		t.Errorf("%s: %+v", b, got)
 	}

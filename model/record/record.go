@@ -51,6 +51,7 @@ type Record struct {
 	SourceID      string            // SPIFFE ID
 	From          netip.Addr        // the other end of the connection, when inbound
 	Published     bool              // inbound: it came in through a published port
+	Federated     bool              // inbound: SourceID is another mesh's
 	Destination   model.ServiceName // zero: outside the mesh
 	DestinationID string            // SPIFFE ID proven by the peer
 	Port          uint16

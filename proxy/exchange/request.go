@@ -206,7 +206,7 @@ func (x *Exchange) take(o *Origin, client Client, h *message.Head, end bool) {
 	}
 	x.rec.MTLS, x.rec.Source, x.rec.SourceID, x.rec.From = o.MTLS, o.Source, o.SourceID, o.Remote.Addr()
 	if x.looked, x.rec.Published = x.looked[:0], o.Publish; o.Caller != nil {
-		x.rec.From = o.Caller.IP
+		x.rec.From, x.rec.Federated = o.Caller.IP, o.Caller.Federated
 	}
 	x.rec.Destination, x.rec.Port, x.rec.Wanted = o.Service.Service, o.Service.Port, o.Wanted
 	x.rec.Method = method(h.Method)

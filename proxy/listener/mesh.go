@@ -134,6 +134,7 @@ func (i *inbound) Data(p []byte) int {
 		rec.Reset()
 		rec.Direction, rec.TCP, rec.MTLS = record.Inbound, true, true
 		rec.Source, rec.SourceID, rec.From = i.peer.Service, i.peer.ID, i.from.IP
+		rec.Federated = i.from.Federated
 		rec.Destination, rec.DestinationID = i.own.Service.Service, i.w.cfg.SelfID
 		rec.Port, rec.Protocol = i.own.Service.Port, i.own.Protocol
 		h = i.w.server.Serve(i.conn, i.own.Port, i.from, rec)

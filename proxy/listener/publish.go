@@ -203,7 +203,7 @@ func (v *visitor) session(c loop.Conn, id spiffe.ID) *session {
 	id, s.from = v.w.caller(id, c, v.own.Service.Port)
 	s.rec.From = c.Remote().Addr()
 	s.rec.Destination, s.rec.Port = v.own.Service.Service, v.own.Service.Port
-	s.rec.Published = true
+	s.rec.Published, s.rec.Federated = true, s.from.Federated
 	if v.manner = inPlain; id != (spiffe.ID{}) {
 		v.manner = inMTLS
 		s.peer = Peer{ID: id.String(), Service: model.ServiceName{Namespace: id.Namespace, Name: id.ServiceAccount}}

@@ -57,7 +57,10 @@ func (d *decisions) note(r *record.Record) {
 
 // known writes what is known of who came, and what policies name.
 func (d *decisions) known(r *record.Record) {
-	d.fields = append(d.fields[:0], r.Named...)
+	if d.fields = append(d.fields[:0], r.Named...); r.Federated {
+		d.fields = decision.AppendFederated(d.fields)
+	}
+	before := len(d.fields)
 	from := r.From.Unmap().WithZone("")
 	if _, ok := d.callers[from]; !ok {
 		if len(d.callers) >= maxCallers {
@@ -69,7 +72,7 @@ func (d *decisions) known(r *record.Record) {
 		d.callers[from] = struct{}{}
 	}
 	if d.fields = decision.AppendCaller(d.fields, from, r.Published); len(d.fields) > decision.MaxFields {
-		d.fields = d.fields[:len(r.Named)]
+		d.fields = d.fields[:before]
 	}
 }
 
