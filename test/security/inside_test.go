@@ -119,7 +119,7 @@ func answers(at string) error {
 
 // TestInside: from inside of a workload there is no way around its proxy, nor to its own ports.
 func TestInside(t *testing.T) {
-	m := newMesh(t)
+	m := newMesh(t, "--access-log")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ type mesh struct {
 	client            *http.Client
 }
 
-func newMesh(t *testing.T) *mesh {
+func newMesh(t *testing.T, flags ...string) *mesh {
 	dir, err := os.MkdirTemp("", "ts")
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func newMesh(t *testing.T) *mesh {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.start("run", "--data-dir", m.data, "--service", m.service, "--port", "8080/http", "--publish", m.published+"=8080", "--", self, "serve", "8080")
+	m.start(append(append([]string{"run", "--data-dir", m.data, "--service", m.service, "--port", "8080/http", "--publish", m.published + "=8080"}, flags...), "--", self, "serve", "8080")...)
 	m.eventually("the program is there", m.learn)
 	m.eventually("it answers", m.canary)
 	return m

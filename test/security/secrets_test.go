@@ -46,11 +46,18 @@ func secrets(t *testing.T, m *mesh) {
 			hidden["the key in "+filepath.Base(path)] = body[1]
 		}
 	}
-	if len(hidden) < 4 {
+	hidden["a token in a query"] = "c2lnbmF0dXJlLW9mLWEtdG9rZW4"
+	if res, err := m.client.Get("http://" + m.published + "/planted?access_token=eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0." + hidden["a token in a query"]); err != nil {
+		t.Error(err)
+	} else {
+		res.Body.Close()
+	}
+	if len(hidden) < 5 {
 		t.Fatalf("only %d secrets are known: %d keys", len(hidden), len(keys))
 	}
 	shown := map[string]string{}
-	for _, args := range [][]string{{"status", "-o", "json"}, {"status"}, {"cert"}, {"cert", "-o", "json"}, {"endpoints", "-o", "yaml"}, {"routes", "-o", "yaml"}, {"get", "services", "-o", "yaml"}, {"get", "authorizationpolicies", "-o", "yaml"}, {"token", "list"}, {"token", "list", "-o", "json"}, {"check"}} {
+	for _, args := range [][]string{{"status", "-o", "json"}, {"status"}, {"cert"}, {"cert", "-o", "json"}, {"endpoints", "-o", "yaml"}, {"routes", "-o", "yaml"}, {"get", "services", "-o", "yaml"}, {"get", "authorizationpolicies", "-o", "yaml"}, {"token", "list"}, {"token", "list", "-o", "json"}, {"check"},
+		{"explain", "--service", m.service, "--last", "50"}, {"explain", "--service", m.service, "--last", "50", "-o", "json"}, {"authz", "suggest", "--service", m.service}} {
 		out, err := m.cli(args...)
 		text := string(out)
 		if err != nil {
@@ -58,10 +65,18 @@ func secrets(t *testing.T, m *mesh) {
 		}
 		shown["tulle "+strings.Join(args, " ")] = text
 	}
+	if text := shown["tulle explain --service "+m.service+" --last 50"]; !strings.Contains(text, "GET /planted of") {
+		t.Errorf("the request with a token is not recorded: %s", text)
+	}
+	logged := false
 	files, _ := filepath.Glob(filepath.Join(m.dir, "*.*"))
 	for _, path := range files {
 		text, _ := os.ReadFile(path)
 		shown["the log "+filepath.Base(path)] = string(text)
+		logged = logged || strings.Contains(string(text), "/planted?access_token=redacted")
+	}
+	if !logged {
+		t.Error("the request with a token is not in the access log")
 	}
 	shown["/metrics"] = body(t, m.client, "http://"+m.metrics+"/metrics")
 	admin := 0
