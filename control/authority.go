@@ -70,13 +70,13 @@ func (i Issuer) Validate() error {
 			RoleIDFile: i.RoleIDFile, SecretIDFile: i.SecretIDFile, AuthMount: i.AuthMount},
 	}[i.Kind]
 	if !ok {
-		return fmt.Errorf("issuer %q: write %s, %s, %s, %s or %s", i.Kind, IssuerOwn, IssuerPEM, IssuerVault, IssuerStepCA, IssuerFolder)
+		return fmt.Errorf("%q: write %s, %s, %s, %s or %s", i.Kind, IssuerOwn, IssuerPEM, IssuerVault, IssuerStepCA, IssuerFolder)
 	}
 	if allowed.Kind = i.Kind; allowed != i {
-		return fmt.Errorf("issuer %q: something is said that is for another issuer: docs/guides/issuers.md has what each needs", i.Kind)
+		return fmt.Errorf("%s: something is said that is for another issuer: docs/guides/issuers.md has what each needs", cmp.Or(i.Kind, IssuerOwn))
 	}
 	if i.Kind == IssuerPEM && (i.Cert == "" || i.Key == "" || i.Roots == "") {
-		return fmt.Errorf("issuer %q: files with the intermediate, its key and the roots are needed", i.Kind)
+		return fmt.Errorf("%s: files with the intermediate, its key and the roots are needed", i.Kind)
 	}
 	return nil
 }
