@@ -104,7 +104,7 @@ func (p *Proxy) acceptFor(s bootstrap.Socket, w *worker, mesh *listener.Mesh) (f
 	case bootstrap.RolePublish:
 		for _, own := range p.ports {
 			if own.Service.Port == b.Publish[s.Index].Port {
-				return w.listener.Publish(own.Port), nil
+				return w.listener.Publish(own.Port, own.Service.Port), nil
 			}
 		}
 		return nil, fmt.Errorf("--publish %s: the workload has no port %d", s.Local, b.Publish[s.Index].Port)
@@ -196,20 +196,35 @@ func (p *Proxy) socketAddress(role bootstrap.Role) (netip.AddrPort, bool) {
 	return a, err == nil
 }
 
-// ownPort answers what is known about a port of the workload.
+// ownPort answers what is known about a port of the workload, as the first port of the service that it is.
 func (p *Proxy) ownPort(port uint16) (listener.OwnPort, bool) {
 	for _, own := range p.ports {
 		if own.Port == port {
-			switch {
-			case p.policies.Rules().HTTP(own.Service.Port) && !(own.Protocol.Declared() && own.Protocol.HTTP()):
-				own.Protocol = model.ProtocolHTTP // a connection that is something else would get by what policies say about requests
-			case !own.Protocol.Declared():
-				own.Protocol = p.learning.Learned(port)
-			}
-			return own, true
+			return p.learned(own), true
 		}
 	}
 	return listener.OwnPort{}, false
+}
+
+// served answers what is known about a port of the service.
+func (p *Proxy) served(service uint16) (listener.OwnPort, bool) {
+	for _, own := range p.ports {
+		if own.Service.Port == service {
+			return p.learned(own), true
+		}
+	}
+	return listener.OwnPort{}, false
+}
+
+// learned adds to what was declared of a port what policies want it to be, and what was learned.
+func (p *Proxy) learned(own listener.OwnPort) listener.OwnPort {
+	switch {
+	case p.policies.Rules().HTTP(own.Service.Port) && !(own.Protocol.Declared() && own.Protocol.HTTP()):
+		own.Protocol = model.ProtocolHTTP // a connection that is something else would get by what policies say about requests
+	case !own.Protocol.Declared():
+		own.Protocol = p.learning.Learned(own.Port)
+	}
+	return own
 }
 
 // program says how to reach a port of the program, as seen from source.

@@ -67,7 +67,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
 		Policies: p.policies, Known: p.known, Mode: p.mode, Handshake: p.admit, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
 		Egress: &p.outside, Named: p.named,
-		Ports: p.ownPort, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(), Probe: p.capture.probe,
+		Ports: p.ownPort, Served: p.served, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(), Probe: p.capture.probe,
 	})
 	w.retire.Expired = w.retireGone
 	w.ended.Go(l.Run)

@@ -97,6 +97,8 @@ type Config struct {
 	SelfID string
 	// Ports answers what is known about a port of the workload; false: it has no such port. For any goroutine.
 	Ports func(port uint16) (OwnPort, bool)
+	// Served answers the same about a port of the service; nil: Ports is asked. For any goroutine.
+	Served func(service uint16) (OwnPort, bool)
 	// Program says how to reach the program's port as seen from source (which the connection is bound to, so that
 	// the program sees its caller). For any goroutine.
 	Program func(port uint16, source netip.Addr) (loop.Dial, bool)

@@ -652,22 +652,22 @@ func TestForward(t *testing.T) {
 func TestPublish(t *testing.T) {
 	w := newWorld(t)
 	w.port.protocol = model.LearnedHTTP // the program is not connected to before the client speaks
-	c := w.dial(w.accept(w.worker.Publish(8080)))
+	c := w.dial(w.accept(w.worker.Publish(8080, 0)))
 	write(t, c, get)
 	read(t, c, "HTTP got "+get)
 	if x := w.context(); !x.Publish || x.MTLS || x.Direction != record.Inbound || x.Own.Port != 8080 {
 		t.Errorf("context %+v", x)
 	}
 	w.do(func() { w.port.protocol = model.ProtocolUnknown })
-	c = w.dial(w.accept(w.worker.Publish(8080)))
+	c = w.dial(w.accept(w.worker.Publish(8080, 0)))
 	write(t, w.arrives(), "hello")
 	read(t, c, "hello")
 	if p := w.learning.Learned(8080); p != model.LearnedServerFirst {
 		t.Errorf("learned %v", p)
 	}
-	w.dialReset(w.accept(w.worker.Publish(8081)))
+	w.dialReset(w.accept(w.worker.Publish(8081, 0)))
 	w.program.Close()
-	w.dialReset(w.accept(w.worker.Publish(8080)))
+	w.dialReset(w.accept(w.worker.Publish(8080, 0)))
 }
 
 func TestMesh(t *testing.T) {

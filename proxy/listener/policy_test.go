@@ -137,7 +137,7 @@ func TestPolicyServerName(t *testing.T) {
 func TestPolicyPublished(t *testing.T) {
 	w, in := policed(t, to(model.ActionAllow, "default/web"))
 	w.port.protocol = model.ProtocolTCP
-	at := w.accept(w.worker.Publish(8080))
+	at := w.accept(w.worker.Publish(8080, 0))
 	w.dialReset(at)
 	w.denied("authz_denied")
 	enforce(t, in, model.Policy{Name: "p", Action: model.ActionAllow, Rules: []model.PolicyRule{{From: []model.PolicySource{{IPs: []string{"127.0.0.0/8"}}}}}})

@@ -14,10 +14,11 @@ import (
 
 // What comes from outside the mesh through --publish, and what it must prove (docs/design/security.md, "Modes").
 
-// Publish answers the accept function for a port that the outside reaches one port of the workload through.
-func (w *Worker) Publish(port uint16) func(loop.Incoming) {
+// Publish answers the accept function for a port that the outside reaches a port of the workload through; service is the one of
+// the service that it is published as.
+func (w *Worker) Publish(port, service uint16) func(loop.Incoming) {
 	return func(in loop.Incoming) {
-		own, ok := w.cfg.Ports(port)
+		own, ok := w.own(port, service)
 		if !ok {
 			w.cfg.Observer.Refused(failure.UnknownPort)
 			in.Refuse()
@@ -46,6 +47,15 @@ func (w *Worker) Publish(port uint16) func(loop.Incoming) {
 			return v.knock()
 		})
 	}
+}
+
+// own answers what is known about a port of the workload as a port of its service: several of those may be one of the workload's,
+// each with its own protocol, mode and policies.
+func (w *Worker) own(port, service uint16) (OwnPort, bool) {
+	if w.cfg.Served != nil {
+		return w.cfg.Served(service)
+	}
+	return w.cfg.Ports(port)
 }
 
 // mode answers what connections to a port must prove.
@@ -94,7 +104,7 @@ func (v *visitor) knock() loop.Handler {
 
 // protocol answers what is known of the port by now.
 func (v *visitor) protocol() model.Protocol {
-	if own, ok := v.w.cfg.Ports(v.own.Port); ok {
+	if own, ok := v.w.own(v.own.Port, v.own.Service.Port); ok {
 		return own.Protocol
 	}
 	return v.own.Protocol

@@ -38,7 +38,7 @@ func publish(t *testing.T, mode model.MTLSMode, known model.Protocol) *published
 		cfg.Disconnect = func(uint16) { p.held.Add(-1) }
 	})
 	p.port.protocol = known
-	p.addr = p.accept(p.worker.Publish(8080))
+	p.addr = p.accept(p.worker.Publish(8080, 0))
 	client := func(s source, protocols ...string) *tls.Config {
 		return &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{s.id.Certificate}, NextProtos: protocols, ServerName: "db.default"}
 	}
@@ -186,4 +186,29 @@ func TestModeChanges(t *testing.T) {
 		}
 	}
 	p.until("nothing remains", func() bool { return p.held.Load() == 0 })
+}
+
+// TestPublishedTwice: two ports of the service that are one of the workload's have each their own mode.
+func TestPublishedTwice(t *testing.T) {
+	w := buildWorld(t, func(_ *world, cfg *listener.Config) {
+		cfg.Served = func(service uint16) (listener.OwnPort, bool) {
+			return listener.OwnPort{Port: 8080, Protocol: model.ProtocolHTTP, Service: model.PortName{Service: model.ServiceName{Namespace: "default", Name: "db"}, Port: service}}, true
+		}
+		cfg.Mode = func(service uint16) model.MTLSMode {
+			if service == 81 {
+				return model.ModeStrict
+			}
+			return model.ModePermissive
+		}
+	})
+	for service, want := range map[uint16]failure.Reason{80: failure.None, 81: failure.MTLSRequired} {
+		c := w.dial(w.accept(w.worker.Publish(8080, service)))
+		write(t, c, hello)
+		if x := w.context(); x.Refuse != want || x.Own.Service.Port != service {
+			t.Errorf("port %d: %+v", service, x)
+		}
+		w.mu.Lock()
+		w.contexts = nil
+		w.mu.Unlock()
+	}
 }

@@ -174,7 +174,7 @@ func (s *session) known() model.Protocol {
 	if s.port != nil {
 		return s.port.Protocol()
 	}
-	if own, ok := s.w.cfg.Ports(s.own.Port); ok {
+	if own, ok := s.w.own(s.own.Port, s.own.Service.Port); ok {
 		return own.Protocol
 	}
 	return s.machine.Known

@@ -31,7 +31,7 @@ func TestShare(t *testing.T) {
 		}))
 	}
 	listener.Share(workers)
-	w.Listen(loops[0], at("10.0.0.2:80"), workers[0].Publish(8080))
+	w.Listen(loops[0], at("10.0.0.2:80"), workers[0].Publish(8080, 0))
 	w.Listen(server, at("10.0.0.3:8080"), func(in loop.Incoming) {
 		in.Adopt(server, func(c loop.Conn) loop.Handler { return &web{c: c} })
 	})

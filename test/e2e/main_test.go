@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 			"load": loadMain, "grpc-health": grpcHealthMain, "datagram": datagramMain, "ping": pingMain, "dial": dialMain, "grpc-load": grpcLoadMain, "many": manyMain, "hold": holdMain, "websocket": websocketMain, "streams": streamsMain, "proxy": hangMain, "serve-after-fin": serveAfterFINMain,
 			"shop": shopMain, "talk": talkMain, "talk-load": talkLoadMain, "rls": rlsMain, "picker": pickerMain, "flaky": flakyMain, "shop-load": shopLoadMain,
 			"part": partMain, "svid-serve": svidServeMain, "svid-call": svidCallMain, "svid-get": svidGetMain,
-			"leak": leakMain, "sink": sinkMain, "issuer": issuerMain, "twice": twiceMain,
+			"leak": leakMain, "sink": sinkMain, "issuer": issuerMain, "serve-ok": serveOKMain,
 		}[os.Args[1]]; ok {
 			if err := program(os.Args[2:]); err != nil {
 				fmt.Fprintln(os.Stderr, err)
