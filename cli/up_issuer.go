@@ -9,9 +9,9 @@ import (
 // issuerFlags are those of 'tulle up' that say who signs certificates.
 func issuerFlags(cmd *cobra.Command, i *control.Issuer) {
 	f := cmd.Flags()
-	f.StringVar(&i.Kind, "issuer", control.IssuerOwn, "who signs the certificates of workloads: `own`, pem, vault, step-ca or csr-files (docs/guides/issuers.md)")
-	f.StringVar(&i.Address, "issuer-address", "", "vault, step-ca: https://`host:port`")
-	f.StringVar(&i.CA, "issuer-ca", "", "vault, step-ca: `file` with the authority of its own certificate")
+	f.StringVar(&i.Kind, "issuer", control.IssuerOwn, "who signs the certificates of workloads: `own`, pem, vault, step-ca, spire or csr-files (docs/guides/issuers.md)")
+	f.StringVar(&i.Address, "issuer-address", "", "vault, step-ca: https://`host:port`; spire: host:port of the server's API")
+	f.StringVar(&i.CA, "issuer-ca", "", "vault, step-ca: `file` with the authority of its own certificate; spire: with its bundle")
 	f.StringVar(&i.Roots, "issuer-roots", "", "pem, csr-files: `file` with the roots below which it signs; vault, step-ca: with roots to believe besides theirs")
 	f.StringVar(&i.Cert, "issuer-cert", "", "pem: `file` with the intermediate, and behind it those between it and the root")
 	f.StringVar(&i.Key, "issuer-key", "", "pem: `file` with its key; step-ca: with the provisioner's key (JWK); mode 0600")
@@ -19,7 +19,7 @@ func issuerFlags(cmd *cobra.Command, i *control.Issuer) {
 	f.StringVar(&i.Role, "issuer-role", "", "vault: `name` of the role")
 	f.StringVar(&i.Namespace, "issuer-namespace", "", "vault: `name` of its namespace")
 	f.BoolVar(&i.Verbatim, "issuer-verbatim", false, "vault: sign-verbatim instead of sign")
-	f.StringVar(&i.Token, "issuer-token-file", "", "vault: `file` with a token, mode 0600; it is read again each time")
+	f.StringVar(&i.Token, "issuer-token-file", "", "vault: `file` with a token, mode 0600; it is read again each time; spire: with a join token")
 	f.StringVar(&i.RoleIDFile, "issuer-role-id-file", "", "vault: `file` with the role ID of an AppRole, mode 0600")
 	f.StringVar(&i.SecretIDFile, "issuer-secret-id-file", "", "vault: `file` with its secret ID, mode 0600")
 	f.StringVar(&i.AuthMount, "issuer-auth-mount", "", "vault: `path` of AppRole (default \"approle\")")

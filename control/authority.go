@@ -17,6 +17,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/ca/issuer/folder"
 	"github.com/tulle-mesh/tulle/control/ca/issuer/own"
 	"github.com/tulle-mesh/tulle/control/ca/issuer/pemfile"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/spire"
 	"github.com/tulle-mesh/tulle/control/ca/issuer/stepca"
 	"github.com/tulle-mesh/tulle/control/ca/issuer/vault"
 	"github.com/tulle-mesh/tulle/control/trust"
@@ -35,21 +36,22 @@ const (
 	IssuerVault  = "vault"
 	IssuerStepCA = "step-ca"
 	IssuerFolder = "csr-files"
+	IssuerSPIRE  = "spire"
 )
 
 // Issuer says who signs certificates (docs/guides/issuers.md). Secrets are in files, never here.
 type Issuer struct {
 	Kind string // "": IssuerOwn; fields of other kinds are refused
 
-	Address string // vault, step-ca: https://host:port
-	CA      string // vault, step-ca: file with the authority of its own certificate
+	Address string // vault, step-ca: https://host:port; spire: host:port of the server's API
+	CA      string // vault, step-ca: file with the authority of its own certificate; spire: with its bundle
 	Roots   string // file with roots; pem, csr-files: those it signs below; vault, step-ca: further ones
 
 	Cert, Key string // pem: files of the intermediate; step-ca: Key is the provisioner's (JWK)
 
 	Mount, Role, Namespace   string // vault
 	Verbatim                 bool   // vault
-	Token                    string // vault: file
+	Token                    string // vault: file; spire: file with a join token
 	RoleIDFile, SecretIDFile string // vault: AppRole
 	AuthMount                string // vault: of AppRole
 
@@ -66,11 +68,12 @@ func (i Issuer) Validate() error {
 		IssuerPEM:    {Roots: i.Roots, Cert: i.Cert, Key: i.Key},
 		IssuerStepCA: {Address: i.Address, CA: i.CA, Roots: i.Roots, Key: i.Key, Provisioner: i.Provisioner, Password: i.Password},
 		IssuerFolder: {Roots: i.Roots, Folder: i.Folder, Ref: i.Ref},
+		IssuerSPIRE:  {Address: i.Address, CA: i.CA, Token: i.Token},
 		IssuerVault: {Address: i.Address, CA: i.CA, Roots: i.Roots, Mount: i.Mount, Role: i.Role, Namespace: i.Namespace, Verbatim: i.Verbatim, Token: i.Token,
 			RoleIDFile: i.RoleIDFile, SecretIDFile: i.SecretIDFile, AuthMount: i.AuthMount},
 	}[i.Kind]
 	if !ok {
-		return fmt.Errorf("%q: write %s, %s, %s, %s or %s", i.Kind, IssuerOwn, IssuerPEM, IssuerVault, IssuerStepCA, IssuerFolder)
+		return fmt.Errorf("%q: write %s, %s, %s, %s, %s or %s", i.Kind, IssuerOwn, IssuerPEM, IssuerVault, IssuerStepCA, IssuerFolder, IssuerSPIRE)
 	}
 	if allowed.Kind = i.Kind; allowed != i {
 		return fmt.Errorf("%s: something is said that is for another issuer: docs/guides/issuers.md has what each needs", cmp.Or(i.Kind, IssuerOwn))
@@ -93,6 +96,8 @@ func (i Issuer) open(p *Plane, dir, trustDomain string) (issuer.Issuer, error) {
 			TokenFile: i.Token, RoleIDFile: i.RoleIDFile, SecretIDFile: i.SecretIDFile, AuthMount: i.AuthMount, Roots: i.Roots})
 	case IssuerStepCA:
 		return stepca.New(stepca.Config{Address: i.Address, CAFile: i.CA, Provisioner: i.Provisioner, Key: i.Key, Password: i.Password, Roots: i.Roots})
+	case IssuerSPIRE:
+		return spire.New(spire.Config{Address: i.Address, TrustDomain: trustDomain, Bundle: i.CA, Token: i.Token, Dir: dir, Log: p.log})
 	case IssuerFolder:
 		return folder.New(folder.Config{Dir: i.Folder, Roots: i.Roots, Ref: i.Ref})
 	}
