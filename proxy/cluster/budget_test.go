@@ -175,8 +175,8 @@ func TestChainSoon(t *testing.T) {
 			r := newChain(6, model.Budget{}, fails, true)
 			amp, _ := r.play(500, time.Duration(n)*time.Second/500)
 			most := r.links[len(r.links)-1].c.Budget().Again()
-			for _, l := range r.links[:len(r.links)-1] {
-				if n >= 1000 && l.c.Budget().Again() > most {
+			for i := range r.links[:len(r.links)-1] {
+				if l := &r.links[i]; n >= 1000 && l.c.Budget().Again() > most {
 					t.Errorf("%.0f %% fail, %d requests: %d again at the last hop, %d further up", fails*100, n, most, l.c.Budget().Again())
 				}
 			}

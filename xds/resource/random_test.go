@@ -36,7 +36,7 @@ var last = map[reflect.Type]uint64{
 	reflect.TypeFor[model.Discovery](): 4, reflect.TypeFor[model.DNSFamily](): 4, reflect.TypeFor[model.LocalityMode](): 2, reflect.TypeFor[model.LBPolicy](): 6, reflect.TypeFor[model.SubsetFallback](): 2,
 	reflect.TypeFor[model.UpstreamVersion](): 4, reflect.TypeFor[model.Priority](): 1, reflect.TypeFor[model.HealthCheckKind](): 2, reflect.TypeFor[model.Health](): 4,
 	reflect.TypeFor[model.TLSVersion](): 2, reflect.TypeFor[model.SANKind](): 4, reflect.TypeFor[model.StringMatchKind](): 4, reflect.TypeFor[model.RetryOn](): 255,
-	reflect.TypeFor[model.MTLSMode](): 2, reflect.TypeFor[model.Action](): 3, reflect.TypeFor[model.ConditionKind](): 4, reflect.TypeFor[model.EgressMode](): 1,
+	reflect.TypeFor[model.MTLSMode](): 2, reflect.TypeFor[model.Action](): 3, reflect.TypeFor[model.ConditionKind](): 3, reflect.TypeFor[model.EgressMode](): 1,
 }
 
 func fill(t *rapid.T, v reflect.Value, name string) {

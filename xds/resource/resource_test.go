@@ -277,3 +277,16 @@ func TestBalancingOnTheWire(t *testing.T) {
 		t.Errorf("%v", c)
 	}
 }
+
+// TestConditionOnCallersLabels: 4 was the kind of conditions on the caller's labels, which no proxy knows; a policy with one is refused.
+func TestConditionOnCallersLabels(t *testing.T) {
+	m := &tullepb.Security{Name: &tullepb.ServiceName{Namespace: "default", Name: "cart"}, Policies: []*tullepb.Policy{{Name: "p",
+		Rules: []*tullepb.PolicyRule{{Name: "r", When: []*tullepb.PolicyCondition{{Kind: 4, Name: "version"}}}}}}}
+	a, err := resource.Pack(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := resource.DecodeSecurity(a); err == nil || !strings.Contains(err.Error(), "kind: 4 is not known to this version") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
