@@ -23,6 +23,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/ca/external"
+	"github.com/tulle-mesh/tulle/control/ca/issuer"
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
@@ -105,43 +106,77 @@ func ServerID(trustDomain string) spiffe.ID {
 	return spiffe.ID{TrustDomain: trustDomain, Namespace: "tulle-system", ServiceAccount: "control"}
 }
 
+// keeper is an Authority that keeps the control plane's own certificate over a restart, because it may not be able to sign then.
+type keeper interface {
+	Own(id spiffe.ID, now time.Time) (*ecdsa.PrivateKey, [][]byte)
+	KeepOwn(key *ecdsa.PrivateKey, chain [][]byte) error
+}
+
 // Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
-// what a join token pins. For the first one it waits for ctx where whoever signs does not do so yet.
+// what a join token pins. For the first one it waits for ctx where whoever signs does not answer yet.
 func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
-	var key *ecdsa.PrivateKey // of a request that was not answered: it is shown again
-	var csr []byte
-	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: func(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
-		for {
-			if key == nil {
-				next, err := svid.NewKey()
-				if err != nil {
-					return nil, err
-				}
-				if csr, err = svid.Request(next, ServerID(a.TrustDomain())); err != nil {
-					return nil, err
-				}
-				key = next
-			}
-			made := time.Now()
-			issued, err := a.Sign(ctx, csr, ServerID(a.TrustDomain()), TTL, made)
-			if now == nil && errors.Is(err, external.ErrNotNow) && pause(ctx) {
-				continue
-			}
-			if err != nil {
+	o := &own{a: a, id: ServerID(a.TrustDomain())}
+	o.keeper, _ = a.(keeper)
+	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: o.fetch})
+}
+
+// own obtains the control plane's own identity; one goroutine at a time.
+type own struct {
+	a      Authority
+	id     spiffe.ID
+	keeper keeper            // nil: nothing is kept
+	key    *ecdsa.PrivateKey // of a request that was not answered: it is shown again
+	csr    []byte
+}
+
+func (o *own) fetch(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
+	if now == nil && o.keeper != nil {
+		if key, chain := o.keeper.Own(o.id, time.Now()); key != nil {
+			return svid.New(key, ownChain(chain, o.a), o.a.RootsDER())
+		}
+	}
+	for {
+		if err := o.request(); err != nil {
+			return nil, err
+		}
+		made := time.Now()
+		issued, err := o.a.Sign(ctx, o.csr, o.id, TTL, made)
+		if now == nil && errors.Is(err, external.ErrNotNow) && issuer.Again(err) && pause(ctx) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if o.keeper != nil {
+			if err := o.keeper.KeepOwn(o.key, issued.Chain); err != nil {
 				return nil, err
 			}
-			s, err := svid.New(key, ownChain(issued, a), a.RootsDER())
-			if err == nil {
-				s.Made, key = made, nil
-			}
-			return s, err
 		}
-	}})
+		s, err := svid.New(o.key, ownChain(issued.Chain, o.a), o.a.RootsDER())
+		if err == nil {
+			s.Made, o.key = made, nil
+		}
+		return s, err
+	}
+}
+
+func (o *own) request() error {
+	if o.key != nil {
+		return nil
+	}
+	key, err := svid.NewKey()
+	if err != nil {
+		return err
+	}
+	if o.csr, err = svid.Request(key, o.id); err == nil {
+		o.key = key
+	}
+	return err
 }
 
 // ownChain answers the chain that the control plane shows.
-func ownChain(issued *ca.Issued, a Authority) [][]byte {
-	chain := slices.Clone(issued.Chain)
+func ownChain(signed [][]byte, a Authority) [][]byte {
+	chain := slices.Clone(signed)
 	for _, der := range a.Pinnable() {
 		if !slices.ContainsFunc(chain, func(c []byte) bool { return bytes.Equal(c, der) }) {
 			chain = append(chain, der)

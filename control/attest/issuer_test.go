@@ -3,7 +3,10 @@ package attest_test
 import (
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +19,10 @@ import (
 	server "github.com/tulle-mesh/tulle/control/attest"
 	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/ca/external"
+	"github.com/tulle-mesh/tulle/control/ca/issuer"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/issuertest"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/vault"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/vault/vaulttest"
 	"github.com/tulle-mesh/tulle/control/store/mem"
 	"github.com/tulle-mesh/tulle/control/token"
 	"github.com/tulle-mesh/tulle/identity/attest"
@@ -45,9 +52,70 @@ func (a *theirs) Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Du
 	a.seen = append(a.seen, string(csr))
 	if a.away > 0 {
 		a.away--
-		return nil, external.ErrNotNow
+		return nil, errAway
 	}
 	return a.Local.Sign(ctx, csr, id, ttl, now)
+}
+
+var errAway = fmt.Errorf("%w: %w", external.ErrNotNow, &issuer.Error{Issuer: "they", What: "sign", Err: errors.New("away"), Again: true})
+
+// TestOwnIsKept: a control plane that starts while nobody signs goes on with its certificate of before.
+func TestOwnIsKept(t *testing.T) {
+	v := vaulttest.New(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	i, err := vault.New(vault.Config{Address: v.URL, CAFile: write("ca.pem", string(v.ServerCA())), Role: "mesh", TokenFile: write("token", v.Token)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := external.Config{Issuer: i, Dir: filepath.Join(dir, "issuer"), TrustDomain: issuertest.TrustDomain, Leaf: time.Hour}
+	start := func() (*svid.Rotator, error) {
+		t.Helper()
+		a, err := external.Open(t.Context(), cfg, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.Close)
+		return server.Own(ctx(t), a, nil)
+	}
+	first, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	v.Seal(true)
+	again, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	if !again.Current().Certificate.Leaf.Equal(first.Current().Certificate.Leaf) {
+		t.Error("another certificate, by nobody")
+	}
+	path := filepath.Join(cfg.Dir, "own.pem")
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st, err)
+	}
+	if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v.Seal(false)
+	v.Allow("spiffe://nobody/*")
+	if _, err := start(); err == nil || !strings.Contains(err.Error(), "not allowed by this role") {
+		t.Errorf("what cannot go well is waited for: %v", err)
+	}
+	v.Allow("spiffe://*")
+	last, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	last.Close()
 }
 
 // TestSomebodyElseSigns: a proxy that does not know its name yet is told it before its token is used; what is not answered is asked

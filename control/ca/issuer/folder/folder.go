@@ -125,7 +125,8 @@ func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error)
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return nil, wrong(fmt.Errorf("the request %s is not answered yet", i.path(n, ".csr")), "sign it, and put the certificate into "+i.path(n, ".crt"))
+			return nil, &issuer.Error{Issuer: i.Name(), What: what, Err: fmt.Errorf("the request %s is not answered yet", i.path(n, ".csr")),
+				Next: "sign it, and put the certificate into " + i.path(n, ".crt"), Again: true}
 		case <-t.C:
 		}
 	}

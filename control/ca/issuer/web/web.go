@@ -111,12 +111,12 @@ type Question struct {
 func (c *Client) Do(ctx context.Context, q Question) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	fail := func(err error, next string, again bool) ([]byte, error) {
+	fail := func(next string, again bool, err error) ([]byte, error) {
 		return nil, &issuer.Error{Issuer: q.Issuer, What: q.What, Err: err, Next: next, Again: again}
 	}
 	req, err := http.NewRequestWithContext(ctx, q.Method, c.Base+q.Path, bytes.NewReader(q.Body))
 	if err != nil {
-		return fail(errors.New("the request cannot be written"), "", false)
+		return fail("", false, errors.New("the request cannot be written"))
 	}
 	for name, values := range q.Header {
 		req.Header[name] = values
@@ -132,13 +132,13 @@ func (c *Client) Do(ctx context.Context, q Question) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxReply+1))
 	switch {
 	case err != nil:
-		return fail(fmt.Errorf("its answer breaks off: %w", err), "", true)
+		return fail("", true, fmt.Errorf("its answer breaks off: %w", err))
 	case len(body) > maxReply:
-		return fail(fmt.Errorf("its answer has more than %d bytes", maxReply), "is this the issuer's address?", false)
+		return fail("is this the issuer's address?", false, fmt.Errorf("its answer has more than %d bytes", maxReply))
 	case res.StatusCode/100 == 2:
 		return body, nil
 	case res.StatusCode/100 == 3:
-		return fail(fmt.Errorf("it redirects (%d)", res.StatusCode), "give the address that it redirects to", false)
+		return fail("give the address that it redirects to", false, fmt.Errorf("it redirects (%d)", res.StatusCode))
 	}
 	said, next := http.StatusText(res.StatusCode), ""
 	if q.Say != nil {
@@ -146,11 +146,11 @@ func (c *Client) Do(ctx context.Context, q Question) ([]byte, error) {
 			said, next = s, n
 		}
 	}
-	return fail(fmt.Errorf("%d %s", res.StatusCode, Line(said)), next, res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests)
+	return fail(next, res.StatusCode >= 500 || res.StatusCode == http.StatusTooManyRequests, fmt.Errorf("%d %s", res.StatusCode, Line(said)))
 }
 
-// unreached says why nobody was reached.
-func (c *Client) unreached(err error) (error, string, bool) {
+// unreached says why nobody was reached, what to do, and whether trying again may help.
+func (c *Client) unreached(err error) (next string, again bool, why error) {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // without method and address, which the issuer's name says
 	}
@@ -158,15 +158,15 @@ func (c *Client) unreached(err error) (error, string, bool) {
 	_, name := errors.AsType[x509.HostnameError](err)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return errors.New("no answer in time"), "is it up, and is it its address?", true
+		return "is it up, and is it its address?", true, errors.New("no answer in time")
 	case errors.Is(err, context.Canceled):
-		return errors.New("nobody waits any more"), "", false
+		return "", false, errors.New("nobody waits any more")
 	case unknown:
-		return fmt.Errorf("its certificate is not believed: %s", Line(err.Error())), "is " + orMachine(c.CAFile) + " the authority of its certificate?", false
+		return "is " + orMachine(c.CAFile) + " the authority of its certificate?", false, fmt.Errorf("its certificate is not believed: %s", Line(err.Error()))
 	case name:
-		return errors.New(Line(err.Error())), "give the address that its certificate is for", false
+		return "give the address that its certificate is for", false, errors.New(Line(err.Error()))
 	}
-	return errors.New(Line(err.Error())), "is it up, and is it its address?", true
+	return "is it up, and is it its address?", true, errors.New(Line(err.Error()))
 }
 
 func orMachine(file string) string {
