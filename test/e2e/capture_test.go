@@ -120,12 +120,20 @@ func (b *broken) mend() {
 	})
 }
 
-// in runs a script in the network of a process.
-func (b *broken) in(pid int, script string) {
+// reached asks its port from the other network, round the proxy, and answers what came of that within a second.
+func (b *broken) reached(from *process) string {
 	b.t.Helper()
-	if r := finish(b.t, exec.Command(program(b.t, "nsenter", "util-linux"), "-t", fmt.Sprint(pid), "-n", "sh", "-ec", script), patience); r.code != 0 {
+	return b.in(from.pid(), "timeout 1 "+self(b.t)+" dial 192.0.2.1:8080 \"$(printf 'GET / HTTP/1.0\\r\\n\\r\\n.')\" || true")
+}
+
+// in runs a script in the network of a process.
+func (b *broken) in(pid int, script string) string {
+	b.t.Helper()
+	r := finish(b.t, exec.Command(program(b.t, "nsenter", "util-linux"), "-t", fmt.Sprint(pid), "-n", "sh", "-ec", script), patience)
+	if r.code != 0 {
 		b.t.Fatalf("%s: %s", script, r)
 	}
+	return r.stdout
 }
 
 // alarm waits until the mesh says that capture is broken, or is not.
@@ -231,16 +239,19 @@ func breakCapture(t *testing.T, m *mesh, open, closed *broken) {
 		t.Errorf("tulle check: %s", r)
 	}
 	closed.wire(missed)
-	always(t, time.Second, "nothing of what fails closed gets out", func() error {
-		if missed.stdout() != "" {
-			return errors.New("something did")
-		}
-		return nil
-	})
+	if text := closed.reached(missed); strings.Contains(text, "HTTP/1") {
+		t.Errorf("the port of the one that fails closed is reached round its proxy: %s", text)
+	}
+	if missed.stdout() != "" {
+		t.Error("something of what fails closed got out")
+	}
 	open.wire(caught)
 	eventually(t, patience, "without that it does", func() error {
 		if !strings.Contains(caught.stdout(), "open") {
 			return errors.New("nothing did")
+		}
+		if text := open.reached(caught); !strings.Contains(text, "HTTP/1") {
+			return fmt.Errorf("its port is not reached: %s", text)
 		}
 		return nil
 	})
