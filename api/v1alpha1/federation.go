@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 )
@@ -79,6 +80,12 @@ func (c *check) believed(s *MeshConfigSpec) {
 	}
 }
 
+// bundleLike reports whether a text may be a bundle; the control plane reads it.
+func bundleLike(s string) bool {
+	s = strings.TrimSpace(s)
+	return strings.HasPrefix(s, "-----BEGIN CERTIFICATE-----") || strings.HasPrefix(s, "{") && json.Valid([]byte(s))
+}
+
 func (c *check) federation(at string, f *Federation) {
 	switch {
 	case f.Bundle == "" && f.BundleFile == "" && f.Endpoint == nil:
@@ -87,6 +94,8 @@ func (c *check) federation(at string, f *Federation) {
 		c.fail(at+".bundleFile", "is written beside bundle: write one of them")
 	case len(f.Bundle) > MaxBundle:
 		c.fail(at+".bundle", "has %d bytes: at most %d", len(f.Bundle), MaxBundle)
+	case f.Bundle != "" && !bundleLike(f.Bundle):
+		c.fail(at+".bundle", "is neither certificates (PEM) nor a SPIFFE bundle (JSON)")
 	case f.BundleFile != "" && !strings.HasPrefix(f.BundleFile, "/"):
 		c.fail(at+".bundleFile", "%q is not an absolute path", f.BundleFile)
 	}

@@ -79,6 +79,8 @@ func (c Compiler) Decide(q *Question, workloads [][]model.Label) ([]Decision, er
 	if err != nil {
 		return nil, err
 	}
+	own := cmp.Or(q.TrustDomain, v1alpha1.DefaultTrustDomain)
+	a.Federated = a.TrustDomain != "" && a.TrustDomain != own && !slices.Contains(c.ours(), a.TrustDomain)
 	if q.ToLabels != nil || len(workloads) == 0 {
 		workloads = [][]model.Label{q.ToLabels}
 	}

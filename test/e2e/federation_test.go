@@ -137,7 +137,6 @@ func TestFederation(t *testing.T) {
 	answers("a policy names the trust domain", "200")
 	b.ok(b.cli("cert", "rotate", "--root"))
 	eventually(t, patience, "the next root of the other mesh is known", fetched(func(f trust.Federated) bool { return len(f.Bundle) == 2 }))
-	b.phase(2*patience, "steady")
 	answers("below the next root", "200")
 	a.apply(authorize("guests", "httpbin", "  rules: [{from: [{namespaces: [default]}]}]\n"))
 	answers("a policy means namespaces of its own mesh", "failed:")
