@@ -49,6 +49,7 @@ func (p *Proxy) enforce(s *model.Security) error {
 			w.exchange.Review(p.policies)
 			w.relays.Review()
 			w.listener.Review()
+			w.pool.Retire(p.outside.useless)
 			w.open.Review(w.loop) // identities of other meshes that no policy names any more
 		})
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/policy"
+	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/resolve"
 	"github.com/tulle-mesh/tulle/proxy/secret"
 )
@@ -186,6 +187,23 @@ func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now, &record.Decision{})
 	}
 	return o.exit(w.Wanted, e, nil, said).Why
+}
+
+// useless reports whether connections of requests to a target outside of the mesh are ended when they are idle, because what is
+// decided about it has changed: those over which not everything may go. Requests that may make new ones.
+func (o *outside) useless(t *pool.Target) bool {
+	if t.Kind == pool.Mesh || t.Cluster == nil {
+		return false
+	}
+	if _, external := t.Cluster.Name.Service.External(); !external {
+		return false
+	}
+	table := o.table.Load()
+	if table == nil {
+		return false
+	}
+	why, _ := table.Connection(t.Cluster.Name, "", false, false, time.Now().Unix())
+	return why != failure.None
 }
 
 // Paths implements exchange.Egress.

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +30,13 @@ import (
 // program; it prints what became of each.
 
 // out is where egressMain goes: the ports of ExternalServices and of the machine.
-type out struct{ web, tls, free string }
+type out struct {
+	web, tls, free string
+	conns          *atomic.Int64 // that are open at web
+}
 
 func egressMain(args []string) error {
-	o := out{args[1], args[2], args[3]}
+	o := out{web: args[1], tls: args[2], free: args[3]}
 	switch args[0] {
 	case "hold":
 		return o.hold()
@@ -183,6 +187,9 @@ func (o out) alone() {
 
 // hold keeps connections open, and tells when they end.
 func (o out) hold() error {
+	if got := ask("open.example:"+o.web, request("open.example", "")); got != "200" { // its proxy keeps the connection for the next one
+		return errors.New(got)
+	}
 	var wg sync.WaitGroup
 	for _, name := range []string{"safe.example", "a.cloud.example"} {
 		c, err := tls.Dial("tcp", net.JoinHostPort(name, o.tls), &tls.Config{ServerName: name, InsecureSkipVerify: true})
@@ -270,7 +277,7 @@ spec: {egress: {mode: Registry}}
 			t.Errorf("%s: %d outcomes, %d are expected: %s", phase, len(got), n, text)
 		}
 	}
-	revoked(t, run("holder", "hold"), apply)
+	revoked(t, m, run("holder", "hold"), apply, far.conns)
 	if err := m.canary(); err != nil {
 		t.Error(err)
 	}
@@ -323,8 +330,10 @@ no TLS: refused
 HTTP: 200 200 403/egress_denied
 `
 
-// revoked: who may not go somewhere any more loses the connections that he has there within a second, and no others.
-func revoked(t *testing.T, c *exec.Cmd, apply func(string)) {
+// revoked: who may not go somewhere any more loses the connections that he has there within a second, those that wait for another
+// request too, and no others.
+func revoked(t *testing.T, m *mesh, c *exec.Cmd, apply func(string), idle *atomic.Int64) {
+	m.eventually("the connections of those before are over", func() error { return conns(idle, 0) })
 	text, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -354,7 +363,18 @@ func revoked(t *testing.T, c *exec.Cmd, apply func(string)) {
 			t.Fatalf("the holder says %q", s)
 		}
 	}
+	if err := conns(idle, 1); err != nil {
+		t.Error(err)
+	}
 	apply(`apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: open-no-more}
+spec:
+  targetRefs: [{group: tulle.dev, kind: ExternalService, name: open}]
+  action: Deny
+  rules: [{from: [{serviceAccounts: [holder]}]}]
+---
+apiVersion: tulle.dev/v1alpha1
 kind: AuthorizationPolicy
 metadata: {name: safe-no-more}
 spec:
@@ -369,6 +389,7 @@ spec:
 	if s := next(500 * time.Millisecond); s != "" {
 		t.Errorf("the other connection is touched: %q", s)
 	}
+	m.eventually("the idle connection is over", func() error { return conns(idle, 0) })
 	apply(`apiVersion: tulle.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: mesh}
@@ -388,6 +409,13 @@ spec:
 	if err := c.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+func conns(n *atomic.Int64, want int64) error {
+	if got := n.Load(); got != want {
+		return fmt.Errorf("%d connections are open, not %d", got, want)
+	}
+	return nil
 }
 
 // farAway answers servers on an address of the machine.
@@ -411,11 +439,21 @@ func farAway(t *testing.T, host string) out {
 		t.Fatal(err)
 	}
 	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") })
-	var o out
+	o := out{conns: new(atomic.Int64)}
 	for port, secure := range map[*string]bool{&o.web: false, &o.tls: true, &o.free: false} {
 		l, n := listen()
 		*port = n
 		s := &http.Server{Handler: hello}
+		if port == &o.web {
+			s.ConnState = func(_ net.Conn, now http.ConnState) {
+				switch now {
+				case http.StateNew:
+					o.conns.Add(1)
+				case http.StateClosed:
+					o.conns.Add(-1)
+				}
+			}
+		}
 		if secure {
 			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
+
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3" // is known, and refused
 )
 
 const types = `"@type": "type.googleapis.com/envoy.`
@@ -189,6 +191,7 @@ func TestActionsRefused(t *testing.T) {
 		{"route", per("x", "config.route.v3.FilterConfig", `, "disabled": true`), r + "typed_per_filter_config.x: disables a filter"},
 		{"route", per("x", "config.route.v3.FilterConfig", ``), r + "typed_per_filter_config.x: has neither"},
 		{"route", per("x", "extensions.filters.http.router.v3.Router", ``), r + `typed_per_filter_config.x: "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" is not run`},
+		{"listener", chainOf(`{"name": "a", "typed_config": {` + types + `extensions.filters.http.ext_authz.v3.ExtAuthz"}},`), `filter_chains[0].filters[0].typed_config.http_filters[0].typed_config: "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" is not run`},
 		{"listener", chainOf(strings.Repeat(`{"name": "c", "typed_config": {`+types+`extensions.filters.http.cors.v3.Cors"}},`, 2)), "filter_chains[0].filters[0].typed_config.http_filters[1].typed_config: a second"},
 	} {
 		_, err := read(t, c.kind, c.text)
