@@ -55,7 +55,7 @@ func mounts(hide []string, endpoint, resolvConf string) (warnings []string, list
 		}
 	}
 	if listener, err = openEndpoint(endpoint); err != nil { // after the others: none of them covers it
-		return nil, -1, fmt.Errorf("Workload API at %s: %w", endpoint, err)
+		return nil, -1, fmt.Errorf("the Workload API at %s: %w", endpoint, err)
 	}
 	// A working folder inside a hidden one would still be open underneath.
 	if err := os.Chdir(cwd); err != nil {
