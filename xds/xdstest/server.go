@@ -68,7 +68,8 @@ func (s *Server) Start() {
 	}
 	s.Address = l.Addr().String()
 	g := grpc.NewServer(server.Options(s.identity)...)
-	server.New(server.Config{Source: s, Sessions: s.sessions}).Register(g)
+	recall, _ := s.sessions.(server.Recall) // nil: proxies are asked nothing
+	server.New(server.Config{Source: s, Sessions: s.sessions, Recall: recall}).Register(g)
 	s.mu.Lock()
 	s.grpc, s.listener = g, l
 	s.mu.Unlock()
