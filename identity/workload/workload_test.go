@@ -124,7 +124,11 @@ func (r *rig) fetch(context.Context, *svid.SVID) (*svid.SVID, error) {
 	if err != nil {
 		return nil, err
 	}
-	return svid.New(key, issued.Chain, r.ca.RootsDER())
+	now, err := svid.New(key, issued.Chain, r.ca.RootsDER())
+	if err == nil {
+		now.Made = time.Now() // NotBefore is a minute ago: it would be renewed at once
+	}
+	return now, err
 }
 
 // believe tells the program's identity whom the mesh believes; it is renewed soon, too.

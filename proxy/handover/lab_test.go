@@ -40,6 +40,7 @@ type labServer struct {
 	mode     string
 	fds      map[string]int
 	open     []net.Listener
+	begin    []func() // starts to accept
 	h2       []*http.Server
 	draining atomic.Bool
 	conns    sync.WaitGroup
@@ -70,6 +71,9 @@ func serverMain(mode, path string, addresses []string) {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
+	}
+	for _, begin := range s.begin { // not before all is sure: what is accepted by one that ends is lost
+		begin()
 	}
 	server, err := handover.Serve(handover.Config{Path: path, Version: "lab", After: taken, Offer: s.offer, Yield: s.yield,
 		Within: 3 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
@@ -118,18 +122,20 @@ func (s *labServer) listen(taken *handover.Taken, spec string) {
 			fmt.Fprint(w, os.Getpid())
 		})}
 		s.h2 = append(s.h2, srv)
-		go srv.Serve(l)
+		s.begin = append(s.begin, func() { go srv.Serve(l) })
 		return
 	}
-	s.accepts.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			s.conns.Go(func() { s.serve(c) })
+	s.begin = append(s.begin, func() { s.accepts.Go(func() { s.accept(l) }) })
+}
+
+func (s *labServer) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
 		}
-	})
+		s.conns.Go(func() { s.serve(c) })
+	}
 }
 
 func listenerOf(fd int) net.Listener {
