@@ -330,7 +330,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"use":"x509-svid","kty":"EC","crv":"P-256","x":"AA","y":"AA","x5c":["AA=="]}],"spiffe_refresh_hint":1}`))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		k := federate.New(federate.Config{Store: mem.New(1)})
+		s := mem.New(1)
+		defer s.Close()
+		k := federate.New(federate.Config{Store: s})
 		defer k.Close()
 		k.Configure(config(v1alpha1.Federation{TrustDomain: "other.example", Bundle: string(text)}))
 		b := k.Bundles()[0]
