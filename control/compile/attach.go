@@ -70,7 +70,7 @@ func (c Compiler) accept(r Route, p v1alpha1.ParentRef) verdict {
 	name, _ := parentService(r.Object, p)
 	for _, port := range ports {
 		table := model.PortName{Service: name, Port: port.Port}
-		all := c.candidates(table, r.caller(name))
+		all := append(c.candidates(table, r.caller(name)), r) // it may be newer than the index
 		kind := decides(all)
 		if kind == r.Kind {
 			return verdict{}

@@ -131,6 +131,14 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestStatusOfWhatIsNew: a route that was stored a moment ago, and is in no index yet, has a status.
+func TestStatusOfWhatIsNew(t *testing.T) {
+	r := route(t, 1, canary)
+	if got := compiler(t).Status(r.Object); len(got) != 1 || !got[0].Conditions[0].True {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	r := route(t, 1, canary)
 	status := compiler(t, r).Status(r.Object)
