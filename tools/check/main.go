@@ -22,6 +22,33 @@ type step struct {
 	run  func() error
 }
 
+// Sim and fuzz tests only compute, in time of their own, and end-to-end tests mostly wait: where all of them are run, the former run
+// beside the latter with what is left of the processors.
+const (
+	mostlyWaits = "e2e"
+	computes    = "sim,fuzz"
+)
+
+// beside starts steps at the lowest priority and answers what waits for them and tells what they have said.
+func beside(steps, inputs string) (wait func() error) {
+	failed := func(err error) func() error { return func() error { return err } }
+	self, err := os.Executable()
+	if err != nil {
+		return failed(err)
+	}
+	var said bytes.Buffer
+	c := exec.Command("nice", "-n", "19", self, "-only", steps, "-fuzz", inputs)
+	c.Stdout, c.Stderr = &said, &said
+	if err := c.Start(); err != nil {
+		return failed(err)
+	}
+	return func() error {
+		err := c.Wait()
+		_, _ = os.Stdout.Write(said.Bytes()) // the exit code counts
+		return err
+	}
+}
+
 func main() {
 	only := flag.String("only", "", "run only the steps with these names, separated by commas")
 	// A number of inputs, not a time: when a time is over, go test sometimes calls that a failure.
@@ -42,13 +69,22 @@ func main() {
 		{"security", hostile},
 		{"reproducible", reproducible},
 	}
+	chosen := func(name string) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), name) }
+	both := chosen(mostlyWaits) && !slices.ContainsFunc(strings.Split(computes, ","), func(s string) bool { return !chosen(s) })
 	for _, s := range steps {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
+		if !chosen(s.name) || both && slices.Contains(strings.Split(computes, ","), s.name) {
 			continue
 		}
-		start := time.Now()
+		start, others := time.Now(), func() error { return nil }
 		fmt.Printf("== %s\n", s.name)
-		if err := s.run(); err != nil {
+		if both && s.name == mostlyWaits {
+			others = beside(computes, *fuzz)
+		}
+		err := s.run()
+		if err2 := others(); err2 != nil {
+			err = errors.Join(err, fmt.Errorf("beside it, %s: %w", computes, err2))
+		}
+		if err != nil {
 			fmt.Fprintf(os.Stderr, "== %s FAILED after %s: %v\n", s.name, time.Since(start).Round(time.Second), err)
 			os.Exit(1)
 		}
