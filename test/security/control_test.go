@@ -270,6 +270,7 @@ func controlPlane(t *testing.T, m *mesh) (rows []row) {
 		"announces another account": hello(func(h *tullepb.Hello) { h.ServiceAccount = "target" }), "announces another namespace": hello(func(h *tullepb.Hello) { h.Namespace = "other" }), "announces another service": hello(func(h *tullepb.Hello) { h.Service = m.service }),
 		"announces another workload": hello(func(h *tullepb.Hello) { h.Workload, h.Service, h.ServiceAccount = m.workload, m.service, m.service }), "announces no address": hello(func(h *tullepb.Hello) { h.Address = "nowhere" }), "announces a long name": hello(func(h *tullepb.Hello) { h.Workload = strings.Repeat("x", 300) }),
 		"announces 1000 ports": hello(func(h *tullepb.Hello) { h.Ports = make([]*tullepb.WorkloadPort, 1000) }), "announces port 70000": hello(func(h *tullepb.Hello) { h.Ports = []*tullepb.WorkloadPort{{Port: 70000, Target: 1}} }), "says nothing": nil,
+		"announces a version of two lines": hello(func(h *tullepb.Hello) { h.Version = "1\r\nx: y" }), "announces a locality with NUL": hello(func(h *tullepb.Hello) { h.Labels = map[string]string{"topology.kubernetes.io/region": "eu\x00"} }),
 	} {
 		add(name, web, join(h))
 	}

@@ -95,6 +95,38 @@ func TestTrustThereAndBack(t *testing.T) {
 	})
 }
 
+// TestTextOfLines: facts bring no text that Envoy's fields would be refused for, and none is sent.
+func TestTextOfLines(t *testing.T) {
+	name := model.PortName{Service: model.ServiceName{Namespace: "default", Name: "cart"}, Port: 80}
+	table := func() *model.RouteTable {
+		return &model.RouteTable{Name: name, Routes: []model.Route{{Match: model.Match{Path: "/"}, Backends: []model.Backend{{Cluster: name, Weight: 1}},
+			FromField: "x-somewhere"}}}
+	}
+	for _, end := range []string{"\r", "\n", "\x00"} {
+		bad := table()
+		bad.Routes[0].FromField += end
+		if _, err := resource.EncodeRouteTable(bad); err == nil || !strings.Contains(err.Error(), "line end") {
+			t.Errorf("%q is sent: %v", end, err)
+		}
+		m, err := resource.EncodeRouteTable(table())
+		if err != nil {
+			t.Fatal(err)
+		}
+		facts, err := resource.Pack(&tullepb.Facts{Fields: []uint32{23}, Noun: &tullepb.Facts_Route{Route: &tullepb.Route{FromField: "x" + end}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.VirtualHosts[0].Routes[0].Metadata = &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"tulle.v1": facts}}
+		a, err := resource.Pack(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := resource.DecodeRouteTable(a); err == nil || !strings.Contains(err.Error(), "metadata.from_field: holds a line end") {
+			t.Errorf("%q among the facts: taken as %+v, %v", end, back, err)
+		}
+	}
+}
+
 // TestSecurityInPart: a policy that says more than this version knows is refused, since it would be enforced in part.
 func TestSecurityInPart(t *testing.T) {
 	m := &tullepb.Security{Name: &tullepb.ServiceName{Namespace: "default", Name: "cart"}, Policies: []*tullepb.Policy{{Name: "p"}}}

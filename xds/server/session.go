@@ -1,11 +1,14 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -203,17 +206,17 @@ func readHello(m *tullepb.Hello) (h Hello, err error) {
 	if m == nil {
 		return h, fmt.Errorf("the first message is not a hello")
 	}
-	for _, s := range []string{m.GetWorkload(), m.GetNamespace(), m.GetService(), m.GetVersion(), m.GetServiceAccount()} {
-		if len(s) > maxText {
-			return h, fmt.Errorf("name %.20q… is longer than %d bytes", s, maxText)
+	for _, s := range []string{m.GetWorkload(), m.GetNamespace(), m.GetService(), m.GetVersion(), m.GetServiceAccount(), m.GetProxy()} {
+		if err := validText("name", s); err != nil {
+			return h, err
 		}
 	}
 	if len(m.GetPorts()) > maxPorts || len(m.GetLabels()) > maxLabels || len(m.GetLearned()) > maxPorts {
 		return h, fmt.Errorf("more than %d ports or %d labels", maxPorts, maxLabels)
 	}
 	for k, v := range m.GetLabels() {
-		if len(k) > maxText || len(v) > maxText {
-			return h, fmt.Errorf("label %.20q… is longer than %d bytes", k, maxText)
+		if err := cmp.Or(validText("label", k), validText("value of label", v)); err != nil {
+			return h, err
 		}
 	}
 	h = Hello{Workload: m.GetWorkload(), Namespace: m.GetNamespace(), Service: m.GetService(), Version: m.GetVersion(),
@@ -228,6 +231,18 @@ func readHello(m *tullepb.Hello) (h Hello, err error) {
 	return h, readPorts(m, &h)
 }
 
+// validText refuses what could not travel on to the proxies that call this workload, or would be a line of its own in
+// somebody's log: one announcement must not keep a service's other endpoints from anybody.
+func validText(what, s string) error {
+	if len(s) > maxText {
+		return fmt.Errorf("%s %.20q… is longer than %d bytes", what, s, maxText)
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("%s %q holds a control character", what, s)
+	}
+	return nil
+}
+
 func readPorts(m *tullepb.Hello, h *Hello) error {
 	learned := map[uint16]model.Protocol{}
 	for _, l := range m.GetLearned() {
@@ -238,8 +253,11 @@ func readPorts(m *tullepb.Hello, h *Hello) error {
 		learned[port] = p
 	}
 	for _, p := range m.GetPorts() {
-		if bad(p.GetPort()) || bad(p.GetTarget()) || len(p.GetName()) > maxText {
+		if bad(p.GetPort()) || bad(p.GetTarget()) {
 			return fmt.Errorf("port %d to %d is not valid", p.GetPort(), p.GetTarget())
+		}
+		if err := validText("name of a port", p.GetName()); err != nil {
+			return err
 		}
 		proto := model.ProtocolUnknown
 		if p.GetProtocol() != "" {
