@@ -77,10 +77,10 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 
 // Serve implements listener.HTTP: it says what is known about the connection in the words of an exchange.
 func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
-	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol}
+	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol, Refuse: ctx.Refuse}
 	if ctx.Direction == record.Outbound {
 		o.Source, o.SourceID = w.proxy.self, w.proxy.cfg.Identity.Current().ID.String()
-		if o.Refused = ctx.Refused; o.Refused == failure.None {
+		if ctx.Refuse == failure.None {
 			o.Service = ctx.Port.Name()
 			_, o.Turned = o.Service.Service.External()
 			to := ctx.Port.(*live.Port) // the directory answers nothing else
@@ -93,7 +93,6 @@ func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
 		o.From = ctx.Remote.Addr()
 		o.Gate = w.proxy.gates[ctx.Own.Port]
 		o.Policies, o.Caller, o.Tokens = w.proxy.policies, ctx.Caller, w.proxy.proofs.tokens[ctx.Own.Service.Port]
-		o.Refuse = ctx.Refuse
 	}
 	var d downstream.Drainer
 	ended := func() {

@@ -59,7 +59,7 @@ type Origin struct {
 
 	// Policies are asked about every request, which comes from Caller: required with it. nil: everything is allowed.
 	Policies *policy.InForce
-	// Refuse is why every request is refused; None: they are served.
+	// Refuse is what every request is answered; None: they are served. There need be no Destination then.
 	Refuse failure.Reason
 	// Tokens says which requests need a token, and whose are believed; nil: none is looked at.
 	Tokens *token.InForce
@@ -69,8 +69,6 @@ type Origin struct {
 	// required with it, Logs may be nil.
 	HTTP *model.HTTP
 	Conn *observe.Connection // of this connection alone
-	// Refused: every request is answered so; there is no Destination then.
-	Refused failure.Reason
 	// Turned: Wanted is where the client wanted to go before its connection was turned to us, not where we listen.
 	Turned bool
 	Logs   *observe.Logs // of the chain

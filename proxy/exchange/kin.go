@@ -133,7 +133,6 @@ func (x *Exchange) leaveFamily() {
 // forgetFamily makes the exchange ready for its next use.
 func (x *Exchange) forgetFamily() {
 	x.chain, x.timeLeft, x.timed = kin.Said{}, 0, false
-	x.turn++
 }
 
 // abandoned reports whether a request that ended for this reason has ended without anybody waiting for it.

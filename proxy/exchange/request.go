@@ -137,18 +137,14 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	switch {
 	case x.finished:
 		return x.leave()
-	case o.Refused != failure.None:
-		x.answer(o.Refused)
+	case o.Refuse != failure.None:
+		x.answer(o.Refuse)
 		return x.leave()
 	case reason != failure.None:
 		x.answer(reason)
 		return x.leave()
 	case x.moved:
 		x.redirect()
-		return x.leave()
-	}
-	if o.Refuse != failure.None {
-		x.answer(o.Refuse)
 		return x.leave()
 	}
 	if x.prove() {

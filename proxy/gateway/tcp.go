@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"time"
-
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/cluster"
@@ -12,7 +10,6 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/proxyproto"
 	"github.com/tulle-mesh/tulle/proxy/relay"
-	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
 // relay looks for a server and hands the connection to a relay. Meanwhile the client's bytes wait in the kernel.
@@ -83,7 +80,7 @@ func (s *session) find(c *cluster.Cluster, subset []model.Label, rec *record.Rec
 	if t.HashSource {
 		wish.Source = s.seen.Source.Addr()
 	}
-	s.search = relay.FindAs(wish, s.w.loop, blanks{s}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+	s.search = relay.FindAs(wish, s.w.loop, relay.Fresh{Loop: s.w.loop, Header: s.sendProxy}, c, s.w.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 		s.search = nil
 		if f != nil {
 			s.unserved(rec, f.Reason)
@@ -118,60 +115,10 @@ func (s *session) unserved(rec *record.Record, why failure.Reason) {
 	s.conn.Reset()
 }
 
-// blanks makes connections to endpoints that are no proxies of the mesh: relay.Blanks.
-type blanks struct{ s *session }
-
-// Blank implements relay.Blanks.
-func (b blanks) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
-	f, l := &fresh{ready: ready}, b.s.w.loop
-	var header []byte
+// sendProxy answers what a connection to an endpoint begins with: the PROXY protocol, where its cluster wants it.
+func (s *session) sendProxy(t *pool.Target) []byte {
 	if c := t.Cluster; c != nil && c.SendProxy != 0 {
-		header = []byte(proxyproto.Out(c.SendProxy, b.s.seen.Source, b.s.seen.Destination))
+		return []byte(proxyproto.Out(c.SendProxy, s.seen.Source, s.seen.Destination))
 	}
-	if d := (loop.Dial{Address: t.Address, Timeout: timeout}); t.TLS != nil {
-		f.c = t.TLS.Dial(l, d, header, "", nil, f)
-	} else {
-		f.c = l.Dial(d, f)
-		f.c.Write(header)
-	}
-	return func() {
-		if f.ready != nil {
-			f.ready = nil
-			f.c.Reset()
-		}
-	}
-}
-
-// Return implements relay.Blanks.
-func (b blanks) Return(_ *pool.Target, c loop.Conn) { c.Close() }
-
-// fresh is the handler of a connection that is being made.
-type fresh struct {
-	c     loop.Conn
-	ready func(c loop.Conn, f *failure.Failure)
-}
-
-// Opened implements loop.Handler.
-func (f *fresh) Opened() {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(f.c, nil)
-	}
-}
-
-// Data implements loop.Handler.
-func (f *fresh) Data([]byte) int { return 0 }
-
-// EOF implements loop.Handler.
-func (f *fresh) EOF() {}
-
-// Writable implements loop.Handler.
-func (f *fresh) Writable() {}
-
-// Closed implements loop.Handler.
-func (f *fresh) Closed(err error) {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(nil, upstream.DialFailure(err))
-	}
+	return nil
 }

@@ -10,10 +10,8 @@ import (
 	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
-	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
 	"github.com/tulle-mesh/tulle/proxy/sniff"
-	"github.com/tulle-mesh/tulle/proxy/upstream"
 )
 
 // Egress decides about what the program wants outside of the mesh. For any goroutine; it must be quick.
@@ -126,7 +124,7 @@ func (s *session) named(said string, http, http2 bool) {
 		return
 	}
 	s.leave()
-	s.conn.SetHandler(s.w.cfg.HTTP.Serve(s.conn, Context{Direction: s.rec.Direction, HTTP2: http2, Protocol: model.LearnedHTTP, Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Refused: why}))
+	s.conn.SetHandler(s.w.cfg.HTTP.Serve(s.conn, Context{Direction: s.rec.Direction, HTTP2: http2, Protocol: model.LearnedHTTP, Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Refuse: why}))
 	s.conn.Resume()
 }
 
@@ -188,7 +186,7 @@ func (s *session) leaving() (relay.Blanks, failure.Reason) {
 	if s.w.cfg.Egress != nil {
 		why = s.w.cfg.Egress.Connection(s.port.Name(), s.to, s.sni, s.rec.Wanted.Addr(), s.w.cfg.Loop.Wall(), &s.rec.Decision)
 	}
-	return plain{s}, why
+	return relay.Fresh{Loop: s.w.cfg.Loop}, why
 }
 
 // again answers what is asked again about a relay that leads out of the mesh; nil: it does not.
@@ -205,57 +203,4 @@ func (s *session) again() func() failure.Reason {
 	w := s.way
 	w.Wanted = s.rec.Wanted
 	return func() failure.Reason { return e.Again(&w, l.Wall()) }
-}
-
-// plain makes connections to endpoints that are no proxies of the mesh: relay.Blanks.
-type plain struct{ s *session }
-
-// Blank implements relay.Blanks.
-func (b plain) Blank(t *pool.Target, timeout time.Duration, ready func(c loop.Conn, f *failure.Failure)) (cancel func()) {
-	f, l := &fresh{ready: ready}, b.s.w.cfg.Loop
-	if d := (loop.Dial{Address: t.Address, Timeout: timeout}); t.TLS != nil {
-		f.c = t.TLS.Dial(l, d, nil, "", nil, f)
-	} else {
-		f.c = l.Dial(d, f)
-	}
-	return func() {
-		if f.ready != nil {
-			f.ready = nil
-			f.c.Reset()
-		}
-	}
-}
-
-// Return implements relay.Blanks.
-func (b plain) Return(_ *pool.Target, c loop.Conn) { c.Close() }
-
-// fresh is the handler of a connection that is being made.
-type fresh struct {
-	c     loop.Conn
-	ready func(c loop.Conn, f *failure.Failure)
-}
-
-// Opened implements loop.Handler.
-func (f *fresh) Opened() {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(f.c, nil)
-	}
-}
-
-// Data implements loop.Handler.
-func (f *fresh) Data([]byte) int { return 0 }
-
-// EOF implements loop.Handler.
-func (f *fresh) EOF() {}
-
-// Writable implements loop.Handler.
-func (f *fresh) Writable() {}
-
-// Closed implements loop.Handler.
-func (f *fresh) Closed(err error) {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(nil, upstream.DialFailure(err))
-	}
 }

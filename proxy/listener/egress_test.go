@@ -96,7 +96,7 @@ func TestEgressDenied(t *testing.T) {
 		c := w.outbound(farAway)
 		write(t, c, "GET / HTTP/1.1\r\nHo")
 		write(t, c, "st: x\r\n\r\n")
-		if ctx := w.context(); ctx.Refused != failure.EgressDenied || ctx.Port != nil {
+		if ctx := w.context(); ctx.Refuse != failure.EgressDenied || ctx.Port != nil {
 			t.Errorf("HTTP was given %+v", ctx)
 		}
 	})

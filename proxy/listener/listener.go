@@ -49,16 +49,16 @@ type Context struct {
 	Remote    netip.AddrPort
 	Wanted    netip.AddrPort
 
-	Port Port // outbound: where the requests go
-	// Refused is what every request is answered, outbound; there is no Port then.
-	Refused failure.Reason
+	// Refuse is what every request is answered; None: they are served.
+	Refuse failure.Reason
+
+	Port Port // outbound: where the requests go; nil with Refuse
 
 	Own     OwnPort        // inbound: the workload's port
 	Peer    Peer           // inbound over mTLS: who calls
 	Caller  *policy.Caller // inbound: as policies see it
 	MTLS    bool           // inbound from another proxy of the mesh
 	Publish bool           // inbound from outside the mesh
-	Refuse  failure.Reason // inbound: why every request is refused; None: they are served
 	Ended   func()         // called when the connection has ended; nil: nobody
 }
 

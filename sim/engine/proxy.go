@@ -145,7 +145,7 @@ func (p *proxy) pass(in loop.Incoming) {
 		rec := &record.Record{}
 		rec.Reset()
 		rec.Direction, rec.TCP, rec.Protocol = record.Inbound, true, model.ProtocolTCP
-		s.search = relay.FindAs(relay.Wish{Attempts: 3}, p.loop, direct{p.loop}, p.run.clusters[store], p.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
+		s.search = relay.FindAs(relay.Wish{Attempts: 3}, p.loop, relay.Fresh{Loop: p.loop}, p.run.clusters[store], p.rnd, rec, func(up loop.Conn, ep *cluster.Endpoint, f *failure.Failure) {
 			s.search = nil
 			if f != nil {
 				c.Reset() // searching.Closed follows
@@ -172,43 +172,6 @@ func (s *searching) Closed(error) {
 	s.p.searches--
 	if s.search != nil {
 		s.search.Cancel()
-	}
-}
-
-// direct makes plain connections to servers: relay.Blanks.
-type direct struct{ l *sim.Loop }
-
-func (d direct) Blank(t *pool.Target, timeout time.Duration, ready func(loop.Conn, *failure.Failure)) (cancel func()) {
-	f := &fresh{ready: ready}
-	f.c = d.l.Dial(loop.Dial{Address: t.Address, Timeout: timeout}, f)
-	return func() {
-		if f.ready != nil {
-			f.ready = nil
-			f.c.Reset()
-		}
-	}
-}
-
-func (d direct) Return(_ *pool.Target, c loop.Conn) { c.Close() }
-
-type fresh struct {
-	c     loop.Conn
-	ready func(loop.Conn, *failure.Failure)
-}
-
-func (f *fresh) Opened() {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(f.c, nil)
-	}
-}
-func (f *fresh) Data([]byte) int { return 0 }
-func (f *fresh) EOF()            {}
-func (f *fresh) Writable()       {}
-func (f *fresh) Closed(err error) {
-	if ready := f.ready; ready != nil {
-		f.ready = nil
-		ready(nil, &failure.Failure{Reason: failure.ConnectFailed, Cause: err})
 	}
 }
 
