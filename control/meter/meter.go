@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/control/trust"
-	"github.com/tulle-mesh/tulle/internal/process"
 	"github.com/tulle-mesh/tulle/telemetry"
+	"github.com/tulle-mesh/tulle/telemetry/process"
 	"github.com/tulle-mesh/tulle/xds/server"
 )
 
@@ -70,7 +70,7 @@ func (m *Meter) Write(to io.Writer) error {
 		case telemetry.ControlIssuerFailures:
 			w.single(one, float64(failed))
 		default:
-			if v, ok := m.process(one.Name); ok {
+			if v, ok := process.Value(one.Name, m.Began); ok {
 				w.single(one, v)
 			}
 		}
@@ -92,28 +92,6 @@ func certificates(r *trust.Report) (out []trust.Expiry) {
 		out = append(out, trust.Expiry{What: "first", Ends: r.First.Ends})
 	}
 	return out
-}
-
-func (m *Meter) process(name string) (float64, bool) {
-	switch name {
-	case telemetry.ProcessCPU:
-		return process.CPU()
-	case telemetry.ProcessMemory:
-		return process.Resident()
-	case telemetry.ProcessPrivate:
-		return process.Private()
-	case telemetry.ProcessOpenFiles:
-		return process.OpenFiles()
-	case telemetry.ProcessStart:
-		return float64(m.Began.UnixMilli()) / 1e3, true
-	case telemetry.GoGoroutines:
-		return process.Goroutines()
-	case telemetry.GoHeap:
-		return process.Heap()
-	case telemetry.GoGarbageCollection:
-		return process.Collections()
-	}
-	return 0, false
 }
 
 // writer writes the text format. Values of labels are from closed lists and need no escapes.

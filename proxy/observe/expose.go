@@ -10,6 +10,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/telemetry"
+	"github.com/tulle-mesh/tulle/telemetry/process"
 )
 
 // sums is one edge with the counters of all recorders added up.
@@ -79,7 +80,7 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 				x.single(m, up)
 			}
 		default:
-			if v, ok := o.process(m.Name); ok {
+			if v, ok := process.Value(m.Name, o.began); ok {
 				x.single(m, v)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
-	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -21,20 +20,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tulle-mesh/tulle/internal/underway"
 	"github.com/tulle-mesh/tulle/model"
 )
 
 // Client asks one service.
 type Client struct {
-	conn grpc.ClientConnInterface
-	web  http.RoundTripper
-	room chan struct{}
-	ctx  context.Context
-	stop context.CancelFunc
-
-	mu     sync.Mutex
-	closed bool
-	asking sync.WaitGroup
+	conn  grpc.ClientConnInterface
+	web   http.RoundTripper
+	asked *underway.Group
 }
 
 // most is how many questions may be under way.
@@ -42,28 +36,14 @@ const most = 1024
 
 // NewClient makes one that asks over conn, and, for authorizers that are asked so, over HTTP by web.
 func NewClient(conn grpc.ClientConnInterface, web http.RoundTripper) *Client {
-	c := &Client{conn: conn, web: web, room: make(chan struct{}, most)}
-	c.ctx, c.stop = context.WithCancel(context.Background())
-	return c
+	return &Client{conn: conn, web: web, asked: underway.New(most)}
 }
 
 // Ask asks q; then is called once, from another goroutine, within the authorizer's timeout, with an answer or an error. It
 // answers false, and then is not called, if too much is under way.
 func (c *Client) Ask(q *model.AuthorizerQuestion, then func(*model.AuthorizerAnswer, error)) bool {
-	select {
-	case c.room <- struct{}{}:
-	default:
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		<-c.room
-		return false
-	}
-	c.asking.Go(func() {
-		defer func() { <-c.room }()
-		ctx, cancel := context.WithTimeout(c.ctx, q.Authorizer.Timeout)
+	return c.asked.Go(func(ctx context.Context, _ func()) {
+		ctx, cancel := context.WithTimeout(ctx, q.Authorizer.Timeout)
 		defer cancel()
 		if q.Authorizer.HTTP {
 			then(c.overHTTP(ctx, q))
@@ -76,17 +56,10 @@ func (c *Client) Ask(q *model.AuthorizerQuestion, then func(*model.AuthorizerAns
 		}
 		then(decode(r, q.Authorizer))
 	})
-	return true
 }
 
 // Close ends what is under way.
-func (c *Client) Close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.stop()
-	c.asking.Wait()
-}
+func (c *Client) Close() { c.asked.Close() }
 
 // Bounds of an answer.
 const (

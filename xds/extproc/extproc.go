@@ -10,12 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
 
+	"github.com/tulle-mesh/tulle/internal/underway"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -38,22 +38,14 @@ const (
 
 // Client asks one picker.
 type Client struct {
-	conn func() grpc.ClientConnInterface
-	room chan struct{}
-	held chan struct{}
-	ctx  context.Context
-	stop context.CancelFunc
-
-	mu     sync.Mutex
-	closed bool
-	asking sync.WaitGroup
+	conn  func() grpc.ClientConnInterface
+	asked *underway.Group
+	held  chan struct{}
 }
 
 // NewClient makes one; conn answers the connection to ask over, nil while there is none.
 func NewClient(conn func() grpc.ClientConnInterface) *Client {
-	c := &Client{conn: conn, room: make(chan struct{}, maxAsked), held: make(chan struct{}, maxHeld)}
-	c.ctx, c.stop = context.WithCancel(context.Background())
-	return c
+	return &Client{conn: conn, asked: underway.New(maxAsked), held: make(chan struct{}, maxHeld)}
 }
 
 // Pick asks q, which must not be changed until then has been called: once, from another goroutine, within q.Timeout. It
@@ -64,40 +56,22 @@ func (c *Client) Pick(q *model.PickQuestion, then func(*model.PickAnswer, error)
 	if conn == nil {
 		return false
 	}
-	select {
-	case c.room <- struct{}{}:
-	default:
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		<-c.room
-		return false
-	}
-	c.asking.Go(func() { c.ask(conn, q, then) })
-	return true
+	return c.asked.Go(func(ctx context.Context, free func()) { c.ask(ctx, free, conn, q, then) })
 }
 
 // Close ends what is under way.
-func (c *Client) Close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.stop()
-	c.asking.Wait()
-}
+func (c *Client) Close() { c.asked.Close() }
 
-// ask is the life of one stream.
-func (c *Client) ask(conn grpc.ClientConnInterface, q *model.PickQuestion, then func(*model.PickAnswer, error)) {
-	ctx, cancel := context.WithCancelCause(c.ctx)
+// ask is the life of one stream. It counts as asked until there is an answer.
+func (c *Client) ask(ctx context.Context, free func(), conn grpc.ClientConnInterface, q *model.PickQuestion, then func(*model.PickAnswer, error)) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(q.Timeout, func() { cancel(errLate) })
 	s, a, err := talk(ctx, conn, q)
 	if !late.Stop() && err == nil {
 		err = errLate
 	}
-	<-c.room
+	free()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

@@ -6,7 +6,6 @@ package ratelimit
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -21,19 +20,14 @@ import (
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/internal/underway"
 	"github.com/tulle-mesh/tulle/model"
 )
 
 // Client asks a service.
 type Client struct {
-	conn func() grpc.ClientConnInterface
-	room chan struct{}
-	ctx  context.Context
-	stop context.CancelFunc
-
-	mu     sync.Mutex
-	closed bool
-	asking sync.WaitGroup
+	conn  func() grpc.ClientConnInterface
+	asked *underway.Group
 }
 
 // defaultMost is how many questions may be under way.
@@ -45,9 +39,7 @@ func NewClient(conn func() grpc.ClientConnInterface, most int) *Client {
 	if most <= 0 {
 		most = defaultMost
 	}
-	c := &Client{conn: conn, room: make(chan struct{}, most)}
-	c.ctx, c.stop = context.WithCancel(context.Background())
-	return c
+	return &Client{conn: conn, asked: underway.New(most)}
 }
 
 // Ask asks q, which must not be changed until then has been called: once, from another goroutine, within q.Timeout. It
@@ -57,20 +49,8 @@ func (c *Client) Ask(q *model.RateQuestion, then func(*model.RateAnswer, error))
 	if conn == nil {
 		return false
 	}
-	select {
-	case c.room <- struct{}{}:
-	default:
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		<-c.room
-		return false
-	}
-	c.asking.Go(func() {
-		defer func() { <-c.room }()
-		ctx, cancel := context.WithTimeout(c.ctx, q.Timeout)
+	return c.asked.Go(func(ctx context.Context, _ func()) {
+		ctx, cancel := context.WithTimeout(ctx, q.Timeout)
 		defer cancel()
 		r, err := rlsv3.NewRateLimitServiceClient(conn).ShouldRateLimit(ctx, encode(q))
 		if err != nil {
@@ -79,17 +59,10 @@ func (c *Client) Ask(q *model.RateQuestion, then func(*model.RateAnswer, error))
 		}
 		then(decode(r, len(q.Descriptors)))
 	})
-	return true
 }
 
 // Close ends what is under way.
-func (c *Client) Close() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.stop()
-	c.asking.Wait()
-}
+func (c *Client) Close() { c.asked.Close() }
 
 func encode(q *model.RateQuestion) *rlsv3.RateLimitRequest {
 	r := &rlsv3.RateLimitRequest{Domain: q.Domain}
