@@ -35,16 +35,11 @@ func (a *API) serveSuggest(r *http.Request) (any, error) {
 	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
 		return nil, missing("what was let in")
 	}
-	since, err := duration(r, "since", defaultSince, maxSince)
+	list, err := a.recorded(r)
 	if err != nil {
 		return nil, err
 	}
-	q := r.URL.Query()
-	namespace, service := q.Get("namespace"), q.Get("service")
-	list := a.cfg.Decisions(func(n model.ServiceName) bool {
-		return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
-	}, a.cfg.Now().Add(-since))
-	hosts, _ := strconv.ParseBool(q.Get("hosts"))
+	hosts, _ := strconv.ParseBool(r.URL.Query().Get("hosts"))
 	out, err := advise.Suggest(list, a.cfg.Compiler(), advise.Options{Hosts: hosts, Now: a.cfg.Now().Unix()})
 	if err != nil {
 		return nil, bad("%v", err)
@@ -55,20 +50,28 @@ func (a *API) serveSuggest(r *http.Request) (any, error) {
 	return out, nil
 }
 
-// servePlaintext answers who has come in plaintext, and would be refused where ports were strict.
-func (a *API) servePlaintext(r *http.Request) (any, error) {
-	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
-		return nil, missing("who has come in plaintext")
-	}
+// recorded answers what was recorded of the services that r names, for as long as it says.
+func (a *API) recorded(r *http.Request) ([]decisions.Service, error) {
 	since, err := duration(r, "since", defaultSince, maxSince)
 	if err != nil {
 		return nil, err
 	}
 	q := r.URL.Query()
 	namespace, service := q.Get("namespace"), q.Get("service")
-	list := a.cfg.Decisions(func(n model.ServiceName) bool {
+	return a.cfg.Decisions(func(n model.ServiceName) bool {
 		return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
-	}, a.cfg.Now().Add(-since))
+	}, a.cfg.Now().Add(-since)), nil
+}
+
+// servePlaintext answers who has come in plaintext, and would be refused where ports were strict.
+func (a *API) servePlaintext(r *http.Request) (any, error) {
+	if a.cfg.Decisions == nil || a.cfg.Compiler == nil {
+		return nil, missing("who has come in plaintext")
+	}
+	list, err := a.recorded(r)
+	if err != nil {
+		return nil, err
+	}
 	places := map[netip.Addr][]string{}
 	for _, w := range a.cfg.Registry.Workloads() {
 		if at := w.Address.Addr().Unmap(); at.IsValid() && !at.IsLoopback() {

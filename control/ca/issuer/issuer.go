@@ -38,6 +38,18 @@ type Request struct {
 	Below []*x509.Certificate
 }
 
+// Parse reads the certificate request, which has to be signed with its own key.
+func (r Request) Parse() (*x509.CertificateRequest, error) {
+	req, err := x509.ParseCertificateRequest(r.CSR)
+	if err == nil {
+		err = req.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the request: %w", err)
+	}
+	return req, nil
+}
+
 // Warner is an Issuer that knows what will hurt.
 type Warner interface {
 	// Warnings answers quickly and from memory.

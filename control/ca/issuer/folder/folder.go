@@ -107,8 +107,8 @@ func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error)
 	wrong := func(err error, next string) error {
 		return &issuer.Error{Issuer: i.Name(), What: what, Err: err, Next: next}
 	}
-	if req, err := x509.ParseCertificateRequest(r.CSR); err != nil || req.CheckSignature() != nil {
-		return nil, wrong(errors.New("the request cannot be read"), "")
+	if _, err := r.Parse(); err != nil {
+		return nil, wrong(err, "")
 	}
 	n, begin := name(r), time.Now()
 	if err := i.ask(n, r); err != nil {

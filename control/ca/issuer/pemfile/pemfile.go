@@ -132,12 +132,9 @@ func (i *Issuer) Roots(context.Context) ([]*x509.Certificate, error) {
 // Sign implements issuer.Issuer.
 func (i *Issuer) Sign(_ context.Context, r issuer.Request) (*ca.Issued, error) {
 	what := "sign " + r.ID.String()
-	req, err := x509.ParseCertificateRequest(r.CSR)
-	if err == nil {
-		err = req.CheckSignature()
-	}
+	req, err := r.Parse()
 	if err != nil {
-		return nil, i.wrong(what, fmt.Errorf("the request: %w", err))
+		return nil, i.wrong(what, err)
 	}
 	p, err := i.choose(r)
 	if err != nil {

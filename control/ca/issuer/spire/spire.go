@@ -122,15 +122,11 @@ func (i *Issuer) wrong(what string, err error) error {
 // Sign implements issuer.Issuer.
 func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error) {
 	what := "sign " + r.ID.String()
-	req, err := x509.ParseCertificateRequest(r.CSR)
-	if err == nil {
-		err = req.CheckSignature()
-	}
-	if err != nil {
-		return nil, i.wrong(what, fmt.Errorf("the request: %w", err))
+	if _, err := r.Parse(); err != nil {
+		return nil, i.wrong(what, err)
 	}
 	var issued *ca.Issued
-	err = i.asAgent(ctx, func(c *grpc.ClientConn) error {
+	err := i.asAgent(ctx, func(c *grpc.ClientConn) error {
 		e, err := i.entry(ctx, c, r.ID)
 		if err != nil {
 			return err

@@ -139,8 +139,8 @@ func (i *Issuer) token(r issuer.Request) (string, error) {
 // Sign implements issuer.Issuer.
 func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error) {
 	what := "sign " + r.ID.String()
-	if _, err := x509.ParseCertificateRequest(r.CSR); err != nil {
-		return nil, i.wrong(what, fmt.Errorf("the request: %w", err))
+	if _, err := r.Parse(); err != nil {
+		return nil, i.wrong(what, err)
 	}
 	token, err := i.token(r)
 	if err != nil {

@@ -105,8 +105,8 @@ type signed struct {
 // Sign implements issuer.Issuer.
 func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error) {
 	what := "sign " + r.ID.String()
-	if _, err := x509.ParseCertificateRequest(r.CSR); err != nil {
-		return nil, i.wrong(what, fmt.Errorf("the request: %w", err))
+	if _, err := r.Parse(); err != nil {
+		return nil, i.wrong(what, err)
 	}
 	ask := map[string]any{"csr": string(issuer.EncodeCSR(r.CSR)), "ttl": fmt.Sprintf("%ds", int(r.TTL.Seconds())), "uri_sans": r.ID.String(),
 		"exclude_cn_from_sans": true, "format": "pem"}
