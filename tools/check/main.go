@@ -22,12 +22,9 @@ type step struct {
 	run  func() error
 }
 
-// Sim and fuzz tests only compute, in time of their own, and end-to-end tests mostly wait: where all of them are run, the former run
+// besides are steps that only compute, in time of their own, beside one that mostly waits: where both are run, the former run
 // beside the latter with what is left of the processors.
-const (
-	mostlyWaits = "e2e"
-	computes    = "sim,fuzz"
-)
+var besides = map[string]string{"e2e": "sim,fuzz", "e2e-user": "spire-server"}
 
 // beside starts steps at the lowest priority and answers what waits for them and tells what they have said.
 func beside(steps, inputs string) (wait func() error) {
@@ -49,6 +46,35 @@ func beside(steps, inputs string) (wait func() error) {
 	}
 }
 
+// meanwhile answers the steps that run beside another that is chosen too, with that one's name.
+func meanwhile(chosen func(name string) bool) map[string]string {
+	apart := map[string]string{}
+	for waits, steps := range besides {
+		list := strings.Split(steps, ",")
+		if !chosen(waits) || slices.ContainsFunc(list, func(s string) bool { return !chosen(s) }) {
+			continue
+		}
+		for _, s := range list {
+			apart[s] = waits
+		}
+	}
+	return apart
+}
+
+// runBeside runs a step, and beside it those that are apart for it.
+func runBeside(s step, apart map[string]string, inputs string) error {
+	with := besides[s.name]
+	if with == "" || apart[strings.Split(with, ",")[0]] == "" {
+		return s.run()
+	}
+	others := beside(with, inputs)
+	err := s.run()
+	if err2 := others(); err2 != nil {
+		err = errors.Join(err, fmt.Errorf("beside it, %s: %w", with, err2))
+	}
+	return err
+}
+
 func main() {
 	only := flag.String("only", "", "run only the steps with these names, separated by commas")
 	// A number of inputs, not a time: when a time is over, go test sometimes calls that a failure.
@@ -67,24 +93,19 @@ func main() {
 		{"e2e", endToEnd},
 		{"e2e-user", endToEndUser},
 		{"security", hostile},
+		{"spire-server", spireServer},
+		{"spire", withSPIRE},
 		{"reproducible", reproducible},
 	}
 	chosen := func(name string) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), name) }
-	both := chosen(mostlyWaits) && !slices.ContainsFunc(strings.Split(computes, ","), func(s string) bool { return !chosen(s) })
+	apart := meanwhile(chosen)
 	for _, s := range steps {
-		if !chosen(s.name) || both && slices.Contains(strings.Split(computes, ","), s.name) {
+		if !chosen(s.name) || apart[s.name] != "" {
 			continue
 		}
-		start, others := time.Now(), func() error { return nil }
+		start := time.Now()
 		fmt.Printf("== %s\n", s.name)
-		if both && s.name == mostlyWaits {
-			others = beside(computes, *fuzz)
-		}
-		err := s.run()
-		if err2 := others(); err2 != nil {
-			err = errors.Join(err, fmt.Errorf("beside it, %s: %w", computes, err2))
-		}
-		if err != nil {
+		if err := runBeside(s, apart, *fuzz); err != nil {
 			fmt.Fprintf(os.Stderr, "== %s FAILED after %s: %v\n", s.name, time.Since(start).Round(time.Second), err)
 			os.Exit(1)
 		}
@@ -100,6 +121,7 @@ var needed = []struct{ program, pkg string }{
 	{"curl", "curl"}, {"nc", "netcat-openbsd"}, {"redis-server", "redis-server"}, {"redis-cli", "redis-tools"},
 	{"mariadbd", "mariadb-server"}, {"mariadb", "mariadb-client"}, {"psql", "postgresql-client"}, {"pg_lsclusters", "postgresql"},
 	{"nginx", "nginx-light"}, {"haproxy", "haproxy"}, {"etcd", "etcd-server"}, {"setpriv", "util-linux"}, {"ip", "iproute2"}, {"getent", "libc-bin"},
+	{"gcc", "gcc"}, {"/usr/include/stdio.h", "libc6-dev"}, // for SPIRE's SQLite
 }
 
 func setup() error {
@@ -135,7 +157,7 @@ func installed(program string) bool {
 	if _, err := exec.LookPath(program); err == nil {
 		return true
 	}
-	return exists("/usr/sbin/" + program)
+	return filepath.IsAbs(program) && exists(program) || exists("/usr/sbin/"+program)
 }
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
@@ -159,7 +181,7 @@ func vet() error {
 	if err := command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "./..."); err != nil {
 		return err
 	}
-	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e,conformance", "./test/...")
+	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e,conformance,spire", "./test/...")
 }
 
 // programs are real applications and suites at pinned versions: for each module in test/tools, its packages and the names
@@ -200,6 +222,22 @@ func build() error {
 // conformance points the suites of test/conformance at the binary, one after the other: some measure time.
 func conformance() error {
 	return command("go", "test", "-tags", "conformance", "-count=1", "-p", "1", "-timeout", "15m", "./test/conformance/...")
+}
+
+// spireServer builds a SPIRE server, which takes longer than everything else that is built: it has the clouds' libraries, and SQLite in
+// C, which is not optimized here for that reason.
+func spireServer() error {
+	c := exec.Command("go", "build", "-o", "../../../bin/spire-server", "github.com/spiffe/spire/cmd/spire-server")
+	c.Dir, c.Stdout, c.Stderr, c.Env = "test/tools/spire", os.Stdout, os.Stderr, append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS=-O0")
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("spire-server: %w", err)
+	}
+	return nil
+}
+
+// withSPIRE runs that server as the issuer of a mesh.
+func withSPIRE() error {
+	return command("go", "test", "-tags", "conformance,spire", "-count=1", "-timeout", "10m", "./test/conformance/spire")
 }
 
 // fuzzAll runs every fuzz test for a while.

@@ -2,8 +2,8 @@
 // signed what registration entries below it name, and nothing else. Workloads' keys stay with their proxies: SPIRE sees requests. Who
 // gets an identity is decided twice, by an entry there and by attestation here. The agent's own key is in a file (mode 0600), since a
 // join token is good once. Safe for concurrent use; no goroutine: the agent's identity is renewed by who needs it, at half of its life,
-// and the roots are looked at more often than that. Start reading at Issuer.Sign. It was tested
-// against a fake of SPIRE's API alone so far, not against the program.
+// and the roots are looked at more often than that. Start reading at Issuer.Sign;
+// test/conformance/spire runs it with the real server.
 package spire
 
 import (
