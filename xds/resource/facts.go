@@ -47,11 +47,40 @@ func withFacts(want, got any) (*corev3.Metadata, error) {
 	if len(facts.Fields) == 0 {
 		return nil, nil
 	}
+	if err := oneLine("", noun); err != nil {
+		return nil, err
+	}
 	a, err := Pack(facts)
 	if err != nil {
 		return nil, err
 	}
 	return &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{factsKey: a}}, nil
+}
+
+// oneLine refuses a text of several lines, or with NUL, anywhere in facts: many become part of a head or of a log. Package xds/envoy
+// refuses them in Envoy's fields, so they cannot come with facts either; contents are bytes.
+func oneLine(path string, m protoreflect.Message) (err error) {
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		p := join(path, string(fd.Name()))
+		one := func(p string, v protoreflect.Value) error {
+			switch {
+			case fd.Message() != nil:
+				return oneLine(p, v.Message())
+			case fd.Kind() == protoreflect.StringKind && strings.ContainsAny(v.String(), "\r\n\x00"):
+				return refuse(p, "holds a line end or NUL")
+			}
+			return nil
+		}
+		if !fd.IsList() {
+			err = one(p, v)
+			return err == nil
+		}
+		for i := 0; i < v.List().Len() && err == nil; i++ {
+			err = one(fmt.Sprintf("%s[%d]", p, i), v.List().Get(i))
+		}
+		return err == nil
+	})
+	return err
 }
 
 // overlay puts the facts in md, if there are any, over what was read from Envoy's message. Metadata of others is for
@@ -76,6 +105,9 @@ func overlay(path string, md *corev3.Metadata, noun any) error {
 		return refuse(path, "holds facts of something else than a %s", empty.Descriptor().Name())
 	}
 	from, to := m.Get(which).Message(), reflect.ValueOf(noun).Elem()
+	if err := oneLine(path, from); err != nil {
+		return err
+	}
 	for _, n := range facts.GetFields() {
 		fd := from.Descriptor().Fields().ByNumber(protoreflect.FieldNumber(n))
 		if fd == nil {
@@ -208,10 +240,6 @@ func writeMessage(m protoreflect.Message, v reflect.Value) error {
 	return writeStruct(m, v)
 }
 
-// lineEnds are in no text of the model: many become part of a head or of a log. Package xds/envoy refuses them in Envoy's
-// fields, so they come neither with facts; contents are bytes.
-const lineEnds = "\r\n\x00"
-
 func scalar(v reflect.Value) (protoreflect.Value, error) {
 	switch v.Kind() {
 	case reflect.Bool:
@@ -227,9 +255,6 @@ func scalar(v reflect.Value) (protoreflect.Value, error) {
 	case reflect.String:
 		if !utf8.ValidString(v.String()) { // no protobuf string holds it
 			return protoreflect.Value{}, fmt.Errorf("%q is not UTF-8", clip(v.String()))
-		}
-		if strings.ContainsAny(v.String(), lineEnds) {
-			return protoreflect.Value{}, fmt.Errorf("%q holds a line end or NUL", clip(v.String()))
 		}
 		return protoreflect.ValueOfString(v.String()), nil
 	case reflect.Slice:
@@ -294,9 +319,6 @@ func readOne(path string, from protoreflect.Value, v reflect.Value) error {
 	case reflect.Float64:
 		v.SetFloat(from.Float())
 	case reflect.String:
-		if strings.ContainsAny(from.String(), lineEnds) {
-			return refuse(path, "holds a line end or NUL")
-		}
 		v.SetString(from.String())
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
