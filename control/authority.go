@@ -111,23 +111,13 @@ func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authorit
 	}
 	ours, theirs := filepath.Join(p.cfg.DataDir, "ca"), filepath.Join(p.cfg.DataDir, "issuer")
 	if p.cfg.Issuer.own() {
-		if _, err := os.Stat(theirs); err == nil {
-			return nil, fmt.Errorf("the certificates of this mesh are signed by an issuer of its own choice: start with the same --issuer, or remove %s for a mesh with its own authority and start every workload again", theirs)
-		}
-		c, err := p.openOwn(ours, trustDomain)
-		if err != nil {
-			return nil, err
-		}
-		return attest.Local{CA: c}, nil
+		return p.ownAuthority(ctx, ours, theirs, trustDomain)
 	}
 	known, err := external.TrustDomain(theirs)
 	if err != nil {
 		return nil, err
 	}
-	cfg := external.Config{Dir: theirs, TrustDomain: cmp.Or(trustDomain, known), Aliases: p.mesh.aliases, Leaf: p.cfg.IdentityTTL, Log: p.log}
-	if cfg.Leaf <= 0 {
-		cfg.Leaf = ca.LeafTTL
-	}
+	cfg := p.external(theirs, cmp.Or(trustDomain, known))
 	if _, err := os.Stat(ours); !errors.Is(err, fs.ErrNotExist) { // the mesh had an authority of its own
 		before, err := p.openOwn(ours, cfg.TrustDomain)
 		if err != nil {
@@ -139,6 +129,20 @@ func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authorit
 	if cfg.Issuer, err = p.cfg.Issuer.open(p, theirs, cfg.TrustDomain); err != nil {
 		return nil, err
 	}
+	return p.openExternal(ctx, cfg)
+}
+
+// external is the configuration of an authority without its issuer.
+func (p *Plane) external(dir, trustDomain string) external.Config {
+	cfg := external.Config{Dir: dir, TrustDomain: trustDomain, Aliases: p.mesh.aliases, Leaf: p.cfg.IdentityTTL, Log: p.log}
+	if cfg.Leaf <= 0 {
+		cfg.Leaf = ca.LeafTTL
+	}
+	return cfg
+}
+
+func (p *Plane) openExternal(ctx context.Context, cfg external.Config) (authority, error) {
+	cfg.Self = attest.ServerID(cfg.TrustDomain)
 	a, err := external.Open(ctx, cfg, time.Now())
 	if err != nil {
 		cfg.Issuer.Close()
@@ -146,6 +150,29 @@ func (p *Plane) openAuthority(ctx context.Context, trustDomain string) (authorit
 	}
 	p.onClose(a.Close)
 	return a, nil
+}
+
+// ownAuthority opens the mesh's own authority. Where somebody else has signed before it is an issuer as others are, until nothing but
+// its root is believed: at the next start what was kept for the one before is removed.
+func (p *Plane) ownAuthority(ctx context.Context, ours, theirs, trustDomain string) (authority, error) {
+	known, err := external.TrustDomain(theirs)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.openOwn(ours, cmp.Or(trustDomain, known))
+	if err != nil || known == "" {
+		return attest.Local{CA: c}, err
+	}
+	switch over, err := external.Over(theirs, c.RootsDER()); {
+	case err != nil:
+		return nil, err
+	case over:
+		p.log.Info("the mesh's own authority signs alone again", "removed", theirs)
+		return attest.Local{CA: c}, os.RemoveAll(theirs)
+	}
+	cfg := p.external(theirs, c.TrustDomain())
+	cfg.Issuer = own.Issuer{CA: c}
+	return p.openExternal(ctx, cfg)
 }
 
 func (p *Plane) openOwn(dir, trustDomain string) (*ca.CA, error) {

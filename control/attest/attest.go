@@ -42,10 +42,20 @@ type Authority interface {
 	Admit(csr []byte, id spiffe.ID) error
 	// Sign waits for ctx at most. It answers external.ErrNotNow where it may go well later.
 	Sign(ctx context.Context, csr []byte, id spiffe.ID, ttl time.Duration, now time.Time) (*ca.Issued, error)
+	// KeepOwn keeps the control plane's own certificate over a restart, because it may not be able to sign then; Own answers it as long as it
+	// is good for id, nil otherwise.
+	KeepOwn(key *ecdsa.PrivateKey, chain [][]byte) error
+	Own(id spiffe.ID, now time.Time) (*ecdsa.PrivateKey, [][]byte)
 }
 
 // Local is a mesh's own authority, which never waits.
 type Local struct{ *ca.CA }
+
+// KeepOwn implements Authority: a new certificate can be had at any time, so no key has to be kept.
+func (l Local) KeepOwn(*ecdsa.PrivateKey, [][]byte) error { return nil }
+
+// Own implements Authority.
+func (l Local) Own(spiffe.ID, time.Time) (*ecdsa.PrivateKey, [][]byte) { return nil, nil }
 
 // Admit implements Authority: Sign says it.
 func (l Local) Admit([]byte, spiffe.ID) error { return nil }
@@ -106,32 +116,24 @@ func ServerID(trustDomain string) spiffe.ID {
 	return spiffe.ID{TrustDomain: trustDomain, Namespace: "tulle-system", ServiceAccount: "control"}
 }
 
-// keeper is an Authority that keeps the control plane's own certificate over a restart, because it may not be able to sign then.
-type keeper interface {
-	Own(id spiffe.ID, now time.Time) (*ecdsa.PrivateKey, [][]byte)
-	KeepOwn(key *ecdsa.PrivateKey, chain [][]byte) error
-}
-
 // Own is the control plane's own identity, signed by its own authority. Its chain ends with the root, which is
 // what a join token pins. For the first one it waits for ctx where whoever signs does not answer yet.
 func Own(ctx context.Context, a Authority, log *slog.Logger) (*svid.Rotator, error) {
 	o := &own{a: a, id: ServerID(a.TrustDomain())}
-	o.keeper, _ = a.(keeper)
 	return svid.NewRotator(ctx, svid.Config{Log: log, Fetch: o.fetch})
 }
 
 // own obtains the control plane's own identity; one goroutine at a time.
 type own struct {
-	a      Authority
-	id     spiffe.ID
-	keeper keeper            // nil: nothing is kept
-	key    *ecdsa.PrivateKey // of a request that was not answered: it is shown again
-	csr    []byte
+	a   Authority
+	id  spiffe.ID
+	key *ecdsa.PrivateKey // of a request that was not answered: it is shown again
+	csr []byte
 }
 
 func (o *own) fetch(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
-	if now == nil && o.keeper != nil {
-		if key, chain := o.keeper.Own(o.id, time.Now()); key != nil {
+	if now == nil {
+		if key, chain := o.a.Own(o.id, time.Now()); key != nil {
 			return svid.New(key, ownChain(chain, o.a), o.a.RootsDER())
 		}
 	}
@@ -147,10 +149,8 @@ func (o *own) fetch(ctx context.Context, now *svid.SVID) (*svid.SVID, error) {
 		if err != nil {
 			return nil, err
 		}
-		if o.keeper != nil {
-			if err := o.keeper.KeepOwn(o.key, issued.Chain); err != nil {
-				return nil, err
-			}
+		if err := o.a.KeepOwn(o.key, issued.Chain); err != nil {
+			return nil, err
 		}
 		s, err := svid.New(o.key, ownChain(issued.Chain, o.a), o.a.RootsDER())
 		if err == nil {

@@ -38,6 +38,8 @@ type state struct {
 type Standing struct {
 	Behind []string // may have a valid certificate, and have not acknowledged what is believed in this stage
 	Held   []string // show a certificate of the generation that does not sign
+	// Lapses is when the first certificate ends of those that are here, the control plane's own too; zero: that is not known.
+	Lapses time.Time
 }
 
 // signing answers the generation that signs, other the one that is believed besides, nil if there is none. The caller

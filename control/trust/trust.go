@@ -354,6 +354,10 @@ func (k *Keeper) standing(now time.Time) (m ca.Standing) {
 		}
 	}
 	s := k.cfg.CA.Status(now, ca.Standing{})
+	if k.cfg.Own != nil {
+		own, _ := k.cfg.Own()
+		m.Lapses = own.NotAfter
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for w, h := range k.holders {
@@ -366,6 +370,9 @@ func (k *Keeper) standing(now time.Time) (m ca.Standing) {
 			m.Behind = append(m.Behind, w)
 		case s.SignedByOther(h.chain):
 			m.Held = append(m.Held, w)
+		}
+		if h.connected && now.Before(h.ends()) && (m.Lapses.IsZero() || h.ends().Before(m.Lapses)) {
+			m.Lapses = h.ends()
 		}
 	}
 	slices.Sort(m.Behind)

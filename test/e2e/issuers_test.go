@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,24 @@ func (m *mesh) put(name string, text []byte) string {
 	return path
 }
 
+// ownRoot answers the root of the mesh's own authority.
+func (m *mesh) ownRoot() *x509.Certificate {
+	m.t.Helper()
+	text, err := os.ReadFile(filepath.Join(m.data, "ca", "root.pem"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		m.t.Fatalf("no certificate: %s", text)
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return c
+}
+
 // below waits until the chains of n workloads all lead to a root, which is the only one that is believed.
 func (m *mesh) below(root *x509.Certificate, n int, issuer string) {
 	m.t.Helper()
@@ -47,7 +66,7 @@ func (m *mesh) below(root *x509.Certificate, n int, issuer string) {
 	})
 }
 
-// TestIssuers: a mesh goes over from its own authority to an intermediate in files, whose root is then replaced, and to Vault (a fake of its API),
+// TestIssuers: a mesh goes over from its own authority to an intermediate in files, whose root is then replaced, and back,
 // under load with a handshake for every request of one of the callers; no request fails. An issuer that is away is an alarm.
 func TestIssuers(t *testing.T) {
 	short := []string{"--identity-lifetime", "6s"}
@@ -56,7 +75,7 @@ func TestIssuers(t *testing.T) {
 	m.announced(p)
 	kept := m.load(nil, "http://httpbin:8080/get")
 	fresh := m.load([]string{"-close"}, "http://httpbin:8081/get")
-	domain := m.certs().TrustDomain
+	domain, ours := m.certs().TrustDomain, m.ownRoot()
 
 	files := func() *x509.Certificate {
 		t.Helper()
@@ -86,6 +105,10 @@ func TestIssuers(t *testing.T) {
 	if r := m.cli("cert", "rotate", "--root"); r.code == 0 || !strings.Contains(r.stderr, "replaced at the issuer") {
 		t.Errorf("rotating what is not ours: %s", r)
 	}
+	goOver() // back to its own
+	m.below(ours, 3, "mesh's own authority")
+	goOver()
+	m.ok(m.cli("cert", "rotate", "--root"))
 	fresh.more(100)
 	if c := fresh.finish(); c.Failed > 0 || c.Opened != c.OK {
 		t.Errorf("%d of %d failed: %v", c.Failed, c.OK, c.Errors)

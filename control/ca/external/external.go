@@ -21,6 +21,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/ca/issuer"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/own"
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Issuer      issuer.Issuer
 	Dir         string // what is known of roots is kept there; made with mode 0700
 	TrustDomain string
+	Self        spiffe.ID // the control plane's own identity
 	Aliases     []string      // trust domains that the mesh believes as its own: one that it had goes on as TrustDomain
 	Leaf        time.Duration // how long identities are valid, at most
 	// Before signs until every proxy believes a root of Issuer: the mesh's own authority, where it had one. nil: there was none.
@@ -190,6 +192,10 @@ func (a *Authority) begin(roots []*x509.Certificate, now time.Time) error {
 	if !slices.ContainsFunc(s.Roots, func(r root) bool {
 		return r.Acked && (issuer.Holds(roots, r.cert) || issuer.Holds(a.before, r.cert))
 	}) {
+		if key, _ := a.Own(a.cfg.Self, now); key != nil { // proxies still believe us, so they can acknowledge: Step has them do it
+			a.log.Info("the issuer is another one than before: it signs when every proxy believes its roots; until then certificates stay as they are", "issuer", a.cfg.Issuer.Name())
+			return nil
+		}
 		// Nobody can sign what the mesh believes, so nobody could acknowledge anything.
 		a.log.Warn("the issuer has none of the roots that the mesh believes: its own are believed at once; proxies of other machines need new join tokens", "issuer", a.cfg.Issuer.Name())
 		for _, c := range roots {
@@ -243,8 +249,14 @@ func (a *Authority) TrustDomain() string { return a.cfg.TrustDomain }
 // Leaf answers for how long identities are valid, at most.
 func (a *Authority) Leaf() time.Duration { return a.cfg.Leaf }
 
-// Backdate answers how long before it is made a certificate may begin and still count as made then: nothing is known of an issuer.
-func (a *Authority) Backdate() time.Duration { return 0 }
+// Backdate answers how long before it is made a certificate may begin and still count as made then: that is known of our own
+// authority alone.
+func (a *Authority) Backdate() time.Duration {
+	if _, ok := a.cfg.Issuer.(own.Issuer); ok {
+		return ca.Backdate
+	}
+	return 0
+}
 
 // Sign has a certificate signed for id and the key of a request (DER), valid for ttl from now (0: as configured, which is also
 // the most). The request must prove its key and carry id as its only name. It answers ErrNotNow where the issuer is the reason.

@@ -341,15 +341,8 @@ func TestAway(t *testing.T) {
 
 // TestFromOwn: a mesh with an authority of its own goes over to an issuer without a certificate that somebody does not believe.
 func TestFromOwn(t *testing.T) {
-	c, err := ca.Open(ca.Config{Dir: filepath.Join(t.TempDir(), "ca"), TrustDomain: issuertest.TrustDomain, Leaf: 100 * time.Second}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, root := ownCA(t)
 	r := newRig(t, own.Issuer{CA: c})
-	root, err := x509.ParseCertificate(c.RootsDER()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.step(ca.Announced, ca.Standing{Behind: []string{"default/cart-1"}})
 	old := r.must()
 	if !ca.IssuedBy(old[1], root) || r.fake.calls > 0 {
@@ -374,6 +367,120 @@ func TestFromOwn(t *testing.T) {
 	r.step(ca.Steady, ca.Standing{})
 	if len(r.RootsDER()) != 1 || r.believed(fresh[:0:0]) == nil {
 		t.Errorf("%d roots are believed", len(r.RootsDER()))
+	}
+}
+
+// ownCA opens an authority of the mesh's own, and answers its root.
+func ownCA(t *testing.T) (*ca.CA, *x509.Certificate) {
+	t.Helper()
+	c, err := ca.Open(ca.Config{Dir: filepath.Join(t.TempDir(), "ca"), TrustDomain: issuertest.TrustDomain, Leaf: 100 * time.Second}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(c.RootsDER()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, root
+}
+
+// keepOwn has the control plane keep a certificate of its own.
+func (r *rig) keepOwn() {
+	r.t.Helper()
+	r.cfg.Self = issuertest.ID("control")
+	key, err := svid.NewKey()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	csr, err := svid.Request(key, r.cfg.Self)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	issued, err := r.Sign(r.t.Context(), csr, r.cfg.Self, 0, r.now)
+	if err == nil {
+		err = r.KeepOwn(key, issued.Chain)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestToAnother: a mesh goes over from one issuer to another, and to an authority of its own, without a certificate that somebody does not
+// believe: as long as the control plane can prove itself the new root is acknowledged first.
+func TestToAnother(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		r := newRig(t, nil)
+		old := r.must()
+		r.keepOwn()
+		next := issuertest.NewTree(t, "second")
+		root := next.Root
+		var c *ca.CA
+		if back {
+			c, root = ownCA(t)
+			r.cfg.Issuer = own.Issuer{CA: c}
+		} else {
+			r.fake.set(func() { r.fake.tree, r.fake.roots = next, []*x509.Certificate{next.Root} })
+		}
+		r.open()
+		behind := ca.Standing{Behind: []string{"default/cart-1"}, Lapses: r.now.Add(80 * time.Second)}
+		r.step(ca.Announced, behind)
+		if _, err := r.sign(); !errors.Is(err, external.ErrNotNow) {
+			t.Fatalf("back %v: signed before the root is acknowledged: %v", back, err)
+		}
+		if len(r.RootsDER()) != 2 || r.believed(old) != nil {
+			t.Fatalf("back %v: %d roots are believed", back, len(r.RootsDER()))
+		}
+		r.open()
+		r.now = r.now.Add(60 * time.Second)
+		r.step(ca.Announced, behind)
+		r.step(ca.Signing, ca.Standing{})
+		chain := r.must()
+		if !ca.IssuedBy(chain[len(chain)-1], root) || r.believed(chain) != nil || r.believed(old) != nil {
+			t.Errorf("back %v: %v", back, chain[0].Issuer)
+		}
+		if back {
+			if err := r.RotateRoot(r.now); !errors.Is(err, ca.ErrNotOurs) || !strings.Contains(err.Error(), "start the control plane again") {
+				t.Errorf("a rotation while it goes back: %v", err)
+			}
+			if over, err := external.Over(r.cfg.Dir, c.RootsDER()); over || err != nil {
+				t.Errorf("over while the old root is believed: %v", err)
+			}
+		}
+		r.now = r.now.Add(100 * time.Second)
+		r.step(ca.Steady, ca.Standing{})
+		if len(r.RootsDER()) != 1 {
+			t.Errorf("back %v: %d roots are believed", back, len(r.RootsDER()))
+		}
+		if back {
+			if over, err := external.Over(r.cfg.Dir, c.RootsDER()); !over || err != nil {
+				t.Errorf("not over: %v", err)
+			}
+		}
+	}
+}
+
+// TestLapse: who is away is waited for until the first certificate of those who are here is about to end; and where the control plane cannot
+// prove itself nobody can acknowledge anything.
+func TestLapse(t *testing.T) {
+	r := newRig(t, nil)
+	r.keepOwn()
+	next := issuertest.NewTree(t, "second")
+	r.fake.set(func() { r.fake.tree, r.fake.roots = next, []*x509.Certificate{next.Root} })
+	r.open()
+	behind := ca.Standing{Behind: []string{"default/away-1"}, Lapses: r.now.Add(80 * time.Second)}
+	r.step(ca.Announced, behind)
+	r.now = r.now.Add(69 * time.Second)
+	r.step(ca.Announced, behind)
+	r.now = r.now.Add(2 * time.Second)
+	r.step(ca.Signing, behind)
+	r.must()
+
+	r = newRig(t, nil)
+	r.must()
+	r.fake.set(func() { r.fake.tree, r.fake.roots = next, []*x509.Certificate{next.Root} })
+	r.open()
+	if chain := r.must(); r.believed(chain) != nil {
+		t.Error("without a certificate of its own the control plane waits for an acknowledgement that cannot come")
 	}
 }
 

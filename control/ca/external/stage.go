@@ -1,6 +1,7 @@
 package external
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/ca"
 	"github.com/tulle-mesh/tulle/control/ca/issuer"
+	"github.com/tulle-mesh/tulle/control/ca/issuer/own"
 )
 
 // state is what outlives the process, in one file.
@@ -126,6 +128,10 @@ func (a *Authority) Step(now time.Time, m ca.Standing) (moved bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.state.clone()
+	if a.mute(&s) && !m.Lapses.IsZero() && now.After(m.Lapses.Add(-a.cfg.Leaf/10)) && !s.Forced {
+		a.log.Warn("certificates are about to end and nobody can sign below a root that everybody has acknowledged: those who are away are waited for no more", "first to end", m.Lapses, "waited for", m.Behind)
+		s.Forced = true
+	}
 	if !s.take(a.listed, now, a.cfg.Leaf) && !s.move(now, m, a.cfg.Leaf) {
 		return false, nil
 	}
@@ -137,6 +143,22 @@ func (a *Authority) Step(now time.Time, m ca.Standing) (moved bool, err error) {
 		a.log.Info("a root of the issuer", "subject", r.cert.Subject.String(), "stage", s.Stage, "acknowledged", r.Acked, "listed", r.Listed)
 	}
 	return true, nil
+}
+
+// mute reports whether nobody can sign anything that every proxy believes, while roots wait to be acknowledged.
+func (a *Authority) mute(s *state) bool {
+	return s.phase() == ca.Announced && !slices.ContainsFunc(s.Roots, func(r root) bool { return r.Acked && (r.Listed || issuer.Holds(a.before, r.cert)) })
+}
+
+// Over reports whether nothing but roots is believed in a folder, so that who signs below them needs nothing of what is kept there.
+func Over(dir string, roots [][]byte) (bool, error) {
+	s, err := load(dir)
+	if err != nil {
+		return false, err
+	}
+	return s.phase() == ca.Steady && !slices.ContainsFunc(s.Roots, func(r root) bool {
+		return !slices.ContainsFunc(roots, func(der []byte) bool { return bytes.Equal(der, r.DER) })
+	}), nil
 }
 
 // take takes what the issuer lists; nil: that is not known.
@@ -215,6 +237,9 @@ func (s *state) waits(now time.Time, m ca.Standing) (out []ca.Wait) {
 
 // notOurs says where something is done that cannot be done here.
 func (a *Authority) notOurs(what string) error {
+	if _, ok := a.cfg.Issuer.(own.Issuer); ok {
+		return fmt.Errorf("%w yet: roots of the issuer before are still believed ('tulle cert' shows until when); start the control plane again when they are not", ca.ErrNotOurs)
+	}
 	return fmt.Errorf("%w: %s is replaced at the issuer, %s; what is new there is believed, acknowledged and then used by itself", ca.ErrNotOurs, what, a.cfg.Issuer.Name())
 }
 
