@@ -30,7 +30,7 @@ type Config struct {
 	Issuer      issuer.Issuer
 	Dir         string // what is known of roots is kept there; made with mode 0700
 	TrustDomain string
-	Self        spiffe.ID // the control plane's own identity
+	Self        spiffe.ID     // the control plane's own identity
 	Aliases     []string      // trust domains that the mesh believes as its own: one that it had goes on as TrustDomain
 	Leaf        time.Duration // how long identities are valid, at most
 	// Before signs until every proxy believes a root of Issuer: the mesh's own authority, where it had one. nil: there was none.
