@@ -25,6 +25,7 @@ const mostKept = 512 << 10
 // enforced begins to follow what the workload's service enforces, with what the proxy before this one knew.
 func (p *Proxy) enforced() {
 	p.askFor()
+	p.moved = make(chan struct{}, 1)
 	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log, Expressions: cel.Compile})
 	if kept := p.cfg.Bootstrap.Security; kept != nil {
 		s, err := resource.DecodeSecurity(&anypb.Any{TypeUrl: resource.TypeSecurity, Value: kept})
@@ -44,10 +45,13 @@ func (p *Proxy) enforce(s *model.Security) error {
 		p.cfg.Log.Error("policies refused, those before stay in force", "error", err)
 		return err
 	}
+	select {
+	case p.moved <- struct{}{}:
+	default: // it has not looked yet
+	}
 	for _, w := range p.workers {
 		w.loop.Post(func() {
-			w.exchange.Review(p.policies)
-			w.relays.Review()
+			w.reviewPolicies()
 			w.listener.Review()
 			w.pool.Retire(p.outside.useless)
 			w.open.Review(w.loop) // identities of other meshes that no policy names any more
@@ -55,6 +59,46 @@ func (p *Proxy) enforce(s *model.Security) error {
 	}
 	p.keepPolicies(s)
 	return nil
+}
+
+// clockSet is within what time a clock that was set is noticed.
+const clockSet = 15 * time.Second
+
+// followTime asks again about what is open when a rule begins or ends to hold because of the time, by the clock that policies are asked
+// with.
+func (p *Proxy) followTime(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for looked := time.Now().Unix(); ; {
+		next := p.policies.Rules().Moves(looked)
+		if next != 0 {
+			timer.Reset(min(max(time.Until(time.Unix(next, 0)), 0), clockSet))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.moved:
+			looked = time.Now().Unix() - 1 // what began or ended meanwhile is not missed
+			continue
+		case <-timer.C:
+		}
+		now := time.Now().Unix()
+		if now < next && now >= looked {
+			continue // a clock that was set is the only thing to look for
+		}
+		for _, w := range p.workers {
+			w.loop.Post(w.reviewPolicies)
+		}
+		looked = now
+	}
+}
+
+// reviewPolicies asks again about everything on this loop that policies have let in. The loop calls it.
+func (w *worker) reviewPolicies() {
+	w.exchange.Review(w.proxy.policies)
+	w.relays.Review()
 }
 
 // keepPolicies gives the supervisor what the proxy after this one begins with.

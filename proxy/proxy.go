@@ -93,6 +93,7 @@ type Proxy struct {
 	spent    cluster.Spent
 	routes   cluster.RouteBreakers
 	policies *policy.InForce
+	moved    chan struct{} // holds one: other policies are in force than when followTime has looked
 
 	stop  context.CancelFunc
 	ended <-chan struct{} // closed by stop
@@ -148,6 +149,7 @@ func Start(cfg Config) (p *Proxy, err error) {
 	p.show(new(time.Time), time.Now())
 	p.tasks.Go(func() { p.report(ctx) })
 	p.tasks.Go(func() { p.machine.follow(ctx) })
+	p.tasks.Go(func() { p.followTime(ctx) })
 	if p.capture.sockets != nil {
 		p.tasks.Go(func() { p.testCapture(ctx) })
 	}

@@ -44,9 +44,9 @@ type AuthorizationRule struct {
 	When []AuthorizationCondition `json:"when,omitempty"`
 	// Expression is a condition in CEL over what is known of the request (docs/reference/expressions.md).
 	Expression string `json:"expression,omitempty"`
-	// NotBefore and NotAfter bound the rule in time (RFC 3339).
+	// NotBefore is when the rule begins to hold (RFC 3339), also for what is open. Default: at once.
 	NotBefore string `json:"notBefore,omitempty"`
-	// NotAfter: none of these may fit.
+	// NotAfter is when it holds no more: what is open only by it ends within a second. Default: never.
 	NotAfter string `json:"notAfter,omitempty"`
 }
 

@@ -48,13 +48,14 @@ type Expression interface {
 // Looker is an Expression that says what it looks at. Nothing is known of one that is none.
 type Looker interface{ Looks() Looks }
 
-// Looks is what an expression looks at, beside the caller's identity, the request's method, host, path and procedure, the port and the time.
+// Looks is what an expression looks at, beside the caller's identity, the request's method, host, path and procedure, and the port.
 type Looks struct {
 	Names  []Name // of fields, cookies and claims
 	Others bool   // also those whose names are worked out
 	Caller bool   // the address of the other end of the connection
 	First  bool   // the first client's
 	Token  bool   // "issuer/subject"
+	Time   bool   // what the time is
 }
 
 // Rule names what decided.
@@ -101,6 +102,7 @@ func Compile(s *model.Security, labels []model.Label, expressions func(string) (
 		c.policies = append(c.policies, compiled{p, rules})
 	}
 	out := &Set{inForce: c.ports(false)}
+	out.moments, out.clock = c.moments()
 	for i := range s.Tokens {
 		switch t := &s.Tokens[i]; {
 		case !has(labels, t.Labels), !t.Required && len(t.RequiredPaths) == 0:
@@ -136,6 +138,9 @@ type Set struct {
 	tried   ports // with those in dry run in force; nil: there are none
 	// proven are the ports whose requests may need tokens, 0 for every port: what is no request has none.
 	proven []uint16
+	// moments are when rules in force begin or end, Unix seconds, in order; clock: one looks at the time in another way.
+	moments []int64
+	clock   bool
 }
 
 // ports is what is about each port; 0: about all others.
@@ -216,6 +221,19 @@ func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
 		v.External, v.Authorizer = &r.name, r.authorizer
 	}
 	return v
+}
+
+// Moves answers when, after now, a rule in force may begin or cease to hold without anything else having changed: Unix seconds; 0: never.
+func (s *Set) Moves(now int64) int64 {
+	if s.clock {
+		return now + 1
+	}
+	if i, same := slices.BinarySearch(s.moments, now); same && i+1 < len(s.moments) {
+		return s.moments[i+1]
+	} else if !same && i < len(s.moments) {
+		return s.moments[i]
+	}
+	return 0
 }
 
 // HTTP reports whether something in force looks at requests to a port: then what is not HTTP must not pass for want of a

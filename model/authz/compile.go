@@ -229,6 +229,27 @@ func (c *compiler) ports(dry bool) ports {
 	return out
 }
 
+// moments answers when rules in force begin and end, in order, and whether one looks at the time in an expression.
+func (c *compiler) moments() (list []int64, clock bool) {
+	for _, p := range c.policies {
+		if p.policy.DryRun {
+			continue
+		}
+		for _, r := range p.rules {
+			for _, at := range [...]int64{r.begins, r.ends} {
+				if at != 0 {
+					list = append(list, at)
+				}
+			}
+			if l, ok := r.expression.(Looker); ok {
+				clock = clock || l.Looks().Time
+			}
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list), clock
+}
+
 // looks notes what a rule looks at.
 func (p *port) looks(r *rule) {
 	add := func(n Name) {

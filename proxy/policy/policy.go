@@ -88,6 +88,14 @@ func (r *Rules) Admits(trustDomain string) bool {
 	return r != nil && r.set != nil && r.set.Admits(trustDomain)
 }
 
+// Moves answers when, after now, time alone may change what is allowed: Unix seconds; 0: never.
+func (r *Rules) Moves(now int64) int64 {
+	if r == nil || r.set == nil {
+		return 0
+	}
+	return r.set.Moves(now)
+}
+
 // HTTP reports whether a port of the service takes nothing but HTTP, because something in force looks at requests.
 func (r *Rules) HTTP(port uint16) bool { return r != nil && r.set != nil && r.set.HTTP(port) }
 

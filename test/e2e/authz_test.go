@@ -111,6 +111,9 @@ func TestAuthorization(t *testing.T) {
 			return nil
 		})
 		streams.p.killAll()
+		m.apply(authorize("db", "redis", fmt.Sprintf("  rules:\n  - {from: [{serviceAccounts: [publisher]}]}\n  - {from: [{serviceAccounts: [reader]}], notAfter: %q}\n",
+			time.Now().Add(2*time.Second).UTC().Format(time.RFC3339))))
+		eventually(t, 5*time.Second, "the connection of the one whose time is over has ended", subscribed(0))
 	})
 	t.Run("without a control plane", func(t *testing.T) {
 		allowed := m.statuses("load", "http://httpbin:8080/get")

@@ -54,6 +54,7 @@ func looks(tree *ast.AST) (out authz.Looks) {
 			out.Caller = out.Caller || word == "source.ip"
 			out.First = out.First || word == "source.remoteIP"
 			out.Token = out.Token || word == "token.principal"
+			out.Time = out.Time || word == "now"
 		}
 	}))
 	return out
