@@ -10,7 +10,9 @@ import (
 
 // TestMoves: the next second in which time alone changes what holds; what is in dry run, or about other workloads, changes nothing.
 func TestMoves(t *testing.T) {
-	rule := func(begins, ends int64) model.PolicyRule { return model.PolicyRule{Name: "r", Begins: begins, Ends: ends} }
+	rule := func(begins, ends int64) model.PolicyRule {
+		return model.PolicyRule{Name: "r", Begins: begins, Ends: ends}
+	}
 	compile := func(policies ...model.Policy) *authz.Set {
 		t.Helper()
 		set, err := authz.Compile(&model.Security{Policies: policies}, []model.Label{{Name: "app", Value: "cart"}}, cel.Compile)
