@@ -15,8 +15,8 @@ import (
 type Exposed struct {
 	Service string `json:"service"`
 	Port    uint16 `json:"port"`
-	Mode    string `json:"mode"`             // "Strict", "Permissive" or "Disabled", now
-	Policy  string `json:"policy,omitempty"` // that says so, "" for the default
+	Mode    string `json:"mode"`             // "Strict", "Permissive" or "Disabled", now; "Mixed": it depends on the workload's labels
+	Policy  string `json:"policy,omitempty"` // that says so, "" for the default, and where it is Mixed
 	// Since is from when on it is known, milliseconds of Unix time.
 	Since   int64       `json:"since"`
 	Callers []Plaintext `json:"callers"`
@@ -51,8 +51,8 @@ func Strict(list []decisions.Service, c compile.Compiler, at func(netip.Addr) []
 		for _, u := range s.Unproven {
 			e := of[u.Port]
 			if e == nil {
-				m := security.Mode(u.Port, nil)
-				e = &Exposed{Service: s.Name.String(), Port: u.Port, Mode: modeNames[m.Mode], Policy: m.Policy, Since: s.Since, Others: s.UnprovenOthers}
+				e = &Exposed{Service: s.Name.String(), Port: u.Port, Since: s.Since, Others: s.UnprovenOthers}
+				e.Mode, e.Policy = modeOf(security, u.Port)
 				of[u.Port] = e
 			}
 			p := Plaintext{Caller: u, CutOff: e.Mode != modeNames[model.ModeStrict] && u.Count > u.Refused}
@@ -72,6 +72,17 @@ func Strict(list []decisions.Service, c compile.Compiler, at func(netip.Addr) []
 	}
 	slices.SortFunc(out, func(a, b Exposed) int { return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port)) })
 	return out
+}
+
+// modeOf answers the mode of a port, whatever the labels of a workload.
+func modeOf(s *model.Security, port uint16) (mode, policy string) {
+	all := s.Mode(port, nil)
+	for _, m := range s.Modes {
+		if (m.Port == 0 || m.Port == port) && m.Mode != all.Mode && len(m.Labels) > 0 && s.Mode(port, m.Labels).Mode != all.Mode {
+			return "Mixed", ""
+		}
+	}
+	return modeNames[all.Mode], all.Policy
 }
 
 // next answers what to do about a caller.

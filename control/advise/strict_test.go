@@ -47,4 +47,11 @@ func TestStrict(t *testing.T) {
 	if got := cut(compiler().Edited([]compile.Edit{{Object: p}})); got != "Strict: 192.0.2.2 192.0.2.1; Disabled: 192.0.2.1!; " {
 		t.Errorf("with a policy: %s", got)
 	}
+	some := &v1alpha1.AuthenticationPolicy{}
+	some.Namespace, some.Name = "default", "some"
+	some.Spec.Selector = map[string]string{"app": "old"}
+	some.Spec.MTLS = &v1alpha1.AuthenticationMTLS{Mode: v1alpha1.ModePermissive}
+	if got := cut(compiler().Edited([]compile.Edit{{Object: p}, {Object: some}})); got != "Mixed: 192.0.2.2 192.0.2.1!; Disabled: 192.0.2.1!; " { // what is said of a port comes first
+		t.Errorf("with a policy about some workloads: %s", got)
+	}
 }
