@@ -18,8 +18,9 @@ import (
 
 // step is one part of the check.
 type step struct {
-	name string
-	run  func() error
+	name  string
+	run   func() error
+	asked bool // run only when -only names it
 }
 
 // besides are steps that only compute, in time of their own, beside one that mostly waits: where both are run, the former run
@@ -80,27 +81,11 @@ func main() {
 	// A number of inputs, not a time: when a time is over, go test sometimes calls that a failure.
 	fuzz := flag.String("fuzz", "5000x", "how many inputs each fuzz test tries (5000x), or for how long (30s)")
 	flag.Parse()
-	steps := []step{
-		{"setup", setup},
-		{"format", format},
-		{"vet", vet},
-		{"staticcheck", func() error { return command("go", "tool", "staticcheck", "./...") }},
-		{"build", build},
-		{"test", func() error { return command("go", "test", "-timeout", "10m", packages()) }},
-		{"sim", func() error { return command("go", "run", "./tools/sim", "-seeds", "2500", "-cuts") }},
-		{"fuzz", func() error { return fuzzAll(*fuzz) }},
-		{"conformance", conformance},
-		{"e2e", endToEnd},
-		{"e2e-user", endToEndUser},
-		{"security", hostile},
-		{"spire-server", spireServer},
-		{"spire", withSPIRE},
-		{"reproducible", reproducible},
-	}
+	steps := allSteps(*fuzz)
 	chosen := func(name string) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), name) }
 	apart := meanwhile(chosen)
 	for _, s := range steps {
-		if !chosen(s.name) || apart[s.name] != "" {
+		if !chosen(s.name) || s.asked && *only == "" || apart[s.name] != "" {
 			continue
 		}
 		start := time.Now()
@@ -110,6 +95,28 @@ func main() {
 			os.Exit(1)
 		}
 		fmt.Printf("== %s ok (%s)\n", s.name, time.Since(start).Round(time.Second))
+	}
+}
+
+// allSteps answers the steps, in their order.
+func allSteps(fuzz string) []step {
+	return []step{
+		{name: "setup", run: setup},
+		{name: "format", run: format},
+		{name: "vet", run: vet},
+		{name: "staticcheck", run: func() error { return command("go", "tool", "staticcheck", "./...") }},
+		{name: "build", run: build},
+		{name: "test", run: func() error { return command("go", "test", "-timeout", "10m", packages()) }},
+		{name: "sim", run: func() error { return command("go", "run", "./tools/sim", "-seeds", "2500", "-cuts") }},
+		{name: "fuzz", run: func() error { return fuzzAll(fuzz) }},
+		{name: "conformance", run: conformance},
+		{name: "e2e", run: endToEnd},
+		{name: "e2e-user", run: endToEndUser},
+		{name: "security", run: hostile},
+		{name: "spire-server", run: spireServer},
+		{name: "spire", run: withSPIRE},
+		{name: "reproducible", run: reproducible},
+		{name: "vault", run: withVault, asked: true},
 	}
 }
 
@@ -181,7 +188,7 @@ func vet() error {
 	if err := command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "./..."); err != nil {
 		return err
 	}
-	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e,conformance,spire", "./test/...")
+	return command("go", "vet", "-vettool="+strings.TrimSpace(string(tool)), "-tags", "e2e,conformance,spire,vault", "./test/...")
 }
 
 // programs are real applications and suites at pinned versions: for each module in test/tools, its packages and the names
@@ -238,6 +245,16 @@ func spireServer() error {
 // withSPIRE runs that server as the issuer of a mesh.
 func withSPIRE() error {
 	return command("go", "test", "-tags", "conformance,spire", "-count=1", "-timeout", "10m", "./test/conformance/spire")
+}
+
+// withVault builds a Vault, which takes longer than everything else together, and runs it as the issuer of a mesh.
+func withVault() error {
+	c := exec.Command("go", "build", "-trimpath", "-o", "../../../bin/vault", ".")
+	c.Dir, c.Stdout, c.Stderr = "test/tools/vault", os.Stdout, os.Stderr
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	return command("go", "test", "-tags", "conformance,vault", "-count=1", "-timeout", "10m", "./test/conformance/vault")
 }
 
 // fuzzAll runs every fuzz test for a while.

@@ -93,7 +93,7 @@ func Binary(t testing.TB, name string) string {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: build it with 'go run ./tools/check -only build,spire-server'", err)
+		t.Fatalf("%v: build it with 'go run ./tools/check -only build,spire-server', and vault with '-only vault'", err)
 	}
 	return path
 }

@@ -1,7 +1,7 @@
 // Package vault is a PKI secrets engine of Vault, or of OpenBao, as an issuer, over its HTTP API: sign and ca_chain of one mount, with a
 // token from a file or by AppRole. Secrets are read from their files whenever they are needed and are in no message. Safe for
-// concurrent use; no goroutine. Start reading at Issuer.Sign. Its tests run against vaulttest, a fake: the real program cannot be
-// had where they run.
+// concurrent use; no goroutine. Start reading at Issuer.Sign. Its tests run against vaulttest, a fake; test/conformance/vault runs it against
+// Vault itself.
 package vault
 
 import (
@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -110,16 +109,16 @@ func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error)
 	}
 	ask := map[string]any{"csr": string(issuer.EncodeCSR(r.CSR)), "ttl": fmt.Sprintf("%ds", int(r.TTL.Seconds())), "uri_sans": r.ID.String(),
 		"exclude_cn_from_sans": true, "format": "pem"}
-	path := "/sign/"
+	verb := "sign"
 	if i.cfg.Verbatim {
-		path = "/sign-verbatim/"
+		verb = "sign-verbatim"
 		ask["key_usage"], ask["ext_key_usage"] = []string{"DigitalSignature"}, []string{"ServerAuth", "ClientAuth"}
 	}
 	body, err := json.Marshal(ask)
 	if err != nil {
 		return nil, i.wrong(what, err)
 	}
-	answer, err := i.authorized(ctx, what, "/v1/"+i.cfg.Mount+path+url.PathEscape(i.cfg.Role), body)
+	answer, err := i.authorized(ctx, what, i.cfg.Mount+"/"+verb+"/"+i.cfg.Role, body)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +147,7 @@ func (i *Issuer) Roots(ctx context.Context) ([]*x509.Certificate, error) {
 		return nil, i.wrong(what, err)
 	}
 	for _, path := range []string{"/ca_chain", "/ca/pem"} { // an old Vault answers the former only below another mount
-		text, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodGet, Path: "/v1/" + i.cfg.Mount + path, Header: i.header(""), Say: say})
+		text, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodGet, Path: "/v1/" + i.cfg.Mount + path, Header: i.header(""), Say: refusal(reading)})
 		if err != nil {
 			return nil, err
 		}
@@ -187,7 +186,7 @@ func (i *Issuer) authorized(ctx context.Context, what, path string, body []byte)
 		if err != nil {
 			return nil, err
 		}
-		answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: path, Header: i.header(token), Body: body, Say: say})
+		answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: "/v1/" + path, Header: i.header(token), Body: body, Say: refusal(signing(path))})
 		if e, ok := errors.AsType[*issuer.Error](err); ok && !again && i.cfg.TokenFile == "" && strings.HasPrefix(e.Err.Error(), "403 ") {
 			continue
 		}
@@ -223,7 +222,7 @@ func (i *Issuer) secret(ctx context.Context, anew bool) (string, error) {
 	if err != nil {
 		return "", i.wrong(what, errors.New("the role ID cannot be written"))
 	}
-	answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: "/v1/auth/" + i.cfg.AuthMount + "/login", Header: i.header(""), Body: body, Say: say})
+	answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: "/v1/auth/" + i.cfg.AuthMount + "/login", Header: i.header(""), Body: body, Say: refusal(loggingIn)})
 	if err != nil {
 		return "", err
 	}
@@ -246,28 +245,74 @@ func (i *Issuer) secret(ctx context.Context, anew bool) (string, error) {
 	return i.token, nil
 }
 
-// say reads a refusal.
-func say(status int, body []byte) (said, next string) {
-	var e struct {
-		Errors []string `json:"errors"`
+// refusal reads a refusal; advise says what to do about one that is not for being sealed.
+func refusal(advise func(status int, said string) string) func(status int, body []byte) (said, next string) {
+	return func(status int, body []byte) (said, next string) {
+		var e struct {
+			Errors []string `json:"errors"`
+		}
+		if err := json.Unmarshal(body, &e); err == nil {
+			for n, text := range e.Errors {
+				e.Errors[n] = plain(text)
+			}
+			said = strings.Join(e.Errors, "; ")
+		}
+		if said == "" {
+			said = http.StatusText(status)
+		}
+		if strings.Contains(said, "sealed") {
+			return said, "unseal it"
+		}
+		return said, advise(status, said)
 	}
-	if err := json.Unmarshal(body, &e); err == nil {
-		said = strings.Join(e.Errors, "; ")
+}
+
+// plain takes off the heading and the bullets that Vault puts before errors, also before a single one.
+func plain(text string) string {
+	if _, list, ok := strings.Cut(text, " occurred:\n\t* "); ok {
+		return strings.ReplaceAll(strings.TrimSpace(list), "\n\t* ", "; ")
 	}
-	if said == "" {
-		said = http.StatusText(status)
+	return text
+}
+
+// signing says what to do when a path does not sign.
+func signing(path string) func(status int, said string) string {
+	return func(status int, said string) string {
+		switch {
+		case status == http.StatusForbidden && strings.Contains(said, "invalid token"):
+			return "is the token good? it may have ended, or been taken back"
+		case status == http.StatusForbidden:
+			return "is the token good, and does its policy allow 'update' on " + path + "?"
+		case status == http.StatusNotFound:
+			return "are mount and role right?"
+		case strings.Contains(said, "unknown role"):
+			return "is the role right?"
+		case strings.Contains(said, "could not fetch the CA certificate"):
+			return "does the mount have an issuer that may sign?"
+		case strings.Contains(said, "expiration of the CA certificate"):
+			return "renew the issuer in the mount, or ask for less (--identity-lifetime)"
+		case status == http.StatusBadRequest:
+			return "does the role allow this name (allowed_uri_sans, require_cn=false) and the key (key_type=ec)?"
+		}
+		return ""
 	}
-	switch {
-	case status == http.StatusForbidden:
-		next = "is the token good, and does its policy allow 'update' there?"
-	case status == http.StatusNotFound:
-		next = "are mount and role right?"
-	case strings.Contains(said, "sealed"):
-		next = "unseal it"
-	case status == http.StatusBadRequest && strings.Contains(said, "role_id"), strings.Contains(said, "secret id"), strings.Contains(said, "secret_id"):
-		next = "are role ID and secret ID those of the AppRole?"
-	case status == http.StatusBadRequest:
-		next = "does the role allow this name (allowed_uri_sans, require_cn=false) and the key (key_type=ec)?"
+}
+
+// loggingIn says what to do when AppRole gives no token.
+func loggingIn(status int, _ string) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "are role ID and secret ID those of the AppRole?"
+	case http.StatusForbidden, http.StatusNotFound:
+		return "is the mount of AppRole right? after several wrong secret IDs it refuses the right one too, by default for 15 minutes"
 	}
-	return said, next
+	return ""
+}
+
+// reading says what to do when a mount does not tell its chain.
+func reading(status int, _ string) string {
+	if status == http.StatusForbidden || status == http.StatusNotFound {
+		return "is the mount right?"
+	}
+	return ""
 }

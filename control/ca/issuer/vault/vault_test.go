@@ -76,31 +76,65 @@ func TestErrors(t *testing.T) {
 		if issuer.Again(err) != again {
 			t.Errorf("%s: again %v", what, !again)
 		}
-		for _, secret := range []string{v.Token, v.SecretID} {
+		for _, secret := range []string{v.Token, v.Operator, v.SecretID} {
 			if err != nil && strings.Contains(err.Error(), secret) {
 				t.Errorf("%s: a secret is in the error", what)
 			}
 		}
 	}
+	with := func(change func(*vault.Config)) vault.Config {
+		cfg := config(t, v)
+		change(&cfg)
+		return cfg
+	}
+	fails("a wrong token", with(func(c *vault.Config) { c.TokenFile = file(t, "token", "hvs.wrong") }), false, "403 permission denied; invalid token: is the token good?")
+	fails("another role", with(func(c *vault.Config) { c.Role = "other" }), false, "403 permission denied", "'update' on pki/sign/other?")
+	fails("another mount", with(func(c *vault.Config) { c.Mount = "else/where" }), false, "403 permission denied", "'update' on else/where/sign/mesh?")
+	all := file(t, "all", v.Operator)
+	fails("a role that is not there", with(func(c *vault.Config) { c.TokenFile, c.Role = all, "other" }), false, "400 unknown role: other: is the role right?")
+	fails("a mount that is not there", with(func(c *vault.Config) { c.TokenFile, c.Mount = all, "elsewhere" }), false, "404", "mount and role")
 	cfg := config(t, v)
-	cfg.TokenFile = file(t, "token", "hvs.wrong")
-	fails("a wrong token", cfg, false, "403 permission denied", "policy")
-	cfg = config(t, v)
-	cfg.Role = "other"
-	fails("another role", cfg, false, "unknown role: other")
-	cfg = config(t, v)
-	cfg.Mount = "elsewhere"
-	fails("another mount", cfg, false, "404", "mount and role")
-	cfg = approle(t, v)
-	cfg.SecretIDFile = file(t, "secret", "wrong")
-	fails("a wrong secret ID", cfg, false, "invalid role or secret ID")
-	cfg = config(t, v)
 	cfg.CAFile = file(t, "ca.pem", string(issuertest.NewTree(t, "other").RootPEM()))
 	fails("another server", cfg, false, "not believed", cfg.CAFile)
+	if _, err := open(t, with(func(c *vault.Config) { c.Mount = "elsewhere" })).Roots(t.Context()); err == nil || !strings.Contains(err.Error(), "is the mount right?") {
+		t.Errorf("roots of another mount: %v", err)
+	}
+	cfg = approle(t, v)
+	cfg.AuthMount = "elsewhere"
+	fails("another mount of AppRole", cfg, false, "get a token", "is the mount of AppRole right?")
+	cfg = approle(t, v)
+	cfg.SecretIDFile = file(t, "secret", "wrong")
+	for range 5 {
+		fails("a wrong secret ID", cfg, false, "invalid role or secret ID: are role ID and secret ID those of the AppRole?")
+	}
+	fails("too many of them", approle(t, v), false, "get a token", "403 permission denied", "several wrong secret IDs")
 	v.Allow("spiffe://other/*")
-	fails("a name that the role does not allow", config(t, v), false, "not allowed by this role", "allowed_uri_sans")
+	fails("a name that the role does not allow", config(t, v), false, "not valid for this role", "allowed_uri_sans")
 	v.Seal(true)
 	fails("sealed", config(t, v), true, "503", "sealed", "unseal")
+}
+
+// TestRefused: what the real program has said when it did not sign, and what there is to do.
+func TestRefused(t *testing.T) {
+	v := vaulttest.New(t)
+	i := open(t, config(t, v))
+	r, _ := issuertest.Request(t, "cart")
+	for _, c := range []struct {
+		status     int
+		text, want string
+	}{
+		{400, "URI Subject Alternative Names are not allowed in this role, but were provided via CSR", "allowed_uri_sans"},
+		{400, `the common_name field is required, or must be provided in a CSR with "use_csr_common_name" set to true, unless "require_cn" is set to false`, "require_cn=false"},
+		{400, "role requires keys of type rsa", "key_type=ec"},
+		{400, "cannot satisfy request, as TTL would result in notAfter of 2029-06-04T17:34:26.346461917Z that is beyond the expiration of the CA certificate at 2027-05-23T07:20:23Z", "renew the issuer"},
+		{500, "1 error occurred:\n\t* could not fetch the CA certificate (was one set?): no default issuer currently configured\n\n", "500 could not fetch the CA certificate (was one set?): no default issuer currently configured: does the mount have an issuer"},
+		{404, "1 error occurred:\n\t* unsupported path\n\n", "404 unsupported path: are mount and role right?"},
+	} {
+		v.Refuse(c.status, c.text)
+		if _, err := i.Sign(t.Context(), r); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.text, err, c.want)
+		}
+	}
 }
 
 // TestLogin: one token by AppRole is used for many questions, and replaced when it is not good any more.

@@ -1,6 +1,6 @@
 // Package vaulttest is a fake of what a PKI mount of Vault answers over HTTP, for tests: roles with their bounds, tokens and AppRole,
-// sealing, and a root that is replaced. It keeps to the API's documentation (methods, paths, fields, codes, {"errors": []}), as far as package
-// vault depends on it, and knows nothing else. Never use it outside tests. Start reading at New.
+// sealing, and a root that is replaced. Its methods, paths, fields, codes and texts are those of Vault 1.21.0, which test/conformance/vault
+// runs, as far as package vault depends on them, and it knows nothing else. Never use it outside tests. Start reading at New.
 package vaulttest
 
 import (
@@ -28,7 +28,8 @@ type Vault struct {
 
 	mu       sync.Mutex
 	tree     *issuertest.Tree
-	Token    string // that may sign
+	Token    string // that may sign, and nothing else
+	Operator string // token that may do everything
 	RoleID   string
 	SecretID string
 	logins   map[string]time.Time // tokens by AppRole, and when they end
@@ -38,11 +39,14 @@ type Vault struct {
 	maxTTL   time.Duration
 	noRoot   bool
 	Logins   int // how often somebody logged in
+	strikes  int // wrong secret IDs since the last right one
+	status   int // that signing is refused with; 0: it is not
+	text     string
 }
 
 // New starts a server with TLS until the test ends.
 func New(t testing.TB) *Vault {
-	v := &Vault{t: t, Token: "hvs." + random(), RoleID: random(), SecretID: random(), logins: map[string]time.Time{}, lease: time.Hour,
+	v := &Vault{t: t, Token: "hvs." + random(), Operator: "hvs." + random(), RoleID: random(), SecretID: random(), logins: map[string]time.Time{}, lease: time.Hour,
 		allowed: "spiffe://" + issuertest.TrustDomain + "/*", maxTTL: 24 * time.Hour}
 	v.Rotate()
 	v.Server = httptest.NewTLSServer(http.HandlerFunc(v.serve))
@@ -81,6 +85,9 @@ func (v *Vault) Allow(glob string) { v.set(func() { v.allowed = glob }) }
 
 // HideRoot has the chain of the mount end below the root.
 func (v *Vault) HideRoot() { v.set(func() { v.noRoot = true }) }
+
+// Refuse has signing be refused with a status and a text; 0 ends that.
+func (v *Vault) Refuse(status int, text string) { v.set(func() { v.status, v.text = status, text }) }
 
 // EndLogins has all tokens by AppRole be over.
 func (v *Vault) EndLogins() { v.set(func() { clear(v.logins) }) }
@@ -135,22 +142,36 @@ func (v *Vault) serve(w http.ResponseWriter, r *http.Request) {
 	case "POST /v1/pki/sign/mesh", "POST /v1/pki/sign-verbatim/mesh":
 		v.sign(w, r, strings.Contains(r.URL.Path, "verbatim"))
 	default:
-		if strings.HasPrefix(r.URL.Path, "/v1/pki/sign/") && v.may(r) {
-			refuse(w, http.StatusBadRequest, fmt.Sprintf("unknown role: %s", path.Base(r.URL.Path)))
-			return
-		}
-		if !v.may(r) {
-			refuse(w, http.StatusForbidden, "permission denied")
-			return
-		}
-		refuse(w, http.StatusNotFound, "no handler for route \""+strings.TrimPrefix(r.URL.Path, "/v1/")+"\". route entry not found.")
+		v.elsewhere(w, r)
 	}
 }
 
+// elsewhere is a path that the fake's policy says nothing about.
+func (v *Vault) elsewhere(w http.ResponseWriter, r *http.Request) {
+	switch token := r.Header.Get("X-Vault-Token"); {
+	case token == "":
+		refuse(w, http.StatusForbidden, "permission denied")
+	case token == v.Operator && strings.HasPrefix(r.URL.Path, "/v1/pki/sign/"):
+		refuse(w, http.StatusBadRequest, fmt.Sprintf("unknown role: %s", path.Base(r.URL.Path)))
+	case token == v.Operator:
+		refuse(w, http.StatusNotFound, "no handler for route \""+strings.TrimPrefix(r.URL.Path, "/v1/")+"\". route entry not found.")
+	case v.may(r):
+		refuse(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+	default:
+		refuse(w, http.StatusForbidden, invalid)
+	}
+}
+
+// invalid is said about a token that is none.
+const invalid = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"
+
 func (v *Vault) may(r *http.Request) bool {
 	token := r.Header.Get("X-Vault-Token")
-	return token != "" && (token == v.Token || time.Now().Before(v.logins[token]))
+	return token != "" && (token == v.Token || token == v.Operator || time.Now().Before(v.logins[token]))
 }
+
+// maxStrikes is how many wrong secret IDs one after the other lock the role ID, by default.
+const maxStrikes = 5
 
 func (v *Vault) login(w http.ResponseWriter, r *http.Request) {
 	var in struct {
@@ -161,10 +182,19 @@ func (v *Vault) login(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "failed to parse JSON input")
 		return
 	}
-	if in.RoleID != v.RoleID || in.SecretID != v.SecretID {
+	switch {
+	case in.RoleID != v.RoleID:
+		refuse(w, http.StatusBadRequest, "invalid role or secret ID")
+		return
+	case v.strikes == maxStrikes:
+		refuse(w, http.StatusForbidden, "permission denied")
+		return
+	case in.SecretID != v.SecretID:
+		v.strikes++
 		refuse(w, http.StatusBadRequest, "invalid role or secret ID")
 		return
 	}
+	v.strikes = 0
 	token := "hvs." + random()
 	v.logins[token] = time.Now().Add(v.lease)
 	v.Logins++
@@ -175,7 +205,11 @@ func (v *Vault) login(w http.ResponseWriter, r *http.Request) {
 // sign signs as a role with require_cn=false, use_csr_sans=true does.
 func (v *Vault) sign(w http.ResponseWriter, r *http.Request, verbatim bool) {
 	if !v.may(r) {
-		refuse(w, http.StatusForbidden, "permission denied")
+		refuse(w, http.StatusForbidden, invalid)
+		return
+	}
+	if v.status != 0 {
+		refuse(w, v.status, v.text)
 		return
 	}
 	var in struct {
@@ -199,7 +233,7 @@ func (v *Vault) sign(w http.ResponseWriter, r *http.Request, verbatim bool) {
 	}
 	for _, u := range csr.URIs {
 		if !verbatim && !glob(v.allowed, u.String()) {
-			refuse(w, http.StatusBadRequest, fmt.Sprintf("URI Subject Alternative Names %s not allowed by this role", u))
+			refuse(w, http.StatusBadRequest, "URI Subject Alternative Names were provided via CSR which are not valid for this role")
 			return
 		}
 	}
@@ -209,7 +243,7 @@ func (v *Vault) sign(w http.ResponseWriter, r *http.Request, verbatim bool) {
 		return
 	}
 	c := &x509.Certificate{Subject: csr.Subject, URIs: csr.URIs, DNSNames: csr.DNSNames, NotBefore: time.Now().Add(-30 * time.Second), NotAfter: time.Now().Add(min(ttl, v.maxTTL)),
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement | x509.KeyUsageKeyEncipherment}
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement | x509.KeyUsageKeyEncipherment} // no basic constraints, unless the role asks for them
 	if !verbatim || len(in.ExtKeyUsage) == 2 { // sign-verbatim takes what is asked for, nothing by default
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
