@@ -32,7 +32,7 @@ func newMesh(s *server) *mesh {
 	local := func() string { return fmt.Sprintf("127.0.0.1:%d", subject.Port(s.t)) }
 	m.up = subject.Run(s.t, "tulle up", nil, subject.Binary(s.t, "tulle"), "up", "--data-dir", m.data, "--http-listen", local(), "--grpc-listen", local(),
 		"--trust-domain", issuertest.TrustDomain, "--identity-lifetime", "20s", "--issuer", "vault", "--issuer-address", s.cfg.Address, "--issuer-ca", s.cfg.CAFile,
-		"--issuer-role", "mesh", "--issuer-role-id-file", s.role.RoleIDFile, "--issuer-secret-id-file", s.role.SecretIDFile)
+		"--issuer-roots", s.write("roots.pem", string(issuertest.PEM(s.current()))), "--issuer-role", "mesh", "--issuer-role-id-file", s.role.RoleIDFile, "--issuer-secret-id-file", s.role.SecretIDFile)
 	m.up.Wait("is ready", says(m.up, " ready after "))
 	return m
 }
@@ -88,6 +88,19 @@ func (m *mesh) below(root *x509.Certificate) func() error {
 	}
 }
 
+// believes reports an error unless a root is among the mesh's authorities.
+func (m *mesh) believes(root *x509.Certificate) func() error {
+	return func() error {
+		r, err := m.certs()
+		for _, c := range r.Authorities {
+			if c.Serial == root.SerialNumber.Text(16) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v, authorities %+v", err, r.Authorities)
+	}
+}
+
 // within waits longer than Process.Wait.
 func within(t *testing.T, patience time.Duration, what string, ok func() error) {
 	t.Helper()
@@ -101,7 +114,7 @@ func within(t *testing.T, patience time.Duration, what string, ok func() error) 
 }
 
 // TestMesh: workloads of a mesh get their identities from Vault, by AppRole, and call each other over mTLS, a connection for each call; the
-// mount goes over to a new root meanwhile, Vault is sealed for a while, and is gone in the end, and no call fails.
+// mount goes over to a new root meanwhile, twice, Vault is sealed for a while, and is gone in the end, and no call fails.
 func TestMesh(t *testing.T) {
 	s := newServer(t)
 	m := newMesh(s)
@@ -121,9 +134,20 @@ func TestMesh(t *testing.T) {
 		}
 	}
 
+	// As the guide has it: the file has the next root first.
+	first := s.current()
+	next := s.prepare("4380h")
+	s.write("roots.pem", string(issuertest.PEM(first, s.current())))
+	m.up.Wait("believes the next root", m.believes(s.current()))
+	s.choose(next)
+	within(t, 2*time.Minute, "workloads come below the next root", m.below(s.current()))
+	well("while the root was replaced")
+
+	// And without: the mount signs below a root that nobody has heard of, and the one before is not listed any more.
+	s.write("roots.pem", string(issuertest.PEM(first)))
 	s.rotate()
 	within(t, 2*time.Minute, "workloads come below the new root", m.below(s.current()))
-	well("while the root was replaced")
+	well("while the root was replaced at once")
 
 	s.seal()
 	m.up.Wait("raises an alarm", m.alarmed(s, "Vault is sealed: unseal it"))

@@ -85,7 +85,10 @@ func (s *server) certificate() (ca, cert, key string) {
 func (s *server) write(name, text string) string {
 	s.t.Helper()
 	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		s.t.Fatal(err)
 	}
 	return path
@@ -130,6 +133,12 @@ func (s *server) rotate() {
 // rotateFor does so with an intermediate that lasts so long.
 func (s *server) rotateFor(life string) {
 	s.t.Helper()
+	s.choose(s.prepare(life))
+}
+
+// prepare makes a root and an intermediate below it, in the mount "pki" too, and answers the latter's ID there.
+func (s *server) prepare(life string) string {
+	s.t.Helper()
 	s.roots++
 	name := fmt.Sprintf("root-%d", s.roots)
 	s.do(http.MethodPost, "root/root/rotate/internal", map[string]any{"common_name": name, "issuer_name": name, "key_type": "ec", "ttl": "8760h"})
@@ -138,12 +147,20 @@ func (s *server) rotateFor(life string) {
 	set := s.do(http.MethodPost, "pki/intermediate/set-signed", map[string]any{"certificate": signed.field("certificate")})
 	for issuer, key := range set.Data["mapping"].(map[string]any) {
 		if key != "" {
-			s.do(http.MethodPost, "pki/config/issuers", map[string]any{"default": issuer})
+			return issuer
 		}
 	}
+	s.t.Fatalf("no issuer with a key: %v", set.Data)
+	return ""
 }
 
-// current answers the root that certificates lead to now.
+// choose has the mount sign with an issuer.
+func (s *server) choose(id string) {
+	s.t.Helper()
+	s.do(http.MethodPost, "pki/config/issuers", map[string]any{"default": id})
+}
+
+// current answers the root that was made last.
 func (s *server) current() *x509.Certificate {
 	s.t.Helper()
 	list, err := base.Certificates([]byte(s.do(http.MethodGet, fmt.Sprintf("root/issuer/root-%d", s.roots), nil).field("certificate")))
