@@ -326,6 +326,23 @@ func TestLocked(t *testing.T) {
 	s.says("too many of them", err, false, "403 permission denied", "several wrong secret IDs")
 }
 
+// TestWrongSecret: the issuer shows a wrong secret ID so rarely that Vault takes the right one when it is there.
+func TestWrongSecret(t *testing.T) {
+	s := newServer(t)
+	r, _ := issuertest.Request(t, "cart")
+	right := s.read("secret-id")
+	s.write("secret-id", "wrong")
+	i := open(t, s.role)
+	for range 20 {
+		_, err := i.Sign(t.Context(), r)
+		s.says("a wrong secret ID", err, false, "400 invalid role or secret ID")
+	}
+	s.write("secret-id", right)
+	if _, err := i.Sign(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+}
+
 // bounds: what the role does not allow.
 func (s *server) bounds(fails func(what string, change func(*issuer.Config), again bool, want ...string)) {
 	s.t.Helper()

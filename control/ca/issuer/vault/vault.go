@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/control/ca"
@@ -41,9 +40,7 @@ type Issuer struct {
 	cfg Config
 	web *web.Client
 
-	mu    sync.Mutex
-	token string // by AppRole; "": none
-	until time.Time
+	session session
 }
 
 // New makes an issuer; it asks nobody yet.
@@ -77,7 +74,7 @@ func New(cfg Config) (*Issuer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	return &Issuer{cfg: cfg, web: c}, nil
+	return &Issuer{cfg: cfg, web: c, session: session{turn: make(chan struct{}, 1)}}, nil
 }
 
 // Name implements issuer.Issuer.
@@ -118,7 +115,7 @@ func (i *Issuer) Sign(ctx context.Context, r issuer.Request) (*ca.Issued, error)
 	if err != nil {
 		return nil, i.wrong(what, err)
 	}
-	answer, err := i.authorized(ctx, what, i.cfg.Mount+"/"+verb+"/"+i.cfg.Role, body)
+	answer, err := i.authorized(ctx, r.Now, what, i.cfg.Mount+"/"+verb+"/"+i.cfg.Role, body)
 	if err != nil {
 		return nil, err
 	}
@@ -180,139 +177,36 @@ func (i *Issuer) header(token string) http.Header {
 }
 
 // authorized asks with a token; one by AppRole that is not good any more is replaced once.
-func (i *Issuer) authorized(ctx context.Context, what, path string, body []byte) ([]byte, error) {
-	for again := false; ; again = true {
-		token, err := i.secret(ctx, again)
+func (i *Issuer) authorized(ctx context.Context, now time.Time, what, path string, body []byte) ([]byte, error) {
+	bad := ""
+	for {
+		token, err := i.secret(ctx, now, bad)
 		if err != nil {
 			return nil, err
 		}
 		answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: "/v1/" + path, Header: i.header(token), Body: body, Say: refusal(signing(path))})
-		if e, ok := errors.AsType[*issuer.Error](err); ok && !again && i.cfg.TokenFile == "" && strings.HasPrefix(e.Err.Error(), "403 ") {
+		if bad == "" && i.cfg.TokenFile == "" && refusedWith(err, http.StatusForbidden) {
+			bad = token
 			continue
 		}
 		return answer, err
 	}
 }
 
-// secret answers the token to show; anew: not the one before.
-func (i *Issuer) secret(ctx context.Context, anew bool) (string, error) {
-	const what = "get a token"
-	if i.cfg.TokenFile != "" {
-		token, err := issuer.ReadSecret(i.cfg.TokenFile)
-		if err != nil {
-			return "", i.wrong(what, err)
-		}
-		return token, nil
+// refusedWith reports whether an error is a refusal with a status.
+func refusedWith(err error, status int) bool {
+	e, ok := errors.AsType[*issuer.Error](err)
+	return ok && strings.HasPrefix(e.Err.Error(), fmt.Sprintf("%d ", status))
+}
+
+// secret answers the token to show, which is not a bad one.
+func (i *Issuer) secret(ctx context.Context, now time.Time, bad string) (string, error) {
+	if i.cfg.TokenFile == "" {
+		return i.byRole(ctx, now, bad)
 	}
-	i.mu.Lock()
-	token, until := i.token, i.until
-	i.mu.Unlock()
-	if token != "" && !anew && time.Now().Before(until) {
-		return token, nil
-	}
-	role, err := issuer.ReadSecret(i.cfg.RoleIDFile)
+	token, err := issuer.ReadSecret(i.cfg.TokenFile)
 	if err != nil {
-		return "", i.wrong(what, err)
+		return "", i.wrong(getToken, err)
 	}
-	secret, err := issuer.ReadSecret(i.cfg.SecretIDFile)
-	if err != nil {
-		return "", i.wrong(what, err)
-	}
-	body, err := json.Marshal(map[string]string{"role_id": role, "secret_id": secret})
-	if err != nil {
-		return "", i.wrong(what, errors.New("the role ID cannot be written"))
-	}
-	answer, err := i.web.Do(ctx, web.Question{Issuer: i.Name(), What: what, Method: http.MethodPost, Path: "/v1/auth/" + i.cfg.AuthMount + "/login", Header: i.header(""), Body: body, Say: refusal(loggingIn)})
-	if err != nil {
-		return "", err
-	}
-	var login struct {
-		Auth struct {
-			Token string `json:"client_token"`
-			Lease int    `json:"lease_duration"` // seconds; 0: it does not end
-		} `json:"auth"`
-	}
-	if err := json.Unmarshal(answer, &login); err != nil || login.Auth.Token == "" {
-		return "", i.wrong(what, errors.New("its answer to the login has no token"))
-	}
-	lease := time.Duration(login.Auth.Lease) * time.Second
-	if lease <= 0 {
-		lease = time.Hour
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.token, i.until = login.Auth.Token, time.Now().Add(lease*2/3)
-	return i.token, nil
-}
-
-// refusal reads a refusal; advise says what to do about one that is not for being sealed.
-func refusal(advise func(status int, said string) string) func(status int, body []byte) (said, next string) {
-	return func(status int, body []byte) (said, next string) {
-		var e struct {
-			Errors []string `json:"errors"`
-		}
-		if err := json.Unmarshal(body, &e); err == nil {
-			for n, text := range e.Errors {
-				e.Errors[n] = plain(text)
-			}
-			said = strings.Join(e.Errors, "; ")
-		}
-		if said == "" {
-			said = http.StatusText(status)
-		}
-		if strings.Contains(said, "sealed") {
-			return said, "unseal it"
-		}
-		return said, advise(status, said)
-	}
-}
-
-// plain takes off the heading and the bullets that Vault puts before errors, also before a single one.
-func plain(text string) string {
-	if _, list, ok := strings.Cut(text, " occurred:\n\t* "); ok {
-		return strings.ReplaceAll(strings.TrimSpace(list), "\n\t* ", "; ")
-	}
-	return text
-}
-
-// signing says what to do when a path does not sign.
-func signing(path string) func(status int, said string) string {
-	return func(status int, said string) string {
-		switch {
-		case status == http.StatusForbidden && strings.Contains(said, "invalid token"):
-			return "is the token good? it may have ended, or been taken back"
-		case status == http.StatusForbidden:
-			return "is the token good, and does its policy allow 'update' on " + path + "?"
-		case status == http.StatusNotFound:
-			return "are mount and role right?"
-		case strings.Contains(said, "unknown role"):
-			return "is the role right?"
-		case strings.Contains(said, "could not fetch the CA certificate"):
-			return "does the mount have an issuer that may sign?"
-		case strings.Contains(said, "expiration of the CA certificate"):
-			return "renew the issuer in the mount, or ask for less (--identity-lifetime)"
-		case status == http.StatusBadRequest:
-			return "does the role allow this name (allowed_uri_sans, require_cn=false) and the key (key_type=ec)?"
-		}
-		return ""
-	}
-}
-
-// loggingIn says what to do when AppRole gives no token.
-func loggingIn(status int, _ string) string {
-	switch status {
-	case http.StatusBadRequest:
-		return "are role ID and secret ID those of the AppRole?"
-	case http.StatusForbidden, http.StatusNotFound:
-		return "is the mount of AppRole right? after several wrong secret IDs it refuses the right one too, by default for 15 minutes"
-	}
-	return ""
-}
-
-// reading says what to do when a mount does not tell its chain.
-func reading(status int, _ string) string {
-	if status == http.StatusForbidden || status == http.StatusNotFound {
-		return "is the mount right?"
-	}
-	return ""
+	return token, nil
 }

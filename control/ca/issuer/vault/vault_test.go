@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/control/ca/issuer"
 	"github.com/tulle-mesh/tulle/control/ca/issuer/issuertest"
@@ -149,6 +151,53 @@ func TestLogin(t *testing.T) {
 		if _, err := i.Sign(t.Context(), r); err != nil || v.LoginCount() != want {
 			t.Errorf("call %d: %v after %d logins, want %d", n, err, v.LoginCount(), want)
 		}
+	}
+}
+
+// TestWrongSecret: a secret ID that is refused is not shown so often that Vault locks the role ID; another one is shown at once.
+func TestWrongSecret(t *testing.T) {
+	v := vaulttest.New(t)
+	cfg := approle(t, v)
+	if err := os.WriteFile(cfg.SecretIDFile, []byte("wrong"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i := open(t, cfg)
+	r, _ := issuertest.Request(t, "cart")
+	begin := r.Now
+	for _, c := range []struct {
+		after time.Duration
+		shown int
+	}{{0, 1}, {0, 1}, {14 * time.Second, 1}, {16 * time.Second, 2}, {time.Minute, 2}, {2 * time.Minute, 3}, {17 * time.Minute, 3}, {19 * time.Minute, 4}, {30 * time.Minute, 4}} {
+		r.Now = begin.Add(c.after)
+		_, err := i.Sign(t.Context(), r)
+		if err == nil || !strings.Contains(err.Error(), "are role ID and secret ID those of the AppRole?") || issuer.Again(err) || v.Strikes() != c.shown {
+			t.Errorf("after %s: shown %d times, want %d: %v", c.after, v.Strikes(), c.shown, err)
+		}
+	}
+	if err := os.WriteFile(cfg.SecretIDFile, []byte(v.SecretID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Sign(t.Context(), r); err != nil || v.Strikes() != 0 {
+		t.Errorf("the right one: %v", err)
+	}
+}
+
+// TestOneLogin: those who come together wait for one login.
+func TestOneLogin(t *testing.T) {
+	v := vaulttest.New(t)
+	i := open(t, approle(t, v))
+	var wg sync.WaitGroup
+	for range 8 {
+		r, _ := issuertest.Request(t, "cart")
+		wg.Go(func() {
+			if _, err := i.Sign(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if v.LoginCount() != 1 {
+		t.Errorf("%d logins", v.LoginCount())
 	}
 }
 

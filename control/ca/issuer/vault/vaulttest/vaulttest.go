@@ -92,6 +92,13 @@ func (v *Vault) Refuse(status int, text string) { v.set(func() { v.status, v.tex
 // EndLogins has all tokens by AppRole be over.
 func (v *Vault) EndLogins() { v.set(func() { clear(v.logins) }) }
 
+// Strikes answers how many wrong secret IDs have been shown since the last right one.
+func (v *Vault) Strikes() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.strikes
+}
+
 // LoginCount answers how often somebody has logged in.
 func (v *Vault) LoginCount() int {
 	v.mu.Lock()
