@@ -145,7 +145,7 @@ func serviceNames(reg *registry.Registry) (out []model.ServiceName) {
 }
 
 // serveProxies opens what proxies connect to: attestation on the unix socket, everything else with mTLS on TCP.
-func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
+func (p *Plane) serveProxies(reg *registry.Registry, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Keeper, tokens *token.Tokens) error {
 	ids := attest.New(attest.Config{Authority: p.issuing, Tokens: tokens, Address: dialable(p.GRPCAddress()), Server: attest.ServerID(p.ca.TrustDomain()), TTL: p.ca.Leaf(), Log: p.log,
 		Refuses: func(id spiffe.ID) error { return p.trust.Refuses(id, nil) }})
 	sessions := &push.Sessions{Registry: reg, Push: out, Log: p.log, Shown: p.shown, Left: p.left, Serves: p.serves(tokens), Recovered: func(list []recovery.Report) { lasts.Report(list, time.Now()) }, Stats: func(w registry.Workload, text []byte) {
@@ -183,7 +183,7 @@ func dialable(address string) string {
 }
 
 // serveAPI opens what people and the command line talk to.
-func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Memory, tokens *token.Tokens) error {
+func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Push, seen *stats.Stats, lasts *outage.Memory, decided *decisions.Keeper, tokens *token.Tokens) error {
 	admin, err := p.token(AdminTokenFile(p.cfg.DataDir))
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		return err
 	}
 	figures := &meter.Meter{Trust: p.trust.Report, Proxies: func() int { return len(out.Proxies()) }, Connections: p.open.Count, Streams: p.streams.Counts,
-		Decisions: decided.Count, Issued: p.issuing.count, Now: time.Now, Began: p.started}
+		Decisions: decided.Memory.Count, Issued: p.issuing.count, Now: time.Now, Began: p.started}
 	compiler := func() compile.Compiler { return compile.Compiler{Index: rt.Index(), Services: reg} }
 	api := httpapi.New(httpapi.Config{
 		Metrics: figures.Write, Scrape: scrape,
@@ -222,7 +222,7 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		},
 		Behind:  func(revision int64) []httpapi.Straggler { return behind(out, revision) },
 		Proxies: func() []httpapi.Proxy { return proxies(out) },
-		Outages: lasts.List, Trust: p.trust, Captures: p.captures.alarms, Decisions: decided.List, Recall: p.recall.Ask,
+		Outages: lasts.List, Trust: p.trust, Captures: p.captures.alarms, Decisions: decided.Memory.List, Recall: p.recall.Ask,
 	})
 	local, err := p.listenUnix(APISocket(p.cfg.DataDir))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 const rememberEvery = 5 * time.Second
 
 // remember makes the memory of what proxies have decided, with what was kept on the disk, and keeps it until Close.
-func (p *Plane) remember() *decisions.Memory {
+func (p *Plane) remember() *decisions.Keeper {
 	keep := &decisions.Keeper{Memory: &decisions.Memory{}, Dir: filepath.Join(p.cfg.DataDir, "decisions")}
 	if err := keep.Load(time.Now()); err != nil {
 		p.log.Warn("not everything that was decided is known", "error", err)
@@ -23,5 +23,5 @@ func (p *Plane) remember() *decisions.Memory {
 		}
 	})
 	p.every(rememberEvery, "not kept, it is tried again", func(_ context.Context, now time.Time) error { return keep.Save(now, false) })
-	return keep.Memory
+	return keep
 }

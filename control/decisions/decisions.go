@@ -48,6 +48,7 @@ type Service struct {
 	// Unproven came in plaintext; UnprovenOthers counts requests and connections of those that there was no room for.
 	Unproven       []decision.Unproven `json:"unproven,omitempty"`
 	UnprovenOthers uint64              `json:"unprovenOthers,omitempty"`
+	Through        uint64              `json:"through,omitempty"` // on the disk: the number of the last journal that it has all of
 }
 
 // Memory is what was reported. Its zero value is ready to use.
@@ -72,7 +73,6 @@ type service struct {
 	labels          map[string]struct{}
 	full            bool // folding makes no room any more
 	unsaved         bool
-	saved           time.Time
 }
 
 // Labels answers labels in the form of Entry.Labels.

@@ -9,23 +9,34 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
 )
 
-// SaveEvery is how often one service is written at most, maxFile what is read of one, bytes.
+// SaveEvery is how often services are written at most, maxFile what is read of one, bytes.
 const (
 	SaveEvery = 30 * time.Second
 	maxFile   = 16 << 20
 	suffix    = ".json"
 )
 
-// Keeper keeps a Memory in a folder, one file for each service. Its methods are for one goroutine at a time.
+// Keeper keeps a Memory in a folder: one file for each service, and a journal of what came since. Report is safe for concurrent use, Load is
+// called once, before, and Save by one goroutine at a time.
 type Keeper struct {
 	Memory *Memory
 	Dir    string
+
+	saved time.Time // of the last Save that wrote
+
+	mu      sync.Mutex
+	journal *os.File // nil: nothing was noted since it was begun
+	number  uint64   // of the journal
+	size    int      // bytes
+	full    bool
+	failed  error // of noting, since the last Save
 }
 
 // Load takes what was kept. A file that cannot be read is removed and named in the error; what could be read is there all the same.
@@ -38,44 +49,52 @@ func (k *Keeper) Load(now time.Time) error {
 		return fmt.Errorf("what was decided: %w", err)
 	}
 	var failed []error
+	through := map[model.ServiceName]uint64{}
 	for _, f := range files {
 		path := filepath.Join(k.Dir, f.Name())
-		if !strings.HasSuffix(f.Name(), suffix) {
+		switch {
+		case strings.HasSuffix(f.Name(), journalSuffix):
+			continue
+		case !strings.HasSuffix(f.Name(), suffix):
 			os.Remove(path) // half written
 			continue
 		}
-		if err := k.read(path); err != nil {
+		s, err := k.read(path)
+		if err != nil {
 			failed = append(failed, fmt.Errorf("what was decided: %s: %w: it is forgotten", path, err))
 			os.Remove(path)
+			continue
 		}
+		through[s.Name], k.number = s.Through, max(k.number, s.Through+1)
 	}
+	k.number = max(k.number, 1)
+	failed = append(failed, k.replay(through))
 	k.Memory.mu.Lock()
 	defer k.Memory.mu.Unlock()
 	k.Memory.expire(now)
 	return errors.Join(failed...)
 }
 
-func (k *Keeper) read(path string) error {
+func (k *Keeper) read(path string) (s Service, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return err
+		return s, err
 	}
 	if info.Size() > maxFile {
-		return fmt.Errorf("%d bytes are more than one of ours", info.Size())
+		return s, fmt.Errorf("%d bytes are more than one of ours", info.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return s, err
 	}
-	var s Service
 	if err := json.Unmarshal(text, &s); err != nil {
-		return err
+		return s, err
 	}
 	if s.Name.IsZero() || k.path(s.Name) != path {
-		return fmt.Errorf("it is of another service, %s", s.Name)
+		return s, fmt.Errorf("it is of another service, %s", s.Name)
 	}
 	k.Memory.restore(&s)
-	return nil
+	return s, nil
 }
 
 // restore takes what was kept of a service.
@@ -107,23 +126,34 @@ func (m *Memory) restore(from *Service) {
 // path answers the file of a service. Names of services have no separator of paths in them (model.ServiceName).
 func (k *Keeper) path(n model.ServiceName) string { return filepath.Join(k.Dir, n.String()+suffix) }
 
-// Save writes what has changed, none more often than SaveEvery unless all says so, and forgets what has expired. What could not be
+// Save writes what has changed, no more often than SaveEvery unless all says so, and forgets what has expired. What could not be
 // written is tried again.
 func (k *Keeper) Save(now time.Time, all bool) error {
 	m := k.Memory
+	k.mu.Lock()
+	if !all && !k.full && now.Sub(k.saved) < SaveEvery {
+		k.mu.Unlock()
+		return nil
+	}
+	k.saved = now
+	through := k.turn() // what it says is in memory, and nothing comes into memory before mu is free
+	failed := []error{k.failed}
+	k.failed = nil
 	m.mu.Lock()
 	m.expire(now)
 	var write []Service
 	for n, s := range m.of {
-		if s.unsaved && (all || now.Sub(s.saved) >= SaveEvery) {
-			s.unsaved, s.saved = false, now
-			write = append(write, s.list(n, 0))
+		if s.unsaved {
+			s.unsaved = false
+			one := s.list(n, 0)
+			one.Through = through
+			write = append(write, one)
 		}
 	}
 	gone := m.gone
 	m.gone = nil
 	m.mu.Unlock()
-	var failed []error
+	k.mu.Unlock()
 	for _, n := range gone {
 		if err := os.Remove(k.path(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = append(failed, err)
@@ -138,6 +168,9 @@ func (k *Keeper) Save(now time.Time, all bool) error {
 			}
 			m.mu.Unlock()
 		}
+	}
+	if errors.Join(failed[1:]...) == nil {
+		failed = append(failed, k.drop(through))
 	}
 	if err := errors.Join(failed...); err != nil {
 		return fmt.Errorf("what was decided: %w", err)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -61,6 +62,9 @@ func (a *API) serveExplain(r *http.Request) (any, error) {
 		return nil, err
 	}
 	found.Of = q.Choose(found.Of)
+	if len(found.Of) == 0 && q.Service != "" && !a.has(q.Service, "") {
+		return nil, &Error{Status: http.StatusNotFound, Message: fmt.Sprintf("no request from or to %s is remembered, and there is no Service of that name: 'tulle get services' lists them", q.Service)}
+	}
 	found.Silent = append(found.Silent, a.elsewhere(&found)...)
 	slices.SortStableFunc(found.Silent, func(a, b flight.Silent) int { return cmp.Compare(a.Workload, b.Workload) })
 	return found, nil

@@ -41,7 +41,10 @@ func TestExplain(t *testing.T) {
 		h.ServeHTTP(w, r)
 		return w.Code, w.Body.String()
 	}
-	for query, want := range map[string]string{"": "[outbound x inbound x outbound y]", "?denied=true": "[outbound x inbound x]", "?last=1&service=cart": "[outbound x inbound x]", "?service=nobody": "[]", "?failed=true": "[outbound x inbound x]"} {
+	if code, text := get("?service=nobody", admin); code != http.StatusNotFound || !strings.Contains(text, "there is no Service of that name") {
+		t.Errorf("of a service that is not there: %d %s", code, text)
+	}
+	for query, want := range map[string]string{"": "[outbound x inbound x outbound y]", "?denied=true": "[outbound x inbound x]", "?last=1&service=cart": "[outbound x inbound x]", "?failed=true": "[outbound x inbound x]"} {
 		code, text := get(query, admin)
 		var found flight.Found
 		if err := json.Unmarshal([]byte(text), &found); err != nil || code != http.StatusOK {

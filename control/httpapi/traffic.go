@@ -4,14 +4,17 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/tulle-mesh/tulle/api/decode"
 	"github.com/tulle-mesh/tulle/api/v1alpha1"
 	"github.com/tulle-mesh/tulle/control/advise"
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
+	"github.com/tulle-mesh/tulle/control/registry"
 	"github.com/tulle-mesh/tulle/model"
 )
 
@@ -58,9 +61,21 @@ func (a *API) recorded(r *http.Request) ([]decisions.Service, error) {
 	}
 	q := r.URL.Query()
 	namespace, service := q.Get("namespace"), q.Get("service")
-	return a.cfg.Decisions(func(n model.ServiceName) bool {
-		return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
-	}, a.cfg.Now().Add(-since)), nil
+	list := a.cfg.Decisions(func(n model.ServiceName) bool { return called(n, service, namespace) }, a.cfg.Now().Add(-since))
+	if len(list) == 0 && service != "" && !a.has(service, namespace) {
+		return nil, &Error{Status: http.StatusNotFound, Message: fmt.Sprintf("there is no Service %s: 'tulle get services' lists them", service)}
+	}
+	return list, nil
+}
+
+// called reports whether a service is the one that is meant by "reviews" or "reviews.shop"; "": any.
+func called(n model.ServiceName, service, namespace string) bool {
+	return (namespace == "" || n.Namespace == namespace) && (service == "" || n.Name == service || n.String() == service)
+}
+
+// has reports whether there is such a service.
+func (a *API) has(service, namespace string) bool {
+	return slices.ContainsFunc(a.cfg.Registry.Services(), func(s *registry.Service) bool { return called(s.Name, service, namespace) })
 }
 
 // servePlaintext answers who has come in plaintext, and would be refused where ports were strict.
@@ -113,9 +128,11 @@ func (a *API) serveWhatIf(r *http.Request) (any, error) {
 
 // whatIf answers the change that is asked about.
 func (a *API) whatIf(r *http.Request, req *WhatIfRequest) (edits []compile.Edit, err error) {
-	docs, err := decodeAll(req.Files)
-	if err != nil {
-		return nil, err
+	var docs []decode.Document
+	if len(req.Files) > 0 { // otherwise something is deleted, and nothing else
+		if docs, err = decodeAll(req.Files); err != nil {
+			return nil, err
+		}
 	}
 	for i := range docs {
 		edits = append(edits, compile.Edit{Object: docs[i].Object})

@@ -45,7 +45,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 
 	// The control plane that comes after this one knows it too.
-	m.control.stop(patience)
+	m.control.killAll()
 	m.up()
 	if again := m.ok(m.cli("authz", "suggest", "--service", "reviews", "-o", "yaml")); again != text {
 		t.Errorf("after a restart:\n%s\nbefore it:\n%s", again, text)
@@ -75,6 +75,12 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 
 	m.ok(m.cli("apply", "-f", file, "--wait", "20s"))
+	if r := m.cli("check", "--strict", "--service", "nosuch"); r.code == 0 || !strings.Contains(r.stderr, "there is no Service nosuch") {
+		t.Errorf("of a service that is not there: %s", r)
+	}
+	if r := m.cli("authz", "what-if", "--delete", "authorizationpolicy/reviews-observed"); !strings.Contains(r.stdout, "recorded requests change") || r.code > 1 {
+		t.Errorf("without the policy: %s", r)
+	}
 	m.curl("http://reviews:8080/status/204")
 	// A caller that stays, so that its proxy can be asked; its admin socket is in a folder that 'tulle explain' does not know of.
 	far := *m
