@@ -46,7 +46,7 @@ func newDeleteCommand() *cobra.Command {
 	var names []string
 	var namespace string
 	cmd := &cobra.Command{
-		Use:   "delete (-f FILE | KIND NAME...)",
+		Use:   "delete (-f FILE | KIND NAME... | KIND/NAME...)",
 		Short: "Delete resources, named by files or by kind and name",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -54,28 +54,65 @@ func newDeleteCommand() *cobra.Command {
 				return errors.New("name the resources by -f or by kind and name, not both")
 			case len(names) > 0:
 				return runApply(cmd, "", names, req, 0)
-			case len(args) < 2:
-				return errors.New("nothing to delete: write -f FILE, or a kind and a name such as 'httproute cart'")
+			}
+			list, err := named(args, namespace)
+			if err != nil {
+				return err
 			}
 			c, err := clientOf(cmd)
 			if err != nil {
 				return err
 			}
-			for _, name := range args[1:] {
-				var result httpapi.ApplyResult
-				if err := c.call(cmd.Context(), http.MethodDelete, objectPath(args[0], namespace, name), nil, &result); err != nil {
-					return err
-				}
-				printApplied(cmd, result, "")
-				printWarnings(cmd.ErrOrStderr(), &result)
-			}
-			return nil
+			return deleteNamed(cmd, c, list, req.DryRun)
 		},
 	}
 	fileFlag(cmd, &names)
 	namespaceFlag(cmd, &namespace)
 	cmd.Flags().BoolVar(&req.DryRun, "dry-run", false, "check and print, but delete nothing")
 	return cmd
+}
+
+// named answers the paths of objects that are named "KIND NAME...", or "KIND/NAME" and "KIND/NAMESPACE/NAME", as they are printed.
+func named(args []string, namespace string) (paths []string, err error) {
+	if len(args) >= 2 && !strings.Contains(args[0], "/") {
+		for _, name := range args[1:] {
+			paths = append(paths, objectPath(args[0], namespace, name))
+		}
+		return paths, nil
+	}
+	for _, arg := range args {
+		switch parts := strings.Split(arg, "/"); len(parts) {
+		case 2:
+			paths = append(paths, objectPath(parts[0], namespace, parts[1]))
+		case 3:
+			paths = append(paths, objectPath(parts[0], parts[1], parts[2]))
+		default:
+			return nil, fmt.Errorf("%q names no object: write 'httproute cart' or httproute/cart", arg)
+		}
+	}
+	if len(paths) == 0 {
+		return nil, errors.New("nothing to delete: write -f FILE, or a kind and a name such as 'httproute cart'")
+	}
+	return paths, nil
+}
+
+// dryNote is said where nothing was done.
+const dryNote = " (dry run, nothing was stored)"
+
+func deleteNamed(cmd *cobra.Command, c *client, paths []string, dry bool) error {
+	query, note := "", ""
+	if dry {
+		query, note = "?dryRun=true", dryNote
+	}
+	for _, path := range paths {
+		var result httpapi.ApplyResult
+		if err := c.call(cmd.Context(), http.MethodDelete, path+query, nil, &result); err != nil {
+			return err
+		}
+		printApplied(cmd, result, note)
+		printWarnings(cmd.ErrOrStderr(), &result)
+	}
+	return nil
 }
 
 func fileFlag(cmd *cobra.Command, names *[]string) {
@@ -118,7 +155,7 @@ func runApply(cmd *cobra.Command, o output, names []string, req httpapi.ApplyReq
 	}
 	note := ""
 	if req.DryRun {
-		note = " (dry run, nothing was stored)"
+		note = dryNote
 	}
 	if o != "" {
 		if err := o.print(cmd, result, nil); err != nil {

@@ -212,6 +212,9 @@ func (a *API) RemoteServer() *http.Server {
 			return nil
 		}
 		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(a.cfg.Admin)) != 1 {
+			if r.URL.Path == metricsPath {
+				return &Error{Status: http.StatusUnauthorized, Message: "the token is missing or wrong: the one for metrics is in metrics.token in the control plane's data folder"}
+			}
 			return &Error{Status: http.StatusUnauthorized, Message: "the admin token is missing or wrong: it is in admin.token in the control plane's data folder"}
 		}
 		return nil

@@ -56,7 +56,18 @@ func (a *API) serveDelete(r *http.Request) (any, error) {
 		before := a.cfg.Compiler()
 		lost = broken(before, before.Edited(a.final([]compile.Edit{{Object: object, Delete: true}})), func(string) bool { return false })
 	}
-	rev, err := a.cfg.Store.Delete(r.Context(), key, store.Any)
+	dry := false
+	if text := r.URL.Query().Get("dryRun"); text != "" {
+		if dry, err = strconv.ParseBool(text); err != nil {
+			return nil, bad("dryRun %.20q is neither true nor false", text)
+		}
+	}
+	var rev int64
+	if dry {
+		_, err = a.cfg.Store.Get(r.Context(), key)
+	} else {
+		rev, err = a.cfg.Store.Delete(r.Context(), key, store.Any)
+	}
 	if err != nil {
 		return nil, err
 	}

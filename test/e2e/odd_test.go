@@ -225,7 +225,10 @@ spec:
 	if got := m.curl("http://front/?[1-20]"); strings.Count(got, `"message": "front"`) != 20 {
 		t.Errorf("%d of 20 requests went to the selected workload: %s", strings.Count(got, `"message": "front"`), tail(got))
 	}
-	m.ok(m.cli("delete", "service", "front"))
+	if out := m.ok(m.cli("delete", "service", "front", "--dry-run")); !strings.Contains(out, "dry run") || m.cli("get", "service", "front").code != 0 {
+		t.Errorf("a dry run has deleted it: %s", out)
+	}
+	m.ok(m.cli("delete", "service/front"))
 	eventually(t, patience, "the name is gone", func() error {
 		if r := m.call("getent", "hosts", "front"); r.code != 2 {
 			return fmt.Errorf("%s", r)
