@@ -295,8 +295,9 @@ func (k *Keeper) files(s ca.Status, now time.Time, add adder) {
 	case k.broken != nil:
 		add("files of the mesh CA", left, "%v; what is in memory signs for %s more, and is lost when this process ends", k.broken, left.Round(time.Second))
 	case len(k.lost) > 0 && now.Sub(k.mended) < mendedFor:
-		add("files of the mesh CA", 0, "%s had been removed or changed, and were written again from memory at %s: find out by whom; without that %s, and what had been would have ended in %s",
-			strings.Join(k.lost, ", "), k.mended.Format(time.TimeOnly), lost, min(k.cfg.CA.Leaf(), s.Signing.Root.NotAfter.Sub(now)).Round(time.Second))
+		left := min(k.cfg.CA.Leaf(), s.Signing.Root.NotAfter.Sub(now)) // without the files
+		add("files of the mesh CA", left, "%s had been removed or changed, and were written again from memory at %s: find out by whom; without that %s, and what had been would have ended in %s",
+			strings.Join(k.lost, ", "), k.mended.Format(time.TimeOnly), lost, left.Round(time.Second))
 	}
 }
 

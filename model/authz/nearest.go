@@ -174,6 +174,9 @@ func (t *texts) wants() string {
 func (p *prefixes) wants() string { return join(p.is, p.not, netip.Prefix.String) }
 
 func (t text) say() string {
+	if t.Kind == model.StringRegex && t.Value == ".+" {
+		return "any" // as "*" is compiled
+	}
 	v := clip(t.Value)
 	switch t.Kind {
 	case model.StringPrefix:
