@@ -21,7 +21,7 @@ type row struct {
 // refused is every answer that a malformed request may get.
 var refused = []string{"400", "404", "405", "411", "413", "414", "417", "421", "431", "501", "503", "505", "closed", "goaway", "reset"}
 
-// TestHostile is the table. The proxies have to be as they were when it is over.
+// TestHostile is the table. The proxy and the control plane have to be as they were when it is over.
 func TestHostile(t *testing.T) {
 	m := newMesh(t)
 	var rows []row
@@ -58,14 +58,16 @@ func TestHostile(t *testing.T) {
 		})
 	}
 	t.Logf("%d inputs in %s", len(rows), time.Since(begun).Round(time.Millisecond))
-	m.eventually("the proxy is as before", func() error {
+	m.eventually("proxy and control plane are as before", func() error {
 		after, err := m.holds()
 		if err != nil {
 			return err
 		}
-		for name, slack := range map[string]float64{"go_goroutines": 4, "process_open_fds": 4, "tulle_process_private_memory_bytes": 24 << 20} {
-			if after[name] > before[name]+slack {
-				return fmt.Errorf("%s: %.0f, was %.0f", name, after[name], before[name])
+		for name, more := range slack {
+			for _, who := range []string{"proxy ", "control plane "} {
+				if after[who+name] > before[who+name]+more {
+					return fmt.Errorf("%s: %.0f, was %.0f", who+name, after[who+name], before[who+name])
+				}
 			}
 		}
 		return nil

@@ -2,7 +2,7 @@
 
 // Package security sends hostile input to a running mesh: real processes, one mesh for all, as root and as an ordinary user. Each
 // input is a row of a table with the outcomes that are safe; after each a request of an honest client has to be answered, and at
-// the end the proxies hold no more goroutines, descriptors and memory than before. TULLE_BIN is as in test/e2e. Start reading at
+// the end proxy and control plane hold no more goroutines, descriptors and memory than before. TULLE_BIN is as in test/e2e. Start reading at
 // TestHostile.
 package security
 
@@ -184,7 +184,7 @@ func (m *mesh) start(args ...string) string {
 	return out
 }
 
-// canary is a request of an honest client.
+// canary is a request of an honest client to the program, and one of an honest administrator to the control plane.
 func (m *mesh) canary() error {
 	res, err := m.client.Get("http://" + m.published + "/canary")
 	if err != nil {
@@ -194,7 +194,34 @@ func (m *mesh) canary() error {
 	if res.StatusCode != 200 || res.Header.Get("X-Program") != "yes" {
 		return fmt.Errorf("canary: %s", res.Status)
 	}
-	return nil
+	text, err := m.ask("/v1/status")
+	if err == nil && !strings.Contains(string(text), `"`+m.service) {
+		err = fmt.Errorf("the control plane does not know the workload: %s", text)
+	}
+	return err
+}
+
+// ask answers what the control plane's API says to an administrator.
+func (m *mesh) ask(path string) ([]byte, error) {
+	token, err := os.ReadFile(filepath.Join(m.data, "admin.token"))
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+m.http+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	res, err := m.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the control plane: %s: %s", res.Status, text)
+	}
+	return text, err
 }
 
 // seen answers how many requests have reached the program, canaries aside.
@@ -208,26 +235,44 @@ func (m *mesh) seen() string {
 	return string(b)
 }
 
-// holds answers what the workload's proxy holds, by the names of its metrics.
+// holds answers what the workload's proxy and the control plane hold, by whose metric it is.
 func (m *mesh) holds() (map[string]float64, error) {
 	res, err := m.client.Get("http://" + m.metrics + "/metrics")
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
+	proxy, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	control, err := m.ask("/metrics")
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]float64{}
+	for who, text := range map[string][]byte{"proxy": proxy, "control plane": control} {
+		held(who, text, out)
+	}
+	if len(out) != 2*len(slack) {
+		return nil, fmt.Errorf("the metrics are incomplete: %v", out)
+	}
+	return out, nil
+}
+
+// slack is how much more may be held in the end, by metric.
+var slack = map[string]float64{"go_goroutines": 4, "process_open_fds": 4, "tulle_process_private_memory_bytes": 24 << 20}
+
+func held(who string, text []byte, out map[string]float64) {
 	for line := range strings.Lines(string(text)) {
 		var v float64
 		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if _, err := fmt.Sscan(value, &v); err == nil && (name == "go_goroutines" || name == "process_open_fds" || name == "tulle_process_private_memory_bytes") {
-			out[name] = v
+		if _, ok := slack[name]; ok {
+			if _, err := fmt.Sscan(value, &v); err == nil {
+				out[who+" "+name] = v
+			}
 		}
 	}
-	if err == nil && len(out) != 3 {
-		err = fmt.Errorf("the metrics are incomplete: %v", out)
-	}
-	return out, err
 }
 
 func (m *mesh) eventually(what string, f func() error) {
