@@ -24,8 +24,8 @@ const mostKept = 512 << 10
 
 // enforced begins to follow what the workload's service enforces, with what the proxy before this one knew.
 func (p *Proxy) enforced() {
+	p.moved, p.rekeyed = make(chan struct{}, 1), make(chan struct{}, 1)
 	p.askFor()
-	p.moved = make(chan struct{}, 1)
 	p.policies = policy.New(policy.Config{Labels: model.LabelsOf(p.cfg.Bootstrap.Labels), Log: p.cfg.Log, Expressions: cel.Compile})
 	if kept := p.cfg.Bootstrap.Security; kept != nil {
 		s, err := resource.DecodeSecurity(&anypb.Any{TypeUrl: resource.TypeSecurity, Value: kept})
@@ -65,7 +65,7 @@ func (p *Proxy) enforce(s *model.Security) error {
 const clockSet = 15 * time.Second
 
 // followTime asks again about what is open when a rule begins or ends to hold because of the time, by the clock that policies are asked
-// with.
+// with, and when an issuer has other keys. When a token ends is followed by its exchange.
 func (p *Proxy) followTime(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -82,16 +82,24 @@ func (p *Proxy) followTime(ctx context.Context) {
 		case <-p.moved:
 			looked = time.Now().Unix() - 1 // what began or ended meanwhile is not missed
 			continue
+		case <-p.rekeyed:
+			p.reviewAll()
+			continue
 		case <-timer.C:
 		}
 		now := time.Now().Unix()
 		if now < next && now >= looked {
 			continue // a clock that was set is the only thing to look for
 		}
-		for _, w := range p.workers {
-			w.loop.Post(w.reviewPolicies)
-		}
+		p.reviewAll()
 		looked = now
+	}
+}
+
+// reviewAll has every loop do reviewPolicies.
+func (p *Proxy) reviewAll() {
+	for _, w := range p.workers {
+		w.loop.Post(w.reviewPolicies)
 	}
 }
 

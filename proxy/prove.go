@@ -24,7 +24,12 @@ type proofs struct {
 
 // askFor makes what holds the proofs that are asked for.
 func (p *Proxy) askFor() {
-	p.proofs.ring = token.NewRing(token.Config{Log: p.cfg.Log})
+	p.proofs.ring = token.NewRing(token.Config{Log: p.cfg.Log, Changed: func() {
+		select {
+		case p.rekeyed <- struct{}{}:
+		default: // it has not looked yet
+		}
+	}})
 	source := identity{p.cfg.Identity}
 	p.proofs.door = mtls.ServerConfig(source, mtls.ServerOptions{Authorize: p.authorize, Time: source.Now, Outside: true})
 	p.proofs.labels = model.LabelsOf(p.cfg.Bootstrap.Labels)

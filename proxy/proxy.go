@@ -93,6 +93,7 @@ type Proxy struct {
 	spent    cluster.Spent
 	routes   cluster.RouteBreakers
 	policies *policy.InForce
+	rekeyed  chan struct{} // holds one: an issuer has other keys than when followTime has looked
 	moved    chan struct{} // holds one: other policies are in force than when followTime has looked
 
 	stop  context.CancelFunc

@@ -16,7 +16,8 @@ type AuthenticationPolicySpec struct {
 	// MTLS is what connections from outside of the mesh (--publish) must prove. Between proxies there is always mutual TLS.
 	MTLS *AuthenticationMTLS `json:"mtls,omitempty"`
 	// JWT are the issuers whose tokens are believed. A request with a token that is not valid is refused; one without a token is
-	// only where that is required, here or by an AuthorizationPolicy.
+	// only where that is required, here or by an AuthorizationPolicy. Where one is required, or a rule looks at it, what is open
+	// ends within a second after its token has expired or is not believed any more.
 	JWT []JWTIssuer `json:"jwt,omitempty"`
 }
 

@@ -282,10 +282,8 @@ func (s *Set) Names(n uint16) []Name {
 	return s.inForce.at(n).fields
 }
 
-// Tokens reports whether something that is or would be in force looks at tokens or their claims.
-func (s *Set) Tokens(n uint16) bool {
-	return s.inForce.at(n).tokens || s.tried != nil && s.tried.at(n).tokens
-}
+// Tokens reports whether something in force on a port looks at tokens or their claims.
+func (s *Set) Tokens(n uint16) bool { return s.inForce.at(n).tokens }
 
 // Empty reports whether nothing is ever refused, recorded or asked on any port.
 func (s *Set) Empty() bool {

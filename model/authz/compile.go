@@ -199,7 +199,15 @@ func (r *rule) needsToken() bool {
 			return true
 		}
 	}
-	return r.expression != nil
+	if r.expression == nil {
+		return false
+	}
+	l, ok := r.expression.(Looker)
+	if !ok {
+		return true
+	}
+	is := l.Looks()
+	return is.Token || is.Others || slices.ContainsFunc(is.Names, func(n Name) bool { return n.Kind == model.ConditionClaim })
 }
 
 // bare answers a rule without what only a request has.

@@ -1,12 +1,14 @@
 package token
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
@@ -26,9 +28,10 @@ func algorithms() []string {
 }
 
 // Keys are the public keys of an issuer.
-type Keys struct{ list []key }
+type Keys struct{ list []Key }
 
-type key struct {
+// Key is one of them.
+type Key struct {
 	id, algorithm string // "": any
 	public        any    // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 }
@@ -66,7 +69,7 @@ func ParseKeys(text []byte) (*Keys, error) {
 		if len(out.list) == maxKeys {
 			break
 		}
-		out.list = append(out.list, key{id: one.KeyID, algorithm: one.Algorithm, public: one.Key})
+		out.list = append(out.list, Key{id: one.KeyID, algorithm: one.Algorithm, public: one.Key})
 	}
 	if len(out.list) == 0 {
 		return nil, errors.New("the key set has no public key that signs: it needs RSA of 2048 bits, EC or Ed25519")
@@ -75,7 +78,7 @@ func ParseKeys(text []byte) (*Keys, error) {
 }
 
 // fits reports whether the key is of the kind that an algorithm works with.
-func (k *key) fits(algorithm string) bool {
+func (k *Key) fits(algorithm string) bool {
 	if k.algorithm != "" && k.algorithm != algorithm {
 		return false
 	}
@@ -90,31 +93,68 @@ func (k *key) fits(algorithm string) bool {
 	return false
 }
 
-// Verify says whether one of the keys has signed the token by one of the accepted algorithms. Errors are ErrAlgorithm, ErrSignature
+// same reports whether both have the same public key.
+func (k *Key) same(o *Key) bool {
+	p, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && p.Equal(o.public)
+}
+
+// fitting answers the keys that may have signed a token.
+func (k *Keys) fitting(t *Token) iter.Seq[*Key] {
+	return func(yield func(*Key) bool) {
+		tried := 0
+		for i := range k.list {
+			one := &k.list[i]
+			if t.KeyID != "" && one.id != "" && one.id != t.KeyID || !one.fits(t.Algorithm) {
+				continue
+			}
+			if tried++; tried > maxTries || !yield(one) {
+				return
+			}
+		}
+	}
+}
+
+// Still reports whether Verify with these keys would take a token that by, perhaps of another set, has verified. It costs no signature.
+func (k *Keys) Still(t *Token, by *Key) bool {
+	for one := range k.fitting(t) {
+		if one.same(by) {
+			return true
+		}
+	}
+	return false
+}
+
+// Within reports whether all of these keys are among others: those verify whatever k does.
+func (k *Keys) Within(others *Keys) bool {
+	for i := range k.list {
+		one := &k.list[i]
+		if !slices.ContainsFunc(others.list, func(o Key) bool { return o.id == one.id && o.algorithm == one.algorithm && o.same(one) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// Verify answers which of the keys has signed the token by one of the accepted algorithms. Errors are ErrAlgorithm, ErrSignature
 // and ErrNoKey; after the last a newer set may have the key.
-func (t *Token) Verify(k *Keys, accepted []string) error {
+func (t *Token) Verify(k *Keys, accepted []string) (*Key, error) {
 	if !slices.Contains(accepted, t.Algorithm) || !slices.Contains(algorithms(), t.Algorithm) {
-		return ErrAlgorithm
+		return nil, ErrAlgorithm
 	}
 	sig, err := jose.ParseSignedCompact(t.raw, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(t.Algorithm)})
 	if err != nil {
-		return ErrMalformed
+		return nil, ErrMalformed
 	}
 	tried := 0
-	for i := range k.list {
-		one := &k.list[i]
-		if t.KeyID != "" && one.id != "" && one.id != t.KeyID || !one.fits(t.Algorithm) {
-			continue
-		}
-		if tried++; tried > maxTries {
-			break
-		}
+	for one := range k.fitting(t) {
+		tried++
 		if _, err := sig.Verify(one.public); err == nil {
-			return nil
+			return one, nil
 		}
 	}
 	if tried == 0 || t.KeyID == "" {
-		return ErrNoKey
+		return nil, ErrNoKey
 	}
-	return ErrSignature
+	return nil, ErrSignature
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/pool"
 	"github.com/tulle-mesh/tulle/proxy/relay"
+	"github.com/tulle-mesh/tulle/proxy/token"
 	"github.com/tulle-mesh/tulle/sim"
 	"github.com/tulle-mesh/tulle/sim/simtest"
 )
@@ -70,14 +71,15 @@ func (s *stayer) Closed(error) {}
 type guest struct {
 	c     loop.Conn
 	kind  string
+	says  string // fields of its request
 	got   []byte
 	ended bool
 }
 
 func (g *guest) Opened() {
 	g.c.Write([]byte(map[string]string{"tcp": "tcp",
-		"websocket": "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-		"grpc":      "POST /a/B HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"}[g.kind]))
+		"websocket": "GET / HTTP/1.1\r\nHost: x\r\n" + g.says + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		"grpc":      "POST /a/B HTTP/1.1\r\nHost: x\r\n" + g.says + "Content-Type: application/grpc\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"}[g.kind]))
 }
 func (g *guest) Data(p []byte) int { g.got = append(g.got, p...); return len(p) }
 func (g *guest) EOF()              { g.ended = true; g.c.Close() }
@@ -93,6 +95,7 @@ func (g *guest) up() bool {
 type town struct {
 	*sim.World
 	policies *policy.InForce
+	tokens   token.InForce
 	proxy    *sim.Loop
 	worker   *exchange.Worker
 	relays   *relay.Relays
@@ -100,8 +103,8 @@ type town struct {
 	guests   map[string][]*guest // by caller
 }
 
-// newTown has n clients of each kind for each caller.
-func newTown(t *testing.T, seed uint64, n int) *town {
+// newTown has n clients of each kind for each caller; with says, which has fields of requests by caller, none but HTTP.
+func newTown(t *testing.T, seed uint64, n int, says map[string]string) *town {
 	w := sim.New(sim.Config{Seed: seed})
 	c := &town{World: w, policies: policy.New(policy.Config{}), guests: map[string][]*guest{}}
 	if err := c.policies.Set(&model.Security{}); err != nil {
@@ -119,7 +122,7 @@ func newTown(t *testing.T, seed uint64, n int) *town {
 	mesh := w.Listen(c.proxy, netip.MustParseAddrPort("10.0.0.2:0"), func(in loop.Incoming) {
 		in.Adopt(c.proxy, func(conn loop.Conn) loop.Handler {
 			o := inbound(program)
-			o.Mesh, o.Policies, o.Caller = true, c.policies, callers[conn.Remote().Addr()]
+			o.Mesh, o.Policies, o.Tokens, o.Caller = true, c.policies, &c.tokens, callers[conn.Remote().Addr()]
 			return downstream.Serve(conn, downstream.Context{Worker: c.worker, Origin: &o, HTTP2: true})
 		})
 	}).Addr()
@@ -131,13 +134,17 @@ func newTown(t *testing.T, seed uint64, n int) *town {
 			return unread{}
 		})
 	}).Addr()
+	kinds := []string{"tcp", "websocket", "grpc"}
+	if says != nil {
+		kinds = kinds[1:]
+	}
 	for i, who := range []string{"web", "batch"} {
 		ip := netip.AddrFrom4([4]byte{10, 0, 1, byte(i + 1)})
 		callers[ip] = policy.NewCaller(account(who), ip, 80)
 		_, addr := newSimHop(w, ip.String(), exchange.Origin{Direction: record.Outbound, Destination: to(t, model.Timeouts{}, mesh), Service: cart}, false)
 		cl := w.NewLoop(ip)
-		for j := range 3 * n {
-			g := &guest{kind: []string{"tcp", "websocket", "grpc"}[j%3]}
+		for j := range len(kinds) * n {
+			g := &guest{kind: kinds[j%len(kinds)], says: says[who]}
 			c.guests[who] = append(c.guests[who], g)
 			at := addr
 			if g.kind == "tcp" {
@@ -179,7 +186,7 @@ func (unread) Closed(error)    {}
 // more end within a second of virtual time, gRPC with its status, and none of the other is touched.
 func TestRevokedAmongThousand(t *testing.T) {
 	simtest.Each(t, 1, func(t *testing.T, seed uint64) {
-		c := newTown(t, seed, 167)
+		c := newTown(t, seed, 167, nil)
 		count := func(who string, is func(g *guest) bool) (n int) {
 			for _, g := range c.guests[who] {
 				if is(g) {

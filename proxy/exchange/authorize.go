@@ -57,6 +57,10 @@ func (h *admittee) Judge(r *policy.Rules) {
 	if x.finished {
 		return
 	}
+	if why := x.unproven(r); why != failure.None {
+		x.disprove(why)
+		return
+	}
 	var d record.Decision
 	v := r.Request(x.attributes(r.TrustedHops()), &d, x.rec.RequestID)
 	if v.Allowed {

@@ -5,9 +5,11 @@ import (
 
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/decision"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/message"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/token"
 )
 
@@ -20,7 +22,7 @@ const tokenWait = 2 * time.Second
 type proven struct {
 	token   *token.Verified // nil: none
 	waiting *keysWait       // for keys; nil: it does not
-	keysDue loop.Timer      // of it
+	due     loop.Timer      // how long it waits; later, when the token may have ended
 }
 
 // keysWait tells an exchange that keys may have come, unless it has ended: it may be another one by then.
@@ -56,7 +58,7 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 			return false
 		}
 		x.waiting = k
-		l.Arm(&x.keysDue, tokenWait)
+		l.Arm(&x.due, tokenWait)
 		return false
 	case a.Reason != failure.None:
 		if a.Reason == failure.TokenMissing {
@@ -67,7 +69,9 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 		x.answer(a.Reason)
 		return false
 	}
-	x.token = a.Token
+	if x.token = a.Token; a.Token != nil {
+		x.lasts(a.Token.Ends())
+	}
 	x.bore(g, a.Token)
 	x.notes = g.Dress(&x.head, a.Token, x.notes)
 	x.rec.Path = x.head.Target
@@ -99,11 +103,62 @@ func (x *Exchange) proveAgain() {
 }
 
 func (x *Exchange) stopWaiting() {
-	if x.waiting == nil {
-		return
+	if x.waiting != nil {
+		x.waiting.x, x.waiting = nil, nil
 	}
-	x.waiting.x, x.waiting = nil, nil
-	x.w.cfg.Loop.Disarm(&x.keysDue)
+	x.w.cfg.Loop.Disarm(&x.due)
+}
+
+// proofDue: keys have not come, or the token may have ended.
+func (x *Exchange) proofDue() {
+	switch {
+	case x.finished:
+	case x.waiting != nil:
+		x.proveAgain()
+	default:
+		if why := x.unproven(x.origin.Policies.Rules()); why != failure.None {
+			x.disprove(why)
+		}
+	}
+}
+
+// clockSet is within what time a clock that was set is noticed.
+const clockSet = 15 * time.Second
+
+// lasts has the token looked at again when it ends, Unix seconds; 0: never.
+func (x *Exchange) lasts(end int64) {
+	if l := x.w.cfg.Loop; end != 0 {
+		l.Arm(&x.due, min(max(time.Unix(end, 0).Sub(l.Wall()), 0), clockSet))
+	}
+}
+
+// unproven answers why the request, which is open, would now be refused for its token or for want of one, r being what is in force.
+// None: it would not, or nothing looks at tokens.
+func (x *Exchange) unproven(r *policy.Rules) failure.Reason {
+	g := x.origin.Tokens.Guard()
+	needed := g != nil && g.Requires(&x.w.tokens, &x.head, x.path())
+	switch {
+	case x.token == nil && needed:
+		return failure.TokenMissing
+	case x.token == nil, !needed && (r == nil || !r.Tokens(x.origin.Caller.Port)):
+		return failure.None
+	case g == nil: // no tokens are looked for any more: rules are asked about a request without one
+		x.token = nil
+		return failure.None
+	}
+	end, err := g.Still(x.token, x.w.cfg.Loop.Wall())
+	if err != nil {
+		x.w.refusedToken(err)
+		return failure.TokenInvalid
+	}
+	x.lasts(end)
+	return failure.None
+}
+
+// disprove ends what is open although its token, or the want of one, would have it refused by now.
+func (x *Exchange) disprove(why failure.Reason) {
+	x.rec.Decision = record.Decision{} // policies are not asked about it
+	x.end(why)
 }
 
 // challenge says in an answer what kind of proof is missing.

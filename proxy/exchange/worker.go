@@ -99,7 +99,7 @@ func (w *Worker) get() *Exchange {
 		x.pause.Expired = x.paused
 		x.rest.seat.Owner = (*rester)(x)
 		x.quietTimer.Expired = x.quiet
-		x.keysDue.Expired = x.proveAgain
+		x.due.Expired = x.proofDue
 		x.faultTimer.Expired = x.faultExpired
 		x.collectTimer.Expired = x.collectExpired
 		x.ticket.Owner, x.pacer.Expired = (*guest)(x), x.paced

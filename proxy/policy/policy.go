@@ -99,6 +99,9 @@ func (r *Rules) Moves(now int64) int64 {
 // HTTP reports whether a port of the service takes nothing but HTTP, because something in force looks at requests.
 func (r *Rules) HTTP(port uint16) bool { return r != nil && r.set != nil && r.set.HTTP(port) }
 
+// Tokens reports whether something in force on a port of the service looks at tokens or their claims.
+func (r *Rules) Tokens(port uint16) bool { return r != nil && r.set != nil && r.set.Tokens(port) }
+
 // ServerNames reports whether something in force looks at the server names of connections to a port of the service.
 func (r *Rules) ServerNames(port uint16) bool {
 	return r != nil && r.set != nil && r.set.ServerNames(port)

@@ -20,7 +20,10 @@ type Config struct {
 	Fetch func(ctx context.Context, m *model.TokenIssuer) ([]byte, error) // answers a key set; nil: over HTTPS (Fetch)
 	Every time.Duration                                                   // keys are fetched again; default 5 min
 	Least time.Duration                                                   // between two fetches that a token with an unknown key asks for; default 10 s
-	Again time.Duration                                                   // after a fetch that failed, doubled up to a minute; default 1 s
+	// Changed runs after a key of an issuer is not its key any more, or its first keys have come, on a goroutine of the ring; it must be
+	// quick. nil: nobody is told.
+	Changed func()
+	Again   time.Duration // after a fetch that failed, doubled up to a minute; default 1 s
 }
 
 // maxWaiting is how many requests may wait for the keys of one issuer.
@@ -211,7 +214,9 @@ func (s *Source) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.keys.Store(keys)
+	if before := s.keys.Swap(keys); s.ring.cfg.Changed != nil && (before == nil || !before.Within(keys)) {
+		s.ring.cfg.Changed()
+	}
 	return nil
 }
 

@@ -137,6 +137,7 @@ type Verified struct {
 
 	issuer *issuer
 	keys   *token.Keys
+	by     *token.Key      // of them
 	fields []message.Field // that tell claims
 }
 
@@ -149,7 +150,7 @@ var (
 func (g *Guard) Ask(c *Cache, h *message.Head, path []byte, now time.Time, fresh bool) Answer {
 	raw, n := g.find(h)
 	if n == 0 {
-		if !preflight(h) && (g.all || g.some != nil && g.needs(c, path)) {
+		if g.Requires(c, h, path) {
 			return Answer{Reason: failure.TokenMissing}
 		}
 		return Answer{}
@@ -203,13 +204,19 @@ func (g *Guard) verify(h *message.Head, raw []byte, now time.Time, fresh bool) A
 		}
 		return Answer{Reason: failure.IssuerUnavailable}
 	}
-	switch err := t.Verify(keys, i.model.Algorithms); {
+	by, err := t.Verify(keys, i.model.Algorithms)
+	switch {
 	case errors.Is(err, token.ErrNoKey) && fresh && i.source.wanted():
 		return Answer{Wait: i.source}
 	case err != nil:
 		return refused(err)
 	}
-	return Answer{Token: &Verified{Token: t, Principal: t.Principal(), issuer: i, keys: keys, fields: i.fields(t)}}
+	return Answer{Token: &Verified{Token: t, Principal: t.Principal(), issuer: i, keys: keys, by: by, fields: i.fields(t)}}
+}
+
+// Requires reports whether a request needs a token: h is its head, path as policies compare it.
+func (g *Guard) Requires(c *Cache, h *message.Head, path []byte) bool {
+	return (g.all || g.some != nil && g.needs(c, path)) && !preflight(h)
 }
 
 // needs reports whether a path needs a token.

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,10 +15,14 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // issuer is an OpenID provider.
@@ -221,4 +226,88 @@ func TestTokens(t *testing.T) {
 			t.Errorf("while the key changes: %d %s", code, text)
 		}
 	}
+	streamsEndWithTokens(t, m, good, other)
+}
+
+// streamsEndWithTokens: a WebSocket and a gRPC call end within a second after their token, and when its issuer is not believed any
+// more; those of others, with tokens that are good, go on.
+func streamsEndWithTokens(t *testing.T, m *mesh, good, other provider) {
+	web, rpc := freePort(t), freePort(t)
+	m.announced(m.run([]string{"--service", "talk", "--port", "8080", "--port", "9000/grpc", "--ready", "http:/healthz", "--publish", web + "=8080", "--publish", rpc + "=9000"}, self(t), "talk"))
+	believe := func(p provider) {
+		m.apply(authenticate("talk", fmt.Sprintf("{targetRefs: [{group: \"\", kind: Service, name: talk}], jwt: [{issuer: %q, audiences: [shop], required: true, clockSkew: 0s}]}", p.url)))
+	}
+	type end struct {
+		name string
+		at   time.Time
+		err  error
+	}
+	ends := make(chan end, 4)
+	talk := func(whose, token string, answered *atomic.Int64) {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token)
+		for name, f := range map[string]func() error{
+			"websocket": func() error { return talkWeb(ctx, "127.0.0.1:"+web, func() { answered.Add(1) }) },
+			"grpc":      func() error { return talkRPC(ctx, "127.0.0.1:"+rpc, func() { answered.Add(1) }) },
+		} {
+			go func() {
+				err := f()
+				ends <- end{whose + " " + name, time.Now(), err}
+			}()
+		}
+	}
+	ended := func(whose string, after time.Time) {
+		t.Helper()
+		for range 2 {
+			var e end
+			select {
+			case e = <-ends:
+			case <-time.After(patience):
+				t.Fatalf("the streams of %s go on", whose)
+			}
+			late := e.at.Sub(after)
+			if !strings.HasPrefix(e.name, whose) || late < 0 || late > 5*time.Second { // a second, and what the policy and a busy machine take
+				t.Errorf("%s has ended %v after: %v", e.name, late, e.err)
+			}
+			if strings.HasSuffix(e.name, "grpc") && (status.Code(e.err) != codes.Unauthenticated || !strings.Contains(e.err.Error(), "token")) {
+				t.Errorf("the call of %s: %v", whose, e.err)
+			}
+			t.Logf("%s has ended %v after", e.name, late)
+		}
+	}
+	believe(good)
+	lasting := good.token(nil)
+	eventually(t, patience, "the keys are there", func() error {
+		r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1:"+web+"/healthz", nil)
+		if err != nil {
+			return err
+		}
+		r.Header.Set("Authorization", "Bearer "+lasting)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return errors.New(answer.Status)
+		}
+		return nil
+	})
+	var stays, goes atomic.Int64
+	talk("the lasting token", lasting, &stays)
+	over := time.Unix(time.Now().Unix()+4, 0)
+	talk("the short token", good.token(map[string]any{"exp": over.Unix()}), &goes)
+	ended("the short token", over)
+	if goes.Load() == 0 {
+		t.Error("nothing was said with the short token")
+	}
+	before := stays.Load()
+	eventually(t, patience, "the others talk", func() error {
+		if n := stays.Load(); n < before+20 {
+			return fmt.Errorf("%d since", n-before)
+		}
+		return nil
+	})
+	replaced := time.Now()
+	believe(other)
+	ended("the lasting token", replaced)
 }

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -230,13 +231,20 @@ func (l *load) tell(ctx context.Context) {
 	}
 }
 
+// talkWeb talks over a WebSocket until ctx ends, with the fields that a gRPC call would have.
 func talkWeb(ctx context.Context, address string, answered func()) error {
 	c, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "GET /talk HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", address)
+	var fields strings.Builder
+	if said, ok := metadata.FromOutgoingContext(ctx); ok {
+		for name, all := range said {
+			fmt.Fprintf(&fields, "%s: %s\r\n", name, strings.Join(all, ","))
+		}
+	}
+	fmt.Fprintf(c, "GET /talk HTTP/1.1\r\nHost: %s\r\n%sConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", address, &fields)
 	r := bufio.NewReader(c)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
