@@ -33,6 +33,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/identity/attest/attestpb"
+	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/xds/tullepb"
 )
 
@@ -365,6 +367,56 @@ func controlPlane(t *testing.T, m *mesh) (rows []row) {
 		_, err := attestpb.NewIdentityClient(c).Renew(ctx, &attestpb.RenewRequest{})
 		return err
 	})
+	return append(rows, withdrawn(t, m, ca, join)...)
+}
+
+// withdrawn is somebody whose identity was revoked, and join tokens that are not his.
+func withdrawn(t *testing.T, m *mesh, ca authority, join func(*tullepb.Hello) func(context.Context, *grpc.ClientConn) error) (rows []row) {
+	const gone = "spiffe://tulle.local/ns/default/sa/gone"
+	thief := ca.sign(t, func(c *x509.Certificate) { c.URIs = uris(gone) })
+	if _, err := m.cli("cert", "revoke", gone); err != nil {
+		t.Fatal(err)
+	}
+	add := func(name string, cert *tls.Certificate, f func(ctx context.Context, c *grpc.ClientConn) error) {
+		rows = append(rows, row{name: "revoked or stolen: " + name, want: no, hidden: true, try: func(m *mesh) string { return call(m, cert, f) }})
+	}
+	key, err := svid.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attest := func(token, account string) func(ctx context.Context, c *grpc.ClientConn) error {
+		csr, err := svid.Request(key, spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: account})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := attestpb.NewIdentityClient(c).Attest(ctx, &attestpb.AttestRequest{Namespace: "default", ServiceAccount: account, Token: token, Csr: csr})
+			return err
+		}
+	}
+	token := func(account string) string {
+		out, err := m.cli("token", "--service", account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	add("joins", thief, join(&tullepb.Hello{Workload: "gone-1", Namespace: "default", Service: "gone", ServiceAccount: "gone", Address: "127.0.0.1:1"}))
+	add("renews", thief, func(ctx context.Context, c *grpc.ClientConn) error {
+		csr, err := svid.Request(key, spiffe.ID{TrustDomain: "tulle.local", Namespace: "default", ServiceAccount: "gone"})
+		if err == nil {
+			_, err = attestpb.NewIdentityClient(c).Renew(ctx, &attestpb.RenewRequest{Csr: csr})
+		}
+		return err
+	})
+	add("a good token of a revoked identity", nil, attest(token("gone"), "gone"))
+	add("a good token of another service", nil, attest(token("visitor"), m.service))
+	once := token("visitor")
+	if got := call(m, nil, attest(once, "visitor")); got != codes.OK.String() {
+		t.Fatalf("a good token: %s", got)
+	}
+	add("a token that was used", nil, attest(once, "visitor"))
+	add("half of a token", nil, attest(once[:len(once)/2], "visitor"))
 	return rows
 }
 
