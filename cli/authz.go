@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,7 +44,8 @@ func newAuthzCheckCommand() *cobra.Command {
 		Use: "check --to SERVICE [--from ACCOUNT] [--method M --path /x]", Short: "Say whether a request would be allowed, and by what", Args: cobra.NoArgs,
 		Long: `Say what the proxies of a service would decide about a request, or, without --method and --path, about a connection that is not
 HTTP: which policy and rule decide, the nearest rule and what is missing where nothing allows it, and what policies in dry run
-would have decided. The answer is that of the evaluator that proxies run; nothing is sent to anybody. With -f the policies
+would have decided. What is refused before policies are asked is told too: a revoked caller, plaintext where the mode is Strict, a path
+that can be read in more than one way, a token that is missing. The answer is that of the evaluator that proxies run; nothing is sent to anybody. With -f the policies
 of files are held to be applied; with --offline they are all there is, and no control plane is asked.
 Exits with 0 if it is allowed, with 1 if it is denied, and with 2 if it could not be told.`,
 		Example: `  tulle authz check --from cart --to reviews --method GET --path /items/7
@@ -158,7 +160,7 @@ func printDecisions(w io.Writer, a *httpapi.AuthzAnswer) {
 			of = " (workloads with " + strings.Join(parts, ", ") + ")"
 		}
 		fmt.Fprintf(w, "%s: %s:%d%s\n", verdictText(d.Allowed), d.Service, d.Port, of)
-		fmt.Fprintf(w, "  %s\n", becauseText(d.Policy, d.Rule, d.Absent))
+		fmt.Fprintf(w, "  %s\n", reasonText(&d))
 		if d.Nearest != "" {
 			fmt.Fprintf(w, "  nearest: %s, %s: %s\n", d.Nearest, d.Near, strings.Join(d.Missing, "; "))
 		}
@@ -171,6 +173,9 @@ func printDecisions(w io.Writer, a *httpapi.AuthzAnswer) {
 		if d.Dry {
 			fmt.Fprintf(w, "  in dry run: %s, %s\n", verdictText(!d.Allowed), becauseText(d.DryPolicy, d.DryRule, d.DryAbsent))
 		}
+		for _, n := range d.Notes {
+			fmt.Fprintf(w, "  note: %s\n", n)
+		}
 	}
 }
 
@@ -179,6 +184,21 @@ func verdictText(allowed bool) string {
 		return "allowed"
 	}
 	return "denied"
+}
+
+// reasonText says what decides: "401, AuthenticationPolicy/default/cart jwt[0]: a token is required, ..." where it is no rule of a policy.
+func reasonText(d *compile.Decision) string {
+	if d.Why == "" {
+		return becauseText(d.Policy, d.Rule, d.Absent)
+	}
+	text := d.Why
+	if d.Policy != "" {
+		text = d.Policy + ": " + text
+	}
+	if d.Status != 0 {
+		text = strconv.Itoa(d.Status) + ", " + text
+	}
+	return text
 }
 
 func becauseText(policy, rule string, absent bool) string {

@@ -35,11 +35,19 @@ spec:
     to: [{paths: ["/items/1"]}]
 `
 
+const proofFile = `apiVersion: tulle.dev/v1alpha1
+kind: AuthenticationPolicy
+metadata: {name: proof}
+spec:
+  targetRefs: [{group: "", kind: Service, name: cart}]
+  jwt: [{issuer: "https://issuer.example", jwksURL: "https://issuer.example/keys", requiredPaths: [/mine]}]
+`
+
 // TestAuthzCheck: what would be decided is told before the fact, with the policy, the rule, and what is missing.
 func TestAuthzCheck(t *testing.T) {
-	file := write(t, t.TempDir(), "guard.yaml", guardFile)
+	file, proof := write(t, t.TempDir(), "guard.yaml", guardFile), write(t, t.TempDir(), "proof.yaml", proofFile)
 	check := func(args ...string) (out, errText string) {
-		return tulle(t, append([]string{"authz", "check", "--offline", "-f", file, "--to", "cart"}, args...)...)
+		return tulle(t, append([]string{"authz", "check", "--offline", "-f", file, "-f", proof, "--to", "cart"}, args...)...)
 	}
 	for _, one := range []struct{ args, want, code string }{
 		{"--from web --method GET --path /items/7", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, readers\n", ""},
@@ -50,6 +58,13 @@ func TestAuthzCheck(t *testing.T) {
 		{"--method DELETE --path /x --header X-User=alice --token-claim groups=dev --token-claim groups=staff", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, staff\n", ""},
 		{"--from web", "because nothing allows it\n  nearest: ", "exit code 1"},
 		{"--from spiffe://tulle.local/ns/default/sa/web --method GET --path /items/7?a=b --port 80", "allowed: ", ""},
+		{"--from web --path /items//%37", "allowed: cart.default:80\n  by AuthorizationPolicy/default/cart, readers\n", ""},
+		{"--from web --path /items%2f7", "denied: cart.default:80\n  400, path: escaped slash or backslash\n", "exit code 1"},
+		{"--path /mine", "denied: cart.default:80\n  401, AuthenticationPolicy/default/proof jwt[0]: a token is required, and the request has none: name it with --token\n", "exit code 1"},
+		{"--from web --path nope", "", "exit code 2"},
+		{"--from web/ --path /", "", "exit code 2"},
+		{"--from web --method G=T", "", "exit code 2"},
+		{"--token foo --path /", "", "exit code 2"},
 		{"--from web --ip nowhere", "", "exit code 2"},
 		{"--from spiffe://x", "", "exit code 2"},
 		{"--header x", "", "exit code 2"},
@@ -79,6 +94,17 @@ func TestAuthzCheckStored(t *testing.T) {
 		t.Fatal(out, errText)
 	}
 	asked := []string{"authz", "check", "--data-dir", dir, "--from", "web", "--to", "cart", "--method", "POST"}
+	web := httpapi.RevocationRequest{What: "spiffe://tulle.local/ns/default/sa/web", Reason: "stolen"}
+	for _, one := range []struct{ path, want string }{
+		{"/v1/revocations", "denied: cart.default:80\n  revocation of spiffe://tulle.local/ns/default/sa/web: revoked at "}, {"/v1/revocations/restore", "allowed: "},
+	} {
+		if err := newClient(dir).call(t.Context(), http.MethodPost, one.path, web, &struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		if out, errText := tulle(t, asked...); !strings.HasPrefix(out, one.want) || strings.HasPrefix(out, "denied") && !strings.Contains(out, " (stolen), so its handshakes fail: 'tulle cert restore spiffe://") {
+			t.Errorf("%s: %s%s", one.path, out, errText)
+		}
+	}
 	for _, one := range []struct {
 		more string
 		want string

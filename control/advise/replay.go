@@ -98,8 +98,8 @@ func (r *replay) outcome(p, other *policies, e *decisions.Entry) (out outcome, e
 	if err != nil {
 		return out, err
 	}
-	v := viewOf(e, g.issuers, int(p.of.TrustedHops))
-	refused, unknown := g.ask(e, &v, h)
+	v := viewOf(e, g.Issuers, int(p.of.TrustedHops))
+	refused, unknown := refuses(g, e, &v, h)
 	if refused != "" {
 		return outcome{sure: true, by: func() string { return refused }}, nil
 	}

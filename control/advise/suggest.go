@@ -94,7 +94,7 @@ func unused(s *model.Security, entries []decisions.Entry, now int64) ([]Unused, 
 			if err != nil {
 				return nil, err
 			}
-			view := viewOf(e, g.issuers, int(s.TrustedHops))
+			view := viewOf(e, g.Issuers, int(s.TrustedHops))
 			w, err := p.worldsOf(e, &view)
 			if err != nil {
 				return nil, err

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/decisions"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
@@ -19,12 +20,12 @@ import (
 type policies struct {
 	of          *model.Security
 	expressions map[string]authz.Expression
-	gates       map[string]*gate
+	gates       map[string]*compile.Gate
 	worlds      map[string]*worlds
 }
 
 func newPolicies(s *model.Security) *policies {
-	return &policies{of: s, expressions: map[string]authz.Expression{}, gates: map[string]*gate{}, worlds: map[string]*worlds{}}
+	return &policies{of: s, expressions: map[string]authz.Expression{}, gates: map[string]*compile.Gate{}, worlds: map[string]*worlds{}}
 }
 
 // expression compiles one, once.

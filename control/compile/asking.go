@@ -17,6 +17,8 @@ type NameValue struct {
 type asking struct {
 	q     *Question
 	query []NameValue
+	host  string // as it is sent
+	bears bool   // a token that counts, so its claims do
 }
 
 // readQuery takes a query apart as programs do; what cannot be decoded is as it was sent.
@@ -38,12 +40,18 @@ func (s *asking) readQuery(text string) {
 func (s *asking) Value(kind model.ConditionKind, name string, i int) (string, bool) {
 	switch kind {
 	case model.ConditionHeader:
+		if name == "host" {
+			return s.host, i == 0
+		}
 		return nth(s.q.Headers, name, i, strings.EqualFold)
 	case model.ConditionQuery:
 		return nth(s.query, name, i, equal)
 	case model.ConditionCookie:
 		return nth(s.cookies(), name, i, equal)
 	case model.ConditionClaim:
+		if !s.bears {
+			return "", false
+		}
 		return nth(s.q.Claims, name, i, equal)
 	}
 	return "", false

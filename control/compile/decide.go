@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -11,32 +10,8 @@ import (
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/authz/cel"
+	"github.com/tulle-mesh/tulle/model/urlpath"
 )
-
-// Question is who would ask for what: everything that policies look at. Names of services are without their namespace, which
-// is beside them, or "name.namespace", or "namespace/name".
-type Question struct {
-	From      string `json:"from,omitempty"`      // a service account, or a SPIFFE ID; "": nobody who proves who he is
-	To        string `json:"to"`                  // a service
-	Namespace string `json:"namespace,omitempty"` // of both, where they do not say
-	Port      uint16 `json:"port,omitempty"`      // of the service; 0: the only one that it has
-	// Method and the rest of a request; without Method it is a connection that is not HTTP.
-	Method     string      `json:"method,omitempty"`
-	Path       string      `json:"path,omitempty"` // with its query
-	Host       string      `json:"host,omitempty"` // default: the service's name
-	Procedure  bool        `json:"grpc,omitempty"` // a gRPC call: the path says the procedure
-	Headers    []NameValue `json:"headers,omitempty"`
-	IP         string      `json:"ip,omitempty"`
-	RemoteIP   string      `json:"remoteIP,omitempty"` // default: IP
-	ServerName string      `json:"serverName,omitempty"`
-	Token      string      `json:"token,omitempty"` // "issuer/subject"
-	Claims     []NameValue `json:"claims,omitempty"`
-	// ToLabels are those of the workload that is asked; nil: of each that there is.
-	ToLabels []model.Label `json:"toLabels,omitempty"`
-	// TrustDomain of accounts, Now in Unix seconds: filled in by who answers.
-	TrustDomain string `json:"-"`
-	Now         int64  `json:"time,omitempty"`
-}
 
 // Decision is what the proxies of one service would say.
 type Decision struct {
@@ -51,6 +26,13 @@ type Decision struct {
 	Near    string        `json:"nearestRule,omitempty"`
 	Missing []string      `json:"missing,omitempty"`
 	Audit   string        `json:"audit,omitempty"`
+	// Reason of a refusal (docs/reference/failures.md), and what a request is answered; Status 0: the connection ends. Why says it in
+	// words, where something else than a rule decides: Policy, if it has a name, and no Rule.
+	Reason string `json:"reason,omitempty"`
+	Status int    `json:"status,omitempty"`
+	Why    string `json:"why,omitempty"`
+	// Notes say what else there is to know.
+	Notes []string `json:"notes,omitempty"`
 	// Authorizer has the last word if it is allowed.
 	Authorizer string `json:"authorizer,omitempty"`
 	// Dry is what would be decided if the policies in dry run were in force, where that is something else.
@@ -61,8 +43,11 @@ type Decision struct {
 }
 
 // Decide answers q as the proxies of the service would, with their evaluator: once, or for workloads with different labels each
-// where labels decide. workloads are the labels of those that there are.
-func (c Compiler) Decide(q *Question, workloads [][]model.Label) ([]Decision, error) {
+// where labels decide. workloads answers the labels of those that there are of a service; nil: nobody knows.
+func (c Compiler) Decide(q *Question, workloads func(model.ServiceName) [][]model.Label) ([]Decision, error) {
+	if err := q.check(); err != nil {
+		return nil, err
+	}
 	name, err := q.Service()
 	if err != nil {
 		return nil, err
@@ -75,22 +60,55 @@ func (c Compiler) Decide(q *Question, workloads [][]model.Label) ([]Decision, er
 	if err != nil {
 		return nil, err
 	}
-	a, err := q.attributes(name, port)
+	known := *q
+	known.TrustDomain = c.trustDomain(q)
+	a, err := known.attributes(name.Name, port)
 	if err != nil {
 		return nil, err
 	}
-	own := cmp.Or(q.TrustDomain, v1alpha1.DefaultTrustDomain)
-	a.Federated = a.TrustDomain != "" && a.TrustDomain != own && !slices.Contains(c.ours(), a.TrustDomain)
-	if q.ToLabels != nil || len(workloads) == 0 {
-		workloads = [][]model.Label{q.ToLabels}
+	c.recognise(a, known.TrustDomain)
+	each := [][]model.Label{q.ToLabels}
+	if q.ToLabels == nil && workloads != nil {
+		if list := workloads(name); len(list) > 0 {
+			each = list
+		}
 	}
-	var out []Decision
-	for _, labels := range workloads {
-		d, err := decision(s, labels, a)
+	return apart(each, func(labels []model.Label) (Decision, error) {
+		one := *a
+		d, err := known.judge(s, labels, &one)
+		d.Service, d.Port = name.String(), port
+		return d, err
+	})
+}
+
+// trustDomain answers the mesh's own.
+func (c Compiler) trustDomain(q *Question) string {
+	said := ""
+	if m := c.Index.security.mesh; m != nil {
+		said = m.TrustDomain
+	}
+	return cmp.Or(q.TrustDomain, said, v1alpha1.DefaultTrustDomain)
+}
+
+// recognise writes a caller as proxies know it: an alias is the mesh's own trust domain.
+func (c Compiler) recognise(a *authz.Attributes, own string) {
+	switch {
+	case a.TrustDomain == "" || a.TrustDomain == own:
+	case slices.Contains(c.ours(), a.TrustDomain):
+		a.Principal = "spiffe://" + own + strings.TrimPrefix(a.Principal, "spiffe://"+a.TrustDomain)
+		a.TrustDomain = own
+	default:
+		a.Federated = true
+	}
+}
+
+// apart answers what is decided for workloads with different labels: one decision where it is the same for all.
+func apart(each [][]model.Label, decide func([]model.Label) (Decision, error)) (out []Decision, err error) {
+	for _, labels := range each {
+		d, err := decide(labels)
 		if err != nil {
 			return nil, err
 		}
-		d.Service, d.Port = name.String(), port
 		if !slices.ContainsFunc(out, func(o Decision) bool { o.Labels = nil; return slices.Equal(d.key(), o.key()) }) {
 			d.Labels = labels
 			out = append(out, d)
@@ -104,19 +122,134 @@ func (c Compiler) Decide(q *Question, workloads [][]model.Label) ([]Decision, er
 
 // key is what makes decisions differ.
 func (d *Decision) key() []string {
-	return append([]string{fmt.Sprint(d.Allowed, d.Absent, d.Dry, d.DryAbsent), d.Policy, d.Rule, d.Nearest, d.Near, d.Audit, d.Authorizer, d.DryPolicy, d.DryRule}, d.Missing...)
+	return slices.Concat([]string{fmt.Sprint(d.Allowed, d.Absent, d.Dry, d.DryAbsent, d.Status), d.Reason, d.Why, d.Policy, d.Rule, d.Nearest, d.Near, d.Audit, d.Authorizer, d.DryPolicy, d.DryRule},
+		d.Missing, d.Notes)
 }
 
-func decision(s *model.Security, labels []model.Label, a *authz.Attributes) (d Decision, err error) {
+// judge answers what the proxy of a workload with these labels would say: who calls is looked at first, then whether there is the token that
+// is wanted, then policies are asked (docs/design/security.md, the order in the workload's proxy).
+func (q *Question) judge(s *model.Security, labels []model.Label, a *authz.Attributes) (d Decision, err error) {
 	set, err := authz.Compile(s, labels, cel.Compile)
 	if err != nil {
 		return d, fmt.Errorf("the policies of %s cannot be enforced: %w", s.Name, err)
 	}
-	v := set.Connection(a)
-	if a.HTTP {
-		v = set.Request(a)
+	gate, err := NewGate(s, a.Port, labels)
+	if err != nil {
+		return d, fmt.Errorf("the policies of %s cannot be enforced: %w", s.Name, err)
 	}
-	d = Decision{Allowed: v.Allowed, Absent: v.Absent, Dry: v.Dry, DryAbsent: v.DryAbsent, Authorizer: v.Authorizer}
+	if q.unknown(&d, gate, a) {
+		return d, nil
+	}
+	facts := &asking{q: q, host: cmp.Or(q.Host, a.Host)}
+	a.Fields = facts
+	if !a.HTTP {
+		d.connection(set, a)
+		return d, nil
+	}
+	fault := q.see(a, facts)
+	if fault != urlpath.None && (len(gate.Paths) > 0 || set.HTTP(a.Port)) {
+		d.unreadable(fault)
+		return d, nil
+	}
+	if q.unproven(&d, gate, a, facts) {
+		return d, nil
+	}
+	d.tell(set, set.Request(a), a)
+	return d, nil
+}
+
+// see makes the path what policies judge (model/urlpath), and takes the query apart. What is refused where somebody judges it is seen as it is.
+func (q *Question) see(a *authz.Attributes, facts *asking) urlpath.Fault {
+	path, query, _ := strings.Cut(q.target(), "?")
+	facts.readQuery(query)
+	p, _, fault := urlpath.Normalize(nil, []byte(path))
+	if a.Path = string(p.Seen); fault != urlpath.None {
+		a.Path = path
+	}
+	if q.Procedure {
+		a.Procedure = strings.TrimPrefix(a.Path, "/")
+	}
+	return fault
+}
+
+// Reasons of proxy/failure for what is refused before policies are asked, or beside them.
+const (
+	reasonBadRequest   = "bad_request"
+	reasonNotHTTP      = "not_http"
+	reasonMTLS         = "mtls_required"
+	reasonTokenMissing = "token_missing"
+	reasonTokenInvalid = "token_invalid"
+	reasonDenied       = "authz_denied"
+	reasonEgress       = "egress_denied"
+)
+
+func (d *Decision) unreadable(fault urlpath.Fault) {
+	d.Status, d.Reason, d.Why = http400, reasonBadRequest, "path: "+fault.String()
+}
+
+// What proxies answer.
+const (
+	http400 = 400
+	http401 = 401
+	http403 = 403
+)
+
+// unknown reports whether who calls is refused, whatever is asked for.
+func (q *Question) unknown(d *Decision, gate *Gate, a *authz.Attributes) bool {
+	switch strict := gate.Strict(); {
+	case a.Principal == "" && strict != "":
+		d.Reason, d.Policy, d.Why = reasonMTLS, strict, "mTLS mode Strict, and the caller proves no identity: name it with --from"
+		if a.HTTP {
+			d.Status = http403
+		}
+		return true
+	case a.Principal == "" || q.Revoked == nil:
+		return false
+	}
+	if d.Why = q.Revoked(a.Principal); d.Why != "" {
+		d.Policy = "revocation of " + a.Principal
+	}
+	return d.Why != ""
+}
+
+// connection asks about what is not HTTP. A port whose requests somebody looks at takes nothing else (proxy/relay.Ask).
+func (d *Decision) connection(set *authz.Set, a *authz.Attributes) {
+	d.tell(set, set.Connection(a), a)
+	if d.Allowed && set.HTTP(a.Port) {
+		*d = Decision{Reason: reasonNotHTTP, Why: "policies look at the requests of this port, so it takes HTTP and nothing else: ask with --method and --path"}
+	}
+}
+
+// unproven reports whether a request is refused for its token or for want of one, and says which token counts.
+func (q *Question) unproven(d *Decision, gate *Gate, a *authz.Attributes, facts *asking) bool {
+	bears := q.Token != "" || len(q.Claims) > 0
+	if gate.Issuers == "" {
+		if bears {
+			d.Notes = append(d.Notes, "no AuthenticationPolicy says whose tokens are believed here: the token and its claims are not looked at")
+		}
+		return false
+	}
+	if !bears {
+		by := gate.Wants(a.Path)
+		if by == "" || q.preflight() {
+			return false
+		}
+		d.Status, d.Reason, d.Policy, d.Why = http401, reasonTokenMissing, by, "a token is required, and the request has none: name it with --token"
+		return true
+	}
+	believed := func(t *model.TokenIssuer) bool { return strings.HasPrefix(q.Token, t.Issuer+"/") }
+	if q.Token != "" && !slices.ContainsFunc(gate.of, believed) {
+		t := gate.of[0]
+		d.Status, d.Reason, d.Policy, d.Why = http401, reasonTokenInvalid, t.Name, fmt.Sprintf("the token is of another issuer than %s", t.Issuer)
+		return true
+	}
+	a.Token, facts.bears = q.Token, true
+	return false
+}
+
+// tell says what policies do.
+func (d *Decision) tell(set *authz.Set, v authz.Verdict, a *authz.Attributes) {
+	d.Allowed, d.Absent, d.Dry, d.DryAbsent, d.Authorizer = v.Allowed, v.Absent, v.Dry, v.DryAbsent, v.Authorizer
 	if v.By != nil {
 		d.Policy, d.Rule = v.By.Policy, v.By.Name
 	}
@@ -126,8 +259,13 @@ func decision(s *model.Security, labels []model.Label, a *authz.Attributes) (d D
 	if v.DryBy != nil {
 		d.DryPolicy, d.DryRule = v.DryBy.Policy, v.DryBy.Name
 	}
+	if !v.Allowed {
+		if d.Reason = reasonDenied; a.HTTP {
+			d.Status = http403
+		}
+	}
 	if !v.Absent {
-		return d, nil
+		return
 	}
 	if r, missing := set.Nearest(a, a.HTTP); r != nil {
 		d.Nearest, d.Near = r.Policy, r.Name
@@ -135,27 +273,6 @@ func decision(s *model.Security, labels []model.Label, a *authz.Attributes) (d D
 			d.Missing = append(d.Missing, m.String())
 		}
 	}
-	return d, nil
-}
-
-// Service answers the service that is asked.
-func (q *Question) Service() (model.ServiceName, error) {
-	ns, name := q.named(q.To)
-	if n, err := model.ParseServiceName(q.To); err == nil {
-		return n, nil
-	}
-	if name == "" {
-		return model.ServiceName{}, fmt.Errorf("--to names no Service: write reviews, or reviews.shop for another namespace")
-	}
-	return model.ServiceName{Namespace: ns, Name: name}, nil
-}
-
-// named reads "name" and "namespace/name".
-func (q *Question) named(s string) (namespace, name string) {
-	if ns, name, ok := strings.Cut(s, "/"); ok {
-		return ns, name
-	}
-	return cmp.Or(q.Namespace, "default"), s
 }
 
 // asked answers the port that is meant.
@@ -177,62 +294,6 @@ func (c Compiler) asked(name model.ServiceName, port uint16) (uint16, error) {
 		return 0, fmt.Errorf("%s has the ports %s: say which with --port", name, strings.Join(have, ", "))
 	}
 	return 0, fmt.Errorf("%s has no port %d: it has %s", name, port, strings.Join(have, ", "))
-}
-
-func (q *Question) attributes(to model.ServiceName, port uint16) (*authz.Attributes, error) {
-	a := &authz.Attributes{Port: port, ServerName: strings.ToLower(q.ServerName), Now: q.Now, Token: q.Token}
-	if err := q.caller(a); err != nil {
-		return nil, err
-	}
-	for _, one := range []struct {
-		flag, text string
-		to         *netip.Addr
-	}{{"--ip", q.IP, &a.IP}, {"--remote-ip", cmp.Or(q.RemoteIP, q.IP), &a.RemoteIP}} {
-		if one.text == "" {
-			continue
-		}
-		addr, err := netip.ParseAddr(one.text)
-		if err != nil {
-			return nil, fmt.Errorf("%s %q is not an address", one.flag, one.text)
-		}
-		*one.to = addr.Unmap()
-	}
-	f := asking{q: q}
-	a.Fields = &f
-	if q.Method == "" {
-		return a, nil
-	}
-	var query string
-	a.HTTP, a.Method, a.Host = true, q.Method, strings.ToLower(cmp.Or(q.Host, to.Name))
-	a.Path, query, _ = strings.Cut(cmp.Or(q.Path, "/"), "?")
-	f.readQuery(query)
-	if q.Procedure {
-		a.Procedure = strings.TrimPrefix(a.Path, "/")
-	}
-	return a, nil
-}
-
-// caller fills in who asks.
-func (q *Question) caller(a *authz.Attributes) error {
-	switch {
-	case q.From == "":
-		return nil
-	case strings.HasPrefix(q.From, "spiffe://"):
-		domain, rest, _ := strings.Cut(strings.TrimPrefix(q.From, "spiffe://"), "/")
-		parts := strings.Split(rest, "/")
-		if len(parts) != 4 || parts[0] != "ns" || parts[2] != "sa" {
-			return fmt.Errorf("--from %q is not a SPIFFE ID of a workload, such as spiffe://tulle.local/ns/default/sa/cart", q.From)
-		}
-		a.Principal, a.TrustDomain, a.Namespace, a.Account = q.From, domain, parts[1], parts[1]+"/"+parts[3]
-		return nil
-	}
-	ns, name := q.named(q.From)
-	if n, err := model.ParseServiceName(q.From); err == nil && !strings.Contains(q.From, "/") {
-		ns, name = n.Namespace, n.Name
-	}
-	a.TrustDomain, a.Namespace, a.Account = cmp.Or(q.TrustDomain, "tulle.local"), ns, ns+"/"+name
-	a.Principal = "spiffe://" + a.TrustDomain + "/ns/" + ns + "/sa/" + name
-	return nil
 }
 
 // Expressions answers what is wrong with the expressions of a policy; nothing that is may be stored.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"net/http"
+	"time"
 
 	"github.com/tulle-mesh/tulle/control/compile"
 	"github.com/tulle-mesh/tulle/control/registry"
@@ -48,11 +49,12 @@ func (a *API) serveAuthzCheck(r *http.Request) (any, error) {
 	if q.Now == 0 {
 		q.Now = a.cfg.Now().Unix()
 	}
-	return Answer(a.cfg.Compiler().Edited(edits), q, a.labels(q))
+	q.Revoked = a.revoked
+	return Answer(a.cfg.Compiler().Edited(edits), q, a.labels)
 }
 
 // Answer asks a compiler.
-func Answer(c compile.Compiler, q *compile.Question, workloads [][]model.Label) (*AuthzAnswer, error) {
+func Answer(c compile.Compiler, q *compile.Question, workloads func(model.ServiceName) [][]model.Label) (*AuthzAnswer, error) {
 	list, err := c.Decide(q, workloads)
 	if err != nil {
 		return nil, bad("%v", err)
@@ -64,18 +66,32 @@ func Answer(c compile.Compiler, q *compile.Question, workloads [][]model.Label) 
 	return out, nil
 }
 
-// labels answers those of the workloads of the service that is asked.
-func (a *API) labels(q *compile.Question) (out [][]model.Label) {
-	name, err := q.Service()
-	if err != nil {
-		return nil
-	}
+// labels answers those of the workloads of a service.
+func (a *API) labels(name model.ServiceName) (out [][]model.Label) {
 	for _, w := range a.cfg.Registry.Workloads() {
 		if w.Namespace == name.Namespace && w.Service == name.Name {
 			out = append(out, model.LabelsOf(w.Labels))
 		}
 	}
 	return out
+}
+
+// revoked is compile.Question.Revoked. A single certificate that was revoked says nothing about its identity.
+func (a *API) revoked(id string) string {
+	if a.cfg.Trust == nil {
+		return ""
+	}
+	for _, r := range a.cfg.Trust.Revoked() {
+		if r.Identity != id {
+			continue
+		}
+		why := ""
+		if r.Reason != "" {
+			why = " (" + r.Reason + ")"
+		}
+		return "revoked at " + r.At.Format(time.RFC3339) + why + ", so its handshakes fail: 'tulle cert restore " + id + "' takes that back"
+	}
+	return ""
 }
 
 // AuthzOffline answers req as if its files were all that is stored. A Service that they do not have is taken to have the port
