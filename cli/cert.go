@@ -80,7 +80,7 @@ func certTables(w io.Writer, r *trust.Report, now time.Time) {
 	}
 	for _, k := range r.Workloads {
 		for i := range k.Chain {
-			of, note := "", ""
+			of, note := "", k.Chain[i].Note
 			if i == 0 {
 				of, note = k.Workload, workloadNote(&k, now)
 			}
@@ -260,7 +260,8 @@ func newCertRevokeCommand() *cobra.Command {
 		Use: "revoke SPIFFE-ID|SERIAL", Short: "Take an identity, or one certificate, out of use at once", Args: cobra.ExactArgs(1),
 		Long: `Take an identity with all its certificates, or one certificate by its serial number, out of use: no proxy accepts it any more,
 connections that are open with it end within a second, and the control plane neither renews it nor hears it. An identity gets no new
-certificate until 'tulle cert restore'; a workload whose single certificate was revoked may attest again.`,
+certificate until 'tulle cert restore'; a workload whose single certificate was revoked attests again at once, by itself. One on
+another machine whose join token is used up cannot: its log says so, and it has to be started again with a new one.`,
 	}
 	o := outputFlag(cmd)
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why, for 'tulle cert revoked'")
@@ -270,27 +271,44 @@ certificate until 'tulle cert restore'; a workload whose single certificate was 
 			return err
 		}
 		req.What = args[0]
-		var r trust.Revocation
+		var r httpapi.Revoked
 		if err := c.call(cmd.Context(), http.MethodPost, "/v1/revocations", req, &r); err != nil {
 			return err
+		}
+		if len(r.Workloads) == 0 {
+			fmt.Fprintln(cmd.ErrOrStderr(), unseen(&r))
 		}
 		return o.print(cmd, r, func(w io.Writer) { fmt.Fprintln(w, "revoked", r.Name()) })
 	}
 	return cmd
 }
 
-func newRestoreCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "restore SPIFFE-ID|SERIAL", Short: "Take a revocation back", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := clientOf(cmd)
-			if err != nil {
-				return err
-			}
-			var out httpapi.RevocationRequest
-			return c.call(cmd.Context(), http.MethodPost, "/v1/revocations/restore", httpapi.RevocationRequest{What: args[0]}, &out)
-		},
+// unseen warns that what was revoked may not be what was meant.
+func unseen(r *httpapi.Revoked) string {
+	next := "'tulle cert' lists those that are shown"
+	if len(r.Near) > 0 {
+		next = "was " + strings.Join(r.Near, " or ") + " meant?"
 	}
+	return fmt.Sprintf("warning: no workload shows %s, it is revoked all the same: %s ('tulle cert restore %[1]s' takes it back)", r.Name(), next)
+}
+
+func newRestoreCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "restore SPIFFE-ID|SERIAL", Short: "Take a revocation back", Args: cobra.ExactArgs(1)}
+	o := outputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := clientOf(cmd)
+		if err != nil {
+			return err
+		}
+		var r trust.Revocation
+		if err := c.call(cmd.Context(), http.MethodPost, "/v1/revocations/restore", httpapi.RevocationRequest{What: args[0]}, &r); err != nil {
+			return err
+		}
+		return o.print(cmd, r, func(w io.Writer) {
+			fmt.Fprintf(w, "restored %s, which was revoked at %s\n", r.Name(), r.At.Format(time.DateTime))
+		})
+	}
+	return cmd
 }
 
 func newRevokedCommand() *cobra.Command {

@@ -3,6 +3,7 @@ package attest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -178,6 +179,53 @@ func TestResume(t *testing.T) {
 }
 
 // kept is an identity that was given some time ago.
+// TestRevokedCertificate: whose certificate was revoked proves himself as he did at first, and does not show that certificate; who has
+// nothing to do that with is told what he needs.
+func TestRevokedCertificate(t *testing.T) {
+	p := start(t)
+	issue := func(uses int) string {
+		text, _, err := p.tokens.Issue(t.Context(), token.Spec{Namespace: "default", ServiceAccount: "cart", TTL: time.Hour, Uses: uses}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for how, c := range map[string]struct {
+		cfg  attest.Config
+		want string // of the error; "": there is another certificate
+	}{
+		"socket":                  {attest.Config{Socket: p.socket}, ""},
+		"a token for two":         {attest.Config{Token: issue(2), Address: p.address}, ""},
+		"a token that is used up": {attest.Config{Token: issue(1), Address: p.address}, "make another with 'tulle token --service cart'"},
+	} {
+		t.Run(how, func(t *testing.T) {
+			c.cfg.Namespace, c.cfg.ServiceAccount = "default", "cart"
+			id, err := attest.Start(ctx(t), c.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer id.Close()
+			first := id.Current()
+			id.Judged(first, fmt.Errorf("it was %w", svid.ErrCertificate))
+			for ctx := ctx(t); ctx.Err() == nil; time.Sleep(5 * time.Millisecond) { // poll
+				if f, _ := id.Failing(); f != nil && c.want != "" {
+					if text := f.Err.Error(); !strings.Contains(text, c.want) || !strings.Contains(text, "revoked") || strings.Contains(text, "\n") {
+						t.Error(text)
+					}
+					return
+				}
+				if now := id.Current(); now.Certificate.Leaf != first.Certificate.Leaf {
+					if c.want != "" || now.Revoked() != nil || now.ID != first.ID {
+						t.Errorf("%s, revoked: %v", now.ID, now.Revoked())
+					}
+					return
+				}
+			}
+			t.Error("nothing has come of it")
+		})
+	}
+}
+
 func (p plane) kept(t *testing.T, ago time.Duration) []byte {
 	t.Helper()
 	key, err := svid.NewKey()

@@ -16,6 +16,13 @@ type RevocationRequest struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// Revoked is a revocation, with the workloads that show what it is about; where there are none, with the names that come near to it.
+type Revoked struct {
+	trust.Revocation
+	Workloads []string `json:"workloads,omitempty"`
+	Near      []string `json:"near,omitempty"`
+}
+
 // trusted answers 503 where nothing keeps whom the mesh believes.
 func (a *API) trusted(f func(*http.Request) (any, error)) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
@@ -77,7 +84,9 @@ func (a *API) serveRevocation(r *http.Request) (any, error) {
 	if errors.Is(err, trust.ErrInvalid) {
 		return nil, bad("%s", err)
 	}
-	return done, err
+	out := Revoked{Revocation: done}
+	out.Workloads, out.Near = a.cfg.Trust.Shows(done)
+	return out, err
 }
 
 func (a *API) serveRestore(r *http.Request) (any, error) {
@@ -85,9 +94,9 @@ func (a *API) serveRestore(r *http.Request) (any, error) {
 	if err := read(r, &req); err != nil {
 		return nil, err
 	}
-	err := a.cfg.Trust.Restore(r.Context(), req.What)
+	done, err := a.cfg.Trust.Restore(r.Context(), req.What)
 	if errors.Is(err, trust.ErrInvalid) {
 		return nil, bad("%s", err)
 	}
-	return req, err
+	return done, err
 }

@@ -116,7 +116,7 @@ func (k *Keeper) report(now time.Time) *Report {
 	k.mu.Lock()
 	r.Revoked = len(k.revoked)
 	for w, h := range k.holders {
-		r.Workloads = append(r.Workloads, h.describe(w, s, slices.Contains(m.Behind, w)))
+		r.Workloads = append(r.Workloads, h.describe(w, s, slices.Contains(m.Behind, w), k.trust.Refuses(h.id, h.chain) != nil))
 		if h.connected {
 			r.First.take("certificate of "+w, h.ends())
 		}
@@ -144,9 +144,16 @@ func certificate(role string, c *x509.Certificate, note string) Certificate {
 		Begins: c.NotBefore.UTC(), Ends: c.NotAfter.UTC(), Note: note}
 }
 
-func (h *holder) describe(name string, s ca.Status, behind bool) Workload {
-	return Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead,
+// revoked is the note of a leaf that is.
+const revoked = "REVOKED"
+
+func (h *holder) describe(name string, s ca.Status, behind, refused bool) Workload {
+	w := Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead,
 		Chain: chainOf(h.chain, s)}
+	if refused {
+		w.Chain[len(w.Chain)-1].Note = revoked
+	}
+	return w
 }
 
 // chainOf describes a chain (leaf first), root first.
@@ -310,6 +317,8 @@ func (k *Keeper) holding(r *Report, announced []string, now time.Time, add adder
 		life := min(leaf.Ends.Sub(leaf.Begins)-ca.Backdate, k.cfg.CA.Leaf())
 		switch {
 		case !w.Connected && !slices.Contains(announced, w.Workload):
+		case leaf.Note == revoked && !w.Connected && now.Sub(w.Since) > replacedIn:
+			add("certificate of "+w.Workload, 0, "was revoked ('tulle cert revoked'), and its proxy has shown no other: beside the control plane it gets one by itself unless its identity was revoked; elsewhere it needs a join token ('tulle token') and a start")
 		case w.Failing != "":
 			add("certificate of "+w.Workload, left, "is not renewed, and ends in %s: %s", left.Round(time.Second), w.Failing)
 		case !w.Connected && left > 0 && left < time.Duration(alarmLeft*float64(life)):

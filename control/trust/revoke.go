@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -128,18 +130,77 @@ func serverID(trustDomain string) spiffe.ID {
 	return spiffe.ID{TrustDomain: trustDomain, Namespace: "tulle-system", ServiceAccount: "control"}
 }
 
-// Restore takes a revocation back: an identity gets certificates again, and those of before are good again as long as they
-// last. It answers store.ErrNotFound where nothing of that name is revoked.
-func (k *Keeper) Restore(ctx context.Context, what string) error {
+// Restore takes a revocation back, which it answers: an identity gets certificates again, and those of before are good again as long
+// as they last. It answers store.ErrNotFound where nothing of that name is revoked.
+func (k *Keeper) Restore(ctx context.Context, what string) (Revocation, error) {
 	r := Revocation{}
 	if err := k.aim(&r, what); err != nil {
-		return err
+		return r, err
 	}
-	if _, err := k.cfg.Store.Delete(ctx, r.key(), store.Any); err != nil {
-		return err
+	for _, was := range k.Revoked() {
+		if was.Name() == r.Name() {
+			r = was
+		}
+	}
+	_, err := k.cfg.Store.Delete(ctx, r.key(), store.Any)
+	if errors.Is(err, store.ErrNotFound) {
+		return r, fmt.Errorf("%s is not revoked ('tulle cert revoked' lists what is): %w", r.Name(), store.ErrNotFound)
+	}
+	if err != nil {
+		return r, err
 	}
 	k.cfg.Log.Warn("restored", "what", r.Name())
-	return k.changed(k.without(r))
+	return r, k.changed(k.without(r))
+}
+
+// Bounds of what Shows answers.
+const maxNear, nearBy = 3, 3
+
+// Shows answers the workloads that show what r is about, connected or not, in order; where there are none, the names that come near to
+// r's: of identities, or the serial numbers of leaves.
+func (k *Keeper) Shows(r Revocation) (workloads, near []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	apart := map[string]int{}
+	for w, h := range k.holders {
+		name := k.trust.Canonical(h.id).String()
+		if r.Identity == "" {
+			name = h.chain[0].SerialNumber.Text(16)
+		}
+		if name == r.Name() || r.Identity == "" && slices.ContainsFunc(h.chain, func(c *x509.Certificate) bool { return c.SerialNumber.Text(16) == r.Serial }) {
+			workloads = append(workloads, w)
+		} else if d := distance(name, r.Name(), nearBy); d <= nearBy {
+			apart[name] = d
+		}
+	}
+	slices.Sort(workloads)
+	if len(workloads) == 0 {
+		near = slices.SortedFunc(maps.Keys(apart), func(a, b string) int { return cmp.Or(apart[a]-apart[b], strings.Compare(a, b)) })
+	}
+	return workloads, near[:min(len(near), maxNear)]
+}
+
+// distance answers how many letters a and b are apart (to be written over, put in or left out); more than most is most+1.
+func distance(a, b string, most int) int {
+	if d := len(a) - len(b); d > most || -d > most {
+		return most + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], d
+		}
+	}
+	return min(row[len(b)], most+1)
 }
 
 // Revoked answers what is revoked, the oldest first.

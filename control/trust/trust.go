@@ -84,6 +84,7 @@ type Keeper struct {
 const (
 	mostEvery   = time.Second
 	leastEvery  = 50 * time.Millisecond
+	replacedIn  = 5 * time.Second // after it was revoked, where a workload can attest again
 	filesEvery  = 5 * time.Second // and what other control planes have revoked
 	alarmsEvery = 5 * time.Second
 	mendedFor   = time.Hour // for so long an alarm tells of files that were written again

@@ -248,10 +248,10 @@ func TestRevoke(t *testing.T) {
 	if list := r.Revoked(); len(list) != 1 || list[0].Reason != "stolen" {
 		t.Errorf("%+v", list)
 	}
-	if err := r.Restore(ctx, cart.String()); err != nil || r.Refuses(cart, before) != nil || proxies().Refuses(cart, before) != nil {
+	if was, err := r.Restore(ctx, cart.String()); err != nil || was.Reason != "stolen" || r.Refuses(cart, before) != nil || proxies().Refuses(cart, before) != nil {
 		t.Errorf("restored, and refused: %v", err)
 	}
-	if err := r.Restore(ctx, cart.String()); !errors.Is(err, store.ErrNotFound) {
+	if _, err := r.Restore(ctx, cart.String()); !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), cart.String()+" is not revoked") {
 		t.Errorf("restored twice: %v", err)
 	}
 
@@ -278,5 +278,36 @@ func TestRevoke(t *testing.T) {
 	}
 	if _, err := r.Revoke(ctx, "cd", ""); !errors.Is(err, trust.ErrInvalid) || !strings.Contains(err.Error(), "rotate") {
 		t.Errorf("one more than there may be: %v", err)
+	}
+}
+
+// TestShows: of what is revoked it is known who shows it; of what nobody shows, which names come near.
+func TestShows(t *testing.T) {
+	r := newRig(t)
+	chain := r.join("default/cart-1", 0, 0, "")
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial := leaf.SerialNumber.Text(16)
+	for what, want := range map[string]string{
+		cart.String(): "[default/cart-1] []", serial: "[default/cart-1] []", "spiffe://tulle.local/ns/default/sa/crat": "[] [" + cart.String() + "]",
+		"spiffe://tulle.local/ns/default/sa/payment": "[] []", serial[:len(serial)-1]: "[] [" + serial + "]", "77": "[] []",
+	} {
+		done, err := r.Revoke(t.Context(), what, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		workloads, near := r.Shows(done)
+		if got := fmt.Sprint(workloads, near); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+		list := r.Report().Workloads[0].Chain
+		if last := list[len(list)-1]; last.Role != "leaf" || (last.Note == "REVOKED") != (len(workloads) > 0) {
+			t.Errorf("%s: the leaf is %+v", what, last)
+		}
+		if _, err := r.Restore(t.Context(), what); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

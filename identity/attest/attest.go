@@ -1,10 +1,11 @@
 // Package attest is how a process proves who it is and gets its identity from the control plane: by the
 // credentials of its unix socket on the same machine, or with a join token from another. The private key is
 // made here and never leaves the process, but to the one that replaces it (Hold, Resume), from memory to memory.
-// Later identities are asked for with the one in force. Nothing here writes a file. Start reading at Start.
+// Later identities are asked for with the one in force, unless that was revoked: then as the first one was. Nothing here writes a file. Start reading at Start.
 package attest
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -112,14 +113,26 @@ func (id *Identity) next(cfg Config) svid.Fetch {
 		if now == nil {
 			return id.attest(ctx, cfg)
 		}
-		next, err := id.renew(ctx, now)
-		if err != nil && cfg.Socket != "" { // also when now has ended, after a long sleep
-			if again, err := (&Identity{clock: id.clock, asked: id.asked}).attest(ctx, cfg); err == nil {
-				id.asked = asked{}
-				return again, nil
+		why := now.Revoked() // what is revoked is not shown
+		if why == nil {
+			next, err := id.renew(ctx, now)
+			if err == nil || cfg.Socket == "" && status.Code(err) != codes.Unauthenticated {
+				return next, err
 			}
+			why = err // also when now has ended, after a long sleep
 		}
-		return next, err
+		again := &Identity{clock: id.clock, asked: id.asked}
+		next, err := again.attest(ctx, cfg)
+		id.asked = again.asked
+		switch {
+		case err == nil:
+			id.asked = asked{}
+			return next, nil
+		case cfg.Socket == "" && errors.Is(err, ErrRefused):
+			return nil, fmt.Errorf("%w; the join token does not let the workload in again (%w): make another with 'tulle token --service %s', and start the workload with it",
+				why, err, cmp.Or(cfg.Service, cfg.ServiceAccount))
+		}
+		return nil, fmt.Errorf("%w; and from anew: %w", why, err)
 	}
 }
 

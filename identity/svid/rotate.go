@@ -27,6 +27,9 @@ const (
 	// Where Trust asks for a new identity, one is obtained within this part of its life, and this time at most.
 	hurry     = 1. / 20
 	mostHurry = 30 * time.Second
+
+	// Certificates that are obtained because the one before was revoked are so far apart; the first is obtained at once.
+	betweenRevoked = 5 * time.Second
 )
 
 // Config of a Rotator; Fetch is needed.
@@ -47,6 +50,8 @@ type Rotator struct {
 	wake    chan struct{} // holds one: when the next renewal is due has changed
 	stop    context.CancelFunc
 	done    sync.WaitGroup
+
+	replaced time.Time // run's: when the last certificate was obtained because the one before was revoked
 
 	telling sync.Mutex // a call of told; also taken to change current
 	told    func(*SVID)
@@ -90,11 +95,27 @@ func (r *Rotator) Tell(f func(*SVID)) {
 	f(r.Current())
 }
 
-// Believe changes whom the identity in force, and every later one, believes. A new one is obtained soon if t asks for that.
+// Believe changes whom the identity in force, and every later one, believes. A new one is obtained soon if t asks for that, at once if
+// t takes the certificate of the one in force, but not the identity, out of use.
 func (r *Rotator) Believe(t *Trust) {
 	r.telling.Lock()
 	defer r.telling.Unlock()
 	r.set(r.Current().Believing(t))
+	r.hasten()
+}
+
+// Judged takes what the control plane said when s was shown to it: why that proves nothing, whereupon another one is obtained at once,
+// or nil when s was taken. What it said of an identity that is no longer in force is of no interest.
+func (r *Rotator) Judged(s *SVID, refused error) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	now := r.Current()
+	if now.Certificate.Leaf != s.Certificate.Leaf || (now.Refused == nil) == (refused == nil) {
+		return
+	}
+	next := *now
+	next.Refused = refused
+	r.set(&next)
 	r.hasten()
 }
 
@@ -161,8 +182,15 @@ func (r *Rotator) await(ctx context.Context) {
 	}
 }
 
-// due answers when s is renewed: after a part of its life, or soon if the mesh asks for it or it has yet to begin.
+// due answers when s is renewed: after a part of its life, soon if the mesh asks for it or it has yet to begin, at once if it is revoked.
 func (r *Rotator) due(s *SVID, part float64, soon time.Time) time.Time {
+	if s.Revoked() != nil {
+		now := r.Now()
+		if wait := betweenRevoked - now.Sub(r.replaced); wait > 0 && wait <= betweenRevoked {
+			return now.Add(wait)
+		}
+		return now
+	}
 	if s.NotBefore.After(r.Now()) {
 		return r.Now()
 	}
@@ -173,12 +201,13 @@ func (r *Rotator) due(s *SVID, part float64, soon time.Time) time.Time {
 	return at
 }
 
-// renew tries until it has a new identity.
+// renew tries until it has a new identity, or the one in force, which was revoked, is good again.
 func (r *Rotator) renew(ctx context.Context) {
 	life := float64(r.Current().Life())
 	most := min(max(time.Duration(life*laterRetry), minRetry), maxRetry)
 	retry := min(max(time.Duration(life*firstRetry), minRetry), time.Second, most)
-	for {
+	for first := retry; ; {
+		revoked := r.Current().Revoked() != nil
 		next, err := r.try(ctx)
 		if ctx.Err() != nil {
 			return
@@ -188,17 +217,43 @@ func (r *Rotator) renew(ctx context.Context) {
 			r.telling.Lock()
 			r.set(next.Believing(r.Current().Trust))
 			r.telling.Unlock()
+			if revoked {
+				r.replaced = r.Now()
+				r.log.Warn("the certificate was revoked; another one is in force", "id", next.ID.String(), "serial", next.Certificate.Leaf.SerialNumber.Text(16))
+			}
 			return
 		}
 		r.complain(err, retry)
-		t := time.NewTimer(time.Duration(float64(retry) * (0.7 + 0.6*rand.Float64())))
+		changed := r.pause(ctx, retry, revoked)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case changed && revoked:
+			r.failure.Store(nil)
+			return
+		case changed:
+			retry = first
+		default:
+			retry = min(2*retry, most)
+		}
+	}
+}
+
+// pause waits for about so long, or until the identity in force is revoked, or is so no more; it reports whether that has changed.
+func (r *Rotator) pause(ctx context.Context, about time.Duration, revoked bool) (changed bool) {
+	t := time.NewTimer(time.Duration(float64(about) * (0.7 + 0.6*rand.Float64())))
+	defer t.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			t.Stop()
-			return
+			return false
 		case <-t.C:
+			return false
+		case <-r.wake:
+			if (r.Current().Revoked() != nil) != revoked {
+				return true
+			}
 		}
-		retry = min(2*retry, most)
 	}
 }
 
@@ -217,6 +272,8 @@ func (r *Rotator) complain(err error, retry time.Duration) {
 	switch {
 	case left <= 0:
 		level, what = slog.LevelError, "the identity has ended and could not be renewed, nobody believes this workload: have the control plane back, or start the workload again with a new join token"
+	case now.Revoked() != nil:
+		level, what = slog.LevelError, "the certificate was revoked and another one could not be had: nobody talks to this workload"
 	case left < time.Duration(alarmLeft*float64(now.Life())):
 		what = "alarm: the identity is about to end and could not be renewed"
 	}

@@ -18,6 +18,7 @@ type SVID struct {
 	Roots       *x509.CertPool  // of the trust domain
 	RootsPEM    []byte          // the same roots, for whoever hands them on
 	Trust       *Trust          // whom the mesh believes; nil: Roots, and nobody is revoked
+	Refused     error           // why the control plane takes this certificate for no proof; nil: it has not said so
 	Made        time.Time       // by the authority's clock; zero: not said, then NotBefore counts
 	NotBefore   time.Time
 	NotAfter    time.Time

@@ -185,6 +185,105 @@ func TestBelieve(t *testing.T) {
 	})
 }
 
+// TestReplaceRevoked: whose certificate, but not identity, is revoked gets another at once, whether he hears it from the mesh or from who
+// refuses him; while that fails he tries again, not too often, until he has one or the revocation is taken back; and who is given
+// nothing but revoked ones does not ask without end.
+func TestReplaceRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := svidtest.New(t)
+		var tries atomic.Int32
+		var fail atomic.Bool
+		r, err := svid.NewRotator(t.Context(), svid.Config{Fetch: func(context.Context, *svid.SVID) (*svid.SVID, error) {
+			tries.Add(1)
+			if fail.Load() {
+				return nil, errors.New("away")
+			}
+			s := *ca.Issue(cart).SVID
+			s.Made, s.NotBefore, s.NotAfter = time.Now(), time.Now(), time.Now().Add(24*time.Hour)
+			return &s, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		believe := func(revoked ...model.Revocation) {
+			trust, err := svid.NewTrust("tulle.local", &model.Trust{Revoked: revoked, Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{ca.Root.Raw}}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Believe(trust)
+			synctest.Wait()
+		}
+		want := func(what string, from, to int32) {
+			t.Helper()
+			if n := tries.Swap(0); n < from || n > to {
+				t.Errorf("%s: asked %d times, want %d to %d", what, n, from, to)
+			}
+		}
+		serial := func() model.Revocation {
+			return model.Revocation{Serial: r.Current().Certificate.Leaf.SerialNumber.Bytes()}
+		}
+		tries.Store(0)
+		time.Sleep(time.Hour)
+		believe(model.Revocation{Identity: cart.String(), Before: time.Now().Add(time.Hour).Unix()})
+		time.Sleep(time.Minute)
+		want("the identity is revoked", 0, 0)
+		first := r.Current()
+		believe(serial())
+		want("the certificate is revoked", 1, 1)
+		if r.Current().Certificate.Leaf == first.Certificate.Leaf || r.Current().Revoked() != nil {
+			t.Error("the revoked one is in force")
+		}
+		r.Judged(first, errors.New("late"))
+		time.Sleep(time.Minute)
+		want("the one before is refused", 0, 0)
+
+		r.Judged(r.Current(), errors.New("revoked"))
+		synctest.Wait()
+		want("the certificate is refused", 1, 1)
+		r.Judged(r.Current(), errors.New("revoked"))
+		synctest.Wait()
+		want("the next as well", 0, 0)
+		time.Sleep(6 * time.Second)
+		want("the next as well, later", 1, 1)
+
+		time.Sleep(time.Minute)
+		fail.Store(true)
+		r.Judged(r.Current(), errors.New("revoked"))
+		time.Sleep(10 * time.Minute)
+		want("nobody answers", 10, 40)
+		if f, _ := r.Failing(); f == nil {
+			t.Error("it does not say so")
+		}
+		r.Judged(r.Current(), nil)
+		time.Sleep(time.Hour)
+		if f, _ := r.Failing(); f != nil || tries.Load() > 1 {
+			t.Errorf("taken again: %v, asked %d times", f, tries.Load())
+		}
+	})
+}
+
+// TestHearing: who is to be told that he was revoked is let in, nobody else who is not believed is.
+func TestHearing(t *testing.T) {
+	ca := svidtest.New(t)
+	server, client := &believing{}, ca.Issue(web)
+	trust, err := svid.NewTrust("tulle.local", &model.Trust{Bundles: []model.TrustBundle{{TrustDomain: "tulle.local", Roots: [][]byte{ca.Root.Raw}}},
+		Revoked: []model.Revocation{{Serial: client.SVID.Certificate.Leaf.SerialNumber.Bytes()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Store(ca.Issue(cart).SVID.Believing(trust))
+	if _, err, _ := shake(t, svid.ServerConfig(server), svid.ClientConfig(client, cart)); !errors.Is(err, svid.ErrCertificate) {
+		t.Errorf("who does not tell: %v", err)
+	}
+	if _, err, _ := shake(t, svid.HearingConfig(server), svid.ClientConfig(client, cart)); err != nil {
+		t.Errorf("who tells: %v", err)
+	}
+	if _, err, _ := shake(t, svid.HearingConfig(server), svid.ClientConfig(svidtest.New(t).Issue(web), cart)); err == nil {
+		t.Error("another authority's is let in")
+	}
+}
+
 // sinceNow is a Clock's Elapsed in virtual time.
 func sinceNow() func() time.Duration {
 	begun := time.Now()

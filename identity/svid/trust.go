@@ -30,6 +30,9 @@ type domain struct {
 // ErrRevoked is in the error for a certificate that was taken out of use.
 var ErrRevoked = errors.New("revoked")
 
+// ErrCertificate is in the error too where that was this one certificate: its holder may have another.
+var ErrCertificate = fmt.Errorf("%w", ErrRevoked)
+
 // NewTrust reads m for a holder of the trust domain own. It refuses what does not say whom to believe of that domain, or that it is
 // not the mesh's or one of its aliases.
 func NewTrust(own string, m *model.Trust) (*Trust, error) {
@@ -117,8 +120,29 @@ func (t *Trust) Refuses(id spiffe.ID, chain []*x509.Certificate) error {
 	}
 	for _, c := range chain {
 		if t.serials[string(c.SerialNumber.Bytes())] {
-			return fmt.Errorf("the certificate with serial number %x, of %s or its issuer, is %w", c.SerialNumber, id, ErrRevoked)
+			return fmt.Errorf("the certificate with serial number %x, of %s or its issuer, is %w", c.SerialNumber, id, ErrCertificate)
 		}
+	}
+	return nil
+}
+
+// Revoked answers why s proves nothing any more although its identity may have another certificate: the control plane has said so, or
+// its own Trust does. nil: neither.
+func (s *SVID) Revoked() error {
+	if s.Refused != nil {
+		return s.Refused
+	}
+	if s.Trust == nil || len(s.Trust.serials) == 0 {
+		return nil
+	}
+	var chain []*x509.Certificate
+	for _, der := range s.Certificate.Certificate {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			chain = append(chain, c)
+		}
+	}
+	if err := s.Trust.Refuses(s.ID, chain); errors.Is(err, ErrCertificate) {
+		return err
 	}
 	return nil
 }
@@ -150,10 +174,11 @@ func (s *SVID) believed() *Trust {
 	return &Trust{mesh: s.ID.TrustDomain, domains: map[string]domain{s.ID.TrustDomain: {roots: s.Roots, pem: s.RootsPEM}}}
 }
 
-// Believing answers s with another trust.
+// Believing answers s with another trust. Who is told whom to believe is not refused.
 func (s *SVID) Believing(t *Trust) *SVID {
 	next := *s
 	if t != nil {
+		next.Refused = nil
 		next.Trust, next.Roots, next.RootsPEM = t, t.Roots(s.ID.TrustDomain), t.RootsPEM(s.ID.TrustDomain)
 	}
 	return &next

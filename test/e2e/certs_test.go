@@ -222,21 +222,68 @@ func TestRevocation(t *testing.T) {
 	if r := m.finish(m.runCommand([]string{"--service", "bad"}, "true")); r.code == 0 || !strings.Contains(r.stderr, "revoked") {
 		t.Errorf("another workload of the identity: %s", r)
 	}
-	m.ok(m.cli("cert", "restore", w.Identity))
+	if text := bad.stderr(); !strings.Contains(text, "was revoked at") {
+		t.Errorf("the caller's log does not say that it was revoked: %s", tail(text))
+	}
+	if r := m.ok(m.cli("cert")); !strings.Contains(r, "REVOKED") {
+		t.Errorf("tulle cert does not mark the certificate: %s", r)
+	}
+	if r := m.ok(m.cli("cert", "restore", w.Identity)); !strings.Contains(r, "restored "+w.Identity) {
+		t.Errorf("cert restore: %s", r)
+	}
 	eventually(t, patience, "the caller is let in again", func() error {
 		if c := l.counts(); c.OK < was+50 {
 			return fmt.Errorf("%+v", c)
 		}
 		return nil
 	})
+	replaced := m.replaces("bad")
+	was = l.counts().OK
+	eventually(t, patience, "the caller's requests flow again", func() error {
+		if c := l.counts(); c.OK < was+50 {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+	if text := bad.stderr(); !strings.Contains(text, "certificate with serial number "+replaced) {
+		t.Errorf("the caller's log does not say that its certificate was revoked: %s", tail(text))
+	}
 	raw.flawless()
 	others.flawless()
-	for args, want := range map[string]string{"cert revoke nonsense": "neither", "cert restore 77": "not found", "cert revoke spiffe://tulle.local/ns/tulle-system/sa/control": "own",
+	m.replaces("httpbin")
+	l.more(50)
+	if r := m.cli("cert", "revoke", "spiffe://tulle.local/ns/default/sa/httpbinn"); r.code != 0 || !strings.Contains(r.stderr, "no workload shows") ||
+		!strings.Contains(r.stderr, "spiffe://tulle.local/ns/default/sa/httpbin ") || strings.Count(r.stderr, "\n") != 1 {
+		t.Errorf("revoke what nobody shows: %s", r)
+	}
+	for args, want := range map[string]string{"cert revoke nonsense": "neither", "cert restore 77": "77 is not revoked", "cert revoke spiffe://tulle.local/ns/tulle-system/sa/control": "own",
 		"cert rotate": "root", "cert rotate --force": "no rotation", "cert rotate --rollback": "no rotation", "cert nobody": "nobody"} {
 		if r := m.cli(strings.Fields(args)...); r.code == 0 || !strings.Contains(r.stderr, want) || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%s: want one line with %q: %s", args, want, r)
 		}
 	}
+}
+
+// replaces revokes the certificate of a service's workload, which attests again at once; it answers what was revoked.
+func (m *mesh) replaces(service string) (serial string) {
+	m.t.Helper()
+	_, old := m.leaf(service)
+	begin := time.Now()
+	if r := m.cli("cert", "revoke", old.Serial); r.code != 0 || r.stderr != "" {
+		m.t.Fatalf("revoke a certificate of %s: %s", service, r)
+	}
+	eventually(m.t, patience, service+" has another certificate", func() error {
+		if w, now := m.leaf(service); now.Serial == old.Serial || now.Note != "" || !w.Connected {
+			return fmt.Errorf("%+v of %+v", now, w)
+		}
+		return nil
+	})
+	took := time.Since(begin)
+	m.t.Logf("measured: %s had another certificate %s after the command began", service, took.Round(time.Millisecond))
+	if took > 5*time.Second { // a second until it says so, the command itself, and a busy machine
+		m.t.Error("that is too late")
+	}
+	return old.Serial
 }
 
 // TestPausedControlPlane: while the control plane stands still, what is known stays in force, and who cannot renew says for how

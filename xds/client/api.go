@@ -52,7 +52,7 @@ type Sink interface {
 // Config of a Client. Address, Identity, Server and Workload are needed.
 type Config struct {
 	Address  string      // host:port of the control plane's gRPC port
-	Identity svid.Source // this proxy's; read again for every connection
+	Identity svid.Source // this proxy's; read again for every connection. One that is judged is told what the control plane says of it
 	Server   spiffe.ID   // the identity that the control plane must prove
 	Workload Workload    // what this proxy announces in its session
 	Clock    *svid.Clock // is told the control plane's time at every connection; may be nil

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
@@ -44,6 +45,7 @@ type Client struct {
 
 	current atomic.Pointer[grpc.ClientConn] // nil: none
 
+	shows      *svid.SVID // the owner's: the identity in force when the present connection was begun
 	asked      time.Time  // the owner's: when the present session was begun
 	away, said time.Time  // the owner's: since when the control plane has not been reachable, when that was said last,
 	why        codes.Code // and why
@@ -118,6 +120,7 @@ func (c *Client) close() {
 func (c *Client) run(ctx context.Context) {
 	wait := c.cfg.MinBackoff
 	for ctx.Err() == nil {
+		c.shows = c.cfg.Identity.Current()
 		joined, err := c.serve(ctx)
 		if ctx.Err() != nil || c.isRetired() {
 			return
@@ -126,6 +129,9 @@ func (c *Client) run(ctx context.Context) {
 			wait = c.cfg.MinBackoff
 		}
 		why := status.Convert(err).Message()
+		if status.Code(err) == codes.Unauthenticated {
+			c.judge(errors.New(why))
+		}
 		c.complain(status.Code(err), why)
 		c.mu.Lock()
 		c.st.LastError = why
@@ -135,6 +141,17 @@ func (c *Client) run(ctx context.Context) {
 		case <-time.After(time.Duration(float64(wait) * (0.7 + 0.6*rand.Float64()))):
 		}
 		wait = min(2*wait, c.cfg.MaxBackoff)
+	}
+}
+
+// judged is an identity that is told what the control plane said when it was shown (svid.Rotator); nil: it was taken.
+type judged interface {
+	Judged(shown *svid.SVID, refused error)
+}
+
+func (c *Client) judge(refused error) {
+	if j, ok := c.cfg.Identity.(judged); ok {
+		j.Judged(c.shows, refused)
 	}
 }
 
@@ -151,7 +168,9 @@ func (c *Client) complain(code codes.Code, why string) {
 	c.said, c.why = now, code
 	what := "control plane not reachable; what is known stays in force"
 	switch code {
-	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.ResourceExhausted:
+	case codes.Unauthenticated:
+		what = "the control plane refuses this workload's certificate, and so does everybody; another one is asked for"
+	case codes.InvalidArgument, codes.PermissionDenied, codes.ResourceExhausted:
 		what = "the control plane refuses this workload: nobody can call it, and what it calls is not known"
 	}
 	c.cfg.Log.Warn(what, "address", c.cfg.Address, "since", c.away.Format(time.TimeOnly), "error", why)

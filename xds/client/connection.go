@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ const (
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
 	connectTimeout   = 5 * time.Second // TCP, TLS and the answer to Hello
+	causeTimeout     = time.Second     // until a reader notices that its stream has ended
 	bufferSize       = 4 << 10         // of the connection: what comes is small, and rare
 	maxMessage       = 8 << 20         // bytes; a response is about 1 MiB at most
 )
@@ -85,10 +87,24 @@ func (c *Client) serve(parent context.Context) (joined bool, err error) {
 	readers.Go(func() { read(ctx, n.ads.Recv, n.responses, n.failed) }) // both end with the streams, which end with ctx
 	readers.Go(func() { read(ctx, n.session.Recv, n.messages, n.failed) })
 	if err := c.greet(n); err != nil {
-		return false, err
+		return false, n.cause(err)
 	}
 	defer c.connected(false)
-	return c.converse(ctx, n)
+	joined, err = c.converse(ctx, n)
+	return joined, n.cause(err)
+}
+
+// cause answers why a stream has ended where err is only that it has: what is sent on it then fails without the reason.
+func (n *connection) cause(err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	select {
+	case why := <-n.failed:
+		return why
+	case <-time.After(causeTimeout):
+		return err
+	}
 }
 
 // read passes on what a stream receives until it fails.
@@ -130,7 +146,10 @@ func (c *Client) converse(ctx context.Context, n *connection) (joined bool, err 
 				return joined, err
 			}
 		case m := <-n.messages:
-			joined = true
+			if !joined {
+				joined = true
+				c.judge(nil)
+			}
 			c.hear(m)
 		}
 	}

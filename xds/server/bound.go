@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 )
 
 // DefaultPerIdentity is how many connections one identity may have open: a proxy has one, a second one for a moment while it renews its
@@ -18,7 +20,7 @@ import (
 // at once.
 const DefaultPerIdentity = 1024
 
-// Who has too many connections is told so, on each that is too many, for refusalLinger; of more than maxRefusing such connections at a
+// Who has too many connections, or was revoked, is told so, on each that is refused, for refusalLinger; of more than maxRefusing such connections at a
 // time the later ones are closed without a word.
 const (
 	refusalLinger = 3 * time.Second
@@ -54,11 +56,35 @@ func (c *Connections) admit(p *proven) error {
 	if len(c.refusing) >= maxRefusing {
 		return why
 	}
+	c.tell(p, status.Error(codes.ResourceExhausted, why.Error()))
+	return nil
+}
+
+// turnAway has p, which was admitted, served nothing but why: it was revoked. An error closes it.
+func (c *Connections) turnAway(p *proven, why error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.over {
+		return nil
+	}
+	c.gone(p)
+	if len(c.refusing) >= maxRefusing {
+		return why
+	}
+	code := codes.PermissionDenied
+	if errors.Is(why, svid.ErrCertificate) {
+		code = codes.Unauthenticated // another certificate may be good
+	}
+	c.tell(p, status.Error(code, why.Error()))
+	return nil
+}
+
+// tell has every call on p answered with why until p is closed, soon. The caller holds mu.
+func (c *Connections) tell(p *proven, why error) {
 	p.over = true
 	c.open[p] = struct{}{}
 	c.refusing[p.RemoteAddr().String()] = why
 	p.linger = time.AfterFunc(refusalLinger, func() { p.Close() })
-	return nil
 }
 
 // gone takes p out. The caller holds mu.
@@ -89,13 +115,10 @@ func (c *Connections) refusal(ctx context.Context) error {
 		why = c.refusing[p.Addr.String()]
 	}
 	c.mu.Unlock()
-	if why == nil {
-		return nil
-	}
-	return status.Error(codes.ResourceExhausted, why.Error())
+	return why
 }
 
-// refusals are the options of a server that has calls on connections that are too many answered with the reason.
+// refusals are the options of a server that has calls on connections that are refused answered with the reason.
 func (c *Connections) refusals() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -117,6 +140,6 @@ func (c *Connections) refusals() []grpc.ServerOption {
 type bounded struct {
 	most     int
 	of       map[spiffe.ID]int
-	refusing map[string]error // by the address of the peer
+	refusing map[string]error // what calls are answered, by the address of the peer
 	refused  uint64
 }

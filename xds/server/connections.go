@@ -20,10 +20,11 @@ import (
 // use; made by NewConnections.
 type Connections struct {
 	inner   credentials.TransportCredentials
+	src     svid.Source
 	refuses func(id spiffe.ID, chain []*x509.Certificate) error
 
 	mu   sync.Mutex
-	open map[*proven]struct{} // those that are too many among them
+	open map[*proven]struct{} // those that are refused among them
 	bounded
 }
 
@@ -33,14 +34,15 @@ type proven struct {
 	by     *Connections
 	id     spiffe.ID
 	chain  []*x509.Certificate
-	over   bool        // its identity has too many: it is served nothing
+	over   bool        // its identity has too many, or it was revoked: it is served nothing but that
 	linger *time.Timer // of over
 }
 
 // NewConnections makes the credentials of a server that proves src's identity. refuses, which may be nil, says who is not heard
-// although he has proven who he is; it is asked at every handshake and by Review.
+// although he has proven who he is; it is asked at every handshake and by Review, besides what src believes. Who comes and is refused
+// has every call answered with the reason: Unauthenticated where only his certificate was revoked, and PermissionDenied otherwise.
 func NewConnections(src svid.Source, refuses func(id spiffe.ID, chain []*x509.Certificate) error) *Connections {
-	return &Connections{inner: credentials.NewTLS(svid.ServerConfig(src)), refuses: refuses, open: map[*proven]struct{}{},
+	return &Connections{inner: credentials.NewTLS(svid.HearingConfig(src)), src: src, refuses: refuses, open: map[*proven]struct{}{},
 		bounded: bounded{most: DefaultPerIdentity, of: map[spiffe.ID]int{}, refusing: map[string]error{}}}
 }
 
@@ -60,17 +62,29 @@ func (c *Connections) Review() int {
 	c.mu.Lock()
 	var list []*proven
 	for p := range c.open {
-		list = append(list, p)
+		if !p.over {
+			list = append(list, p)
+		}
 	}
 	c.mu.Unlock()
 	n := 0
 	for _, p := range list {
-		if c.refuses != nil && c.refuses(p.id, p.chain) != nil {
+		if c.why(p) != nil {
 			p.Close()
 			n++
 		}
 	}
 	return n
+}
+
+// why answers why p is not heard, nil if it is.
+func (c *Connections) why(p *proven) error {
+	if c.refuses != nil {
+		if err := c.refuses(p.id, p.chain); err != nil {
+			return err
+		}
+	}
+	return c.src.Current().Trust.Refuses(p.id, p.chain)
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -88,8 +102,8 @@ func (c *Connections) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthI
 		p.Close()
 		return nil, nil, err
 	}
-	if c.refuses != nil { // since it was verified as well
-		if err := c.refuses(p.id, p.chain); err != nil {
+	if why := c.why(p); why != nil { // asked after Review knows p
+		if err := c.turnAway(p, why); err != nil {
 			p.Close()
 			return nil, nil, err
 		}

@@ -31,8 +31,12 @@ func meshID(account string) spiffe.ID {
 func TestConnectionsEnd(t *testing.T) {
 	ca := svidtest.New(t)
 	var refused atomic.Pointer[spiffe.ID]
+	var certificate atomic.Bool
 	open := server.NewConnections(ca.Issue(meshID("control")), func(id spiffe.ID, chain []*x509.Certificate) error {
 		if bad := refused.Load(); bad != nil && id == *bad && len(chain) > 0 {
+			if certificate.Load() {
+				return svid.ErrCertificate
+			}
 			return svid.ErrRevoked
 		}
 		return nil
@@ -60,7 +64,7 @@ func TestConnectionsEnd(t *testing.T) {
 			return nil, err
 		}
 		hello := &tullepb.Hello{Workload: who + "-1", Namespace: "default", Service: who, ServiceAccount: who}
-		if err := s.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}}); err != nil {
+		if err := s.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Hello{Hello: hello}}); err != nil && err != io.EOF {
 			return nil, err
 		}
 		_, err = s.Recv()
@@ -82,8 +86,16 @@ func TestConnectionsEnd(t *testing.T) {
 	if _, err := bad.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the session of who is refused: %v", err)
 	}
-	if _, err := join("bad"); err == nil {
-		t.Error("let in again")
+	if _, err := join("bad"); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("who comes again: %v", err)
+	}
+	certificate.Store(true)
+	if _, err := join("bad"); status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("who comes again with a certificate that alone is revoked: %v", err)
+	}
+	refused.Store(nil)
+	if _, err := join("bad"); err != nil {
+		t.Errorf("restored: %v", err)
 	}
 	if err := good.Send(&tullepb.FromProxy{What: &tullepb.FromProxy_Goodbye{Goodbye: &tullepb.Goodbye{}}}); err != nil {
 		t.Fatal(err)
