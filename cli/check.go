@@ -24,7 +24,8 @@ func newCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check", Short: "Check that this machine can run a mesh, and that the mesh on it is well", Args: cobra.NoArgs,
 		Long: `Check what this machine allows (namespaces, packet filter, ports), whether the control plane answers, and the state of
-every workload, and what the stored resources say about the same requests. Exits non-zero when anything is wrong.
+every workload, and what the stored resources say about the same requests. Exits non-zero when anything is wrong: also when a resource
+refers to what is not there, so that a condition of its status, which is named, is False.
 
 With --strict it tells, before ports are made strict (AuthenticationPolicy, or spec.mtls of MeshConfig), who would be cut off: the
 callers that have reached published ports in plaintext in the time that is looked at, as the proxies have told, with the time of the
@@ -97,7 +98,8 @@ type check struct {
 	Message string `json:"message"`
 }
 
-// checkObjects looks for what contradicts each other, for policies that are not in force, and says which are and where.
+// checkObjects looks for what contradicts each other, for objects that refer to what is not there, for policies that are not in force, and
+// says which are and where.
 func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
 	var found httpapi.Conflicts
 	if err := c.call(cmd.Context(), http.MethodGet, "/v1/conflicts", nil, &found); err != nil {
@@ -112,7 +114,11 @@ func checkObjects(cmd *cobra.Command, c *client) (list []check, err error) {
 	}
 	for i := range found.References {
 		r := &found.References[i]
-		list = append(list, check{What: "references", OK: true, Warning: true, Message: r.String()})
+		one := check{What: "references", OK: r.Reason == "", Warning: true, Message: r.String()}
+		if !one.OK {
+			one.Message += " (" + r.Reason + ")"
+		}
+		list = append(list, one)
 	}
 	var tables []httpapi.RouteTable
 	if err := c.call(cmd.Context(), http.MethodGet, "/v1/routes", nil, &tables); err != nil {

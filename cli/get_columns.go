@@ -25,9 +25,9 @@ func columns(kind string) (head []any, cells func(v1alpha1.Object) []any) {
 	case "DirectResponse":
 		return []any{"NAME", "STATUS", "BODY", "USED BY", "ACCEPTED", "PROGRAMMED"}, responseCells
 	case "AuthorizationPolicy":
-		return []any{"NAME", "ACTION", "ON", "RULES", "ACCEPTED", "PROGRAMMED"}, authorizationCells
+		return []any{"NAME", "ACTION", "ON", "RULES", "ACCEPTED", "RESOLVED", "PROGRAMMED"}, authorizationCells
 	case "AuthenticationPolicy":
-		return []any{"NAME", "MTLS", "ISSUERS", "ON", "ACCEPTED", "PROGRAMMED"}, authenticationCells
+		return []any{"NAME", "MTLS", "ISSUERS", "ON", "ACCEPTED", "RESOLVED", "PROGRAMMED"}, authenticationCells
 	case v1alpha1.InferencePoolKind:
 		return []any{"NAME", "SELECTOR", "PORTS", "PICKER", "FAILURE MODE", "ACCEPTED", "RESOLVED"}, poolCells
 	case "TrafficPolicy":
@@ -156,7 +156,7 @@ func authorizationCells(o v1alpha1.Object) []any {
 	if p.Spec.DryRun {
 		action += " (dry run)"
 	}
-	return []any{p.Name, action, guarded(p.Namespace, &p.Spec.SecurityTargets), len(p.Spec.Rules), stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
+	return []any{p.Name, action, guarded(p.Namespace, &p.Spec.SecurityTargets), len(p.Spec.Rules), stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "ResolvedRefs"), stateOf(p.Status.Conditions, "Programmed")}
 }
 
 func authenticationCells(o v1alpha1.Object) []any {
@@ -174,7 +174,7 @@ func authenticationCells(o v1alpha1.Object) []any {
 		issuers = append(issuers, j.Issuer)
 	}
 	return []any{p.Name, strings.Join(modes, ","), strings.Join(issuers, ","), guarded(p.Namespace, &p.Spec.SecurityTargets),
-		stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "Programmed")}
+		stateOf(p.Status.Conditions, "Accepted"), stateOf(p.Status.Conditions, "ResolvedRefs"), stateOf(p.Status.Conditions, "Programmed")}
 }
 
 func poolCells(o v1alpha1.Object) []any {

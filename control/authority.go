@@ -79,7 +79,7 @@ func (i Issuer) Validate() error {
 		return fmt.Errorf("%s: something is said that is for another issuer: docs/guides/issuers.md has what each needs", cmp.Or(i.Kind, IssuerOwn))
 	}
 	if i.Kind == IssuerPEM && (i.Cert == "" || i.Key == "" || i.Roots == "") {
-		return fmt.Errorf("%s: files with the intermediate, its key and the roots are needed", i.Kind)
+		return fmt.Errorf("%s: the intermediate, its key and the roots are needed: name the files with --issuer-cert, --issuer-key and --issuer-roots", i.Kind)
 	}
 	return nil
 }

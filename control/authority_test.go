@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tulle-mesh/tulle/control"
@@ -22,6 +23,18 @@ func files(t *testing.T, dir string) control.Issuer {
 		}
 	}
 	return i
+}
+
+// TestIssuerFlags: what an issuer needs is said by the flags that give it.
+func TestIssuerFlags(t *testing.T) {
+	for _, i := range []control.Issuer{{Kind: control.IssuerPEM}, {Kind: control.IssuerPEM, Cert: "a", Key: "b"}} {
+		err := i.Validate()
+		for _, flag := range []string{"--issuer-cert", "--issuer-key", "--issuer-roots"} {
+			if err == nil || !strings.Contains(err.Error(), flag) {
+				t.Errorf("%+v: %v does not name %s", i, err, flag)
+			}
+		}
+	}
 }
 
 // TestOwnCertificateIsKept: what the control plane proves itself with outlives a restart where somebody else signs, also a restart with

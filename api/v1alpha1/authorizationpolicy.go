@@ -92,7 +92,7 @@ type AuthorizationTarget struct {
 	NotHosts []string `json:"notHosts,omitempty"`
 	// Ports are names or numbers of the Service's ports.
 	Ports []string `json:"ports,omitempty"`
-	// NotPorts: none of these may fit.
+	// NotPorts: none of these may fit. One that no Service of the policy has allows nothing in a policy that allows.
 	NotPorts []string `json:"notPorts,omitempty"`
 	// Methods: GET.
 	Methods []string `json:"methods,omitempty"`
@@ -171,7 +171,8 @@ type ExternalBody struct {
 type SecurityPolicyStatus struct {
 	// Services that it bears on.
 	Services []string `json:"services,omitempty"`
-	// Conditions are Accepted and Programmed, with the count of proxies that enforce it.
+	// Conditions are Accepted, ResolvedRefs (ports and authorizers that it names are there) and Programmed, with the count of
+	// proxies that enforce it.
 	Conditions []Condition `json:"conditions,omitempty"`
 }
 

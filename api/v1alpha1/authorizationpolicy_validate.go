@@ -162,11 +162,11 @@ func (c *check) moment(at, s string) time.Time {
 }
 
 func (c *check) authorizationSource(at string, s *AuthorizationSource) {
-	n := len(c.errs)
+	n, foreign := len(c.errs), len(s.TrustDomains) > 0
 	given := c.texts(at+".principals", s.Principals, "spiffe://", "a SPIFFE ID, such as spiffe://tulle.local/ns/default/sa/cart") +
 		c.texts(at+".notPrincipals", s.NotPrincipals, "spiffe://", "a SPIFFE ID, such as spiffe://tulle.local/ns/default/sa/cart") +
 		c.texts(at+".namespaces", s.Namespaces, "", "") + c.texts(at+".notNamespaces", s.NotNamespaces, "", "") +
-		c.texts(at+".serviceAccounts", s.ServiceAccounts, "", "") + c.texts(at+".notServiceAccounts", s.NotServiceAccounts, "", "") +
+		c.accounts(at+".serviceAccounts", s.ServiceAccounts, foreign) + c.accounts(at+".notServiceAccounts", s.NotServiceAccounts, foreign) +
 		c.texts(at+".trustDomains", s.TrustDomains, "", "") + c.texts(at+".notTrustDomains", s.NotTrustDomains, "", "") +
 		c.blocks(at+".ipBlocks", s.IPBlocks) + c.blocks(at+".notIPBlocks", s.NotIPBlocks) +
 		c.blocks(at+".remoteIPBlocks", s.RemoteIPBlocks) + c.blocks(at+".notRemoteIPBlocks", s.NotRemoteIPBlocks) +
@@ -180,7 +180,7 @@ func (c *check) authorizationTarget(at string, t *AuthorizationTarget) {
 	n := len(c.errs)
 	given := c.texts(at+".hosts", t.Hosts, "", "") + c.texts(at+".notHosts", t.NotHosts, "", "") +
 		c.portNames(at+".ports", t.Ports) + c.portNames(at+".notPorts", t.NotPorts) +
-		c.texts(at+".methods", t.Methods, "", "") + c.texts(at+".notMethods", t.NotMethods, "", "") +
+		c.methods(at+".methods", t.Methods) + c.methods(at+".notMethods", t.NotMethods) +
 		c.policyPaths(at+".paths", t.Paths) + c.policyPaths(at+".notPaths", t.NotPaths) +
 		c.texts(at+".procedures", t.Procedures, "", "") + c.texts(at+".notProcedures", t.NotProcedures, "", "") +
 		c.texts(at+".serverNames", t.ServerNames, "", "") + c.texts(at+".notServerNames", t.NotServerNames, "", "")

@@ -29,6 +29,8 @@ var cart = model.ServiceName{Namespace: "default", Name: "cart"}
 // one is a registry of one service.
 type one struct{ s *registry.Service }
 
+func (o one) Services() []*registry.Service { return []*registry.Service{o.s} }
+
 func (o one) Service(n model.ServiceName) (*registry.Service, bool) { return o.s, n == o.s.Name }
 
 func compiler() compile.Compiler {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,9 @@ func (c Compiler) authorization(to *model.Security, name string, o *v1alpha1.Aut
 		p.Rules = append(p.Rules, policyRule(&s.Rules[i], o.Namespace, all))
 	}
 	spelled(p.Rules, c.ours())
+	if p.Action == model.ActionAllow {
+		c.closed(p.Rules, o, all)
+	}
 	if len(o.Spec.TargetRefs) == 0 && p.Action == model.ActionDeny {
 		to.Policies = append(to.Policies, split(p, s.Rules, spoken(all))...)
 		return
@@ -165,13 +169,25 @@ func accounts(list []string, namespace string) (out []model.StringMatch) {
 		if !strings.Contains(s, "/") && !strings.HasPrefix(s, "~") {
 			s = namespace + "/" + s
 		}
-		if s == namespace+"/*" {
-			out = append(out, model.StringMatch{Kind: model.StringPrefix, Value: namespace + "/"})
+		if rest, ok := strings.CutPrefix(s, namespace+"/*"); ok { // "*x" of the policy's own namespace
+			out = append(out, below(namespace+"/", rest))
 			continue
 		}
 		out = append(out, policyText(s))
 	}
 	return out
+}
+
+// below answers what begins with start and goes on as "*" and rest say.
+func below(start, rest string) model.StringMatch {
+	if rest == "" {
+		return model.StringMatch{Kind: model.StringPrefix, Value: start}
+	}
+	end := ""
+	if strings.HasSuffix(rest, "*") {
+		rest, end = rest[:len(rest)-1], ".*"
+	}
+	return model.StringMatch{Kind: model.StringRegex, Value: regexp.QuoteMeta(start) + ".*" + regexp.QuoteMeta(rest) + end}
 }
 
 // policyPaths writes paths as requests' are seen when they are judged; expressions say themselves what they mean.

@@ -21,6 +21,7 @@ const ConnectTimeout = 2 * time.Second
 // Services is what compilation has to know of the registry.
 type Services interface {
 	Service(model.ServiceName) (*registry.Service, bool)
+	Services() []*registry.Service // all of them
 }
 
 // Route is a stored HTTPRoute, GRPCRoute, TLSRoute or TCPRoute and when it was made.

@@ -24,6 +24,15 @@ func (s services) Service(n model.ServiceName) (*registry.Service, bool) {
 	return &registry.Service{Service: model.Service{Name: n, Ports: []model.ServicePort{{Port: 80}, {Name: "raw", Port: 81, Protocol: model.ProtocolTCP}}}}, true
 }
 
+func (s services) Services() (out []*registry.Service) {
+	for _, n := range s {
+		if one, ok := s.Service(model.ServiceName{Namespace: "default", Name: n}); ok {
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
 func route(t *testing.T, created int64, text string) compile.Route {
 	t.Helper()
 	r := &v1alpha1.HTTPRoute{}

@@ -87,7 +87,7 @@ func swap[T v1alpha1.Object](list []T, o T, remove bool, same func(v1alpha1.Obje
 // overlay is services with some of them edited. A Service that is deleted is gone, though one that exists by its workloads may
 // take its place.
 type overlay struct {
-	Services
+	base   Services
 	edited map[model.ServiceName]*registry.Service // nil: deleted
 }
 
@@ -95,12 +95,26 @@ func (o overlay) Service(n model.ServiceName) (*registry.Service, bool) {
 	if s, ok := o.edited[n]; ok {
 		return s, s != nil
 	}
-	return o.Services.Service(n)
+	return o.base.Service(n)
+}
+
+func (o overlay) Services() (out []*registry.Service) {
+	for _, s := range o.base.Services() {
+		if _, ok := o.edited[s.Name]; !ok {
+			out = append(out, s)
+		}
+	}
+	for _, n := range slices.SortedFunc(maps.Keys(o.edited), func(a, b model.ServiceName) int { return cmp.Compare(a.String(), b.String()) }) {
+		if s := o.edited[n]; s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // Edited answers a compiler of what would be after edits.
 func (c Compiler) Edited(edits []Edit) Compiler {
-	o := overlay{Services: c.Services, edited: map[model.ServiceName]*registry.Service{}}
+	o := overlay{base: c.Services, edited: map[model.ServiceName]*registry.Service{}}
 	for _, e := range edits {
 		s, ok := e.Object.(*v1alpha1.Service)
 		if !ok {

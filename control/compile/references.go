@@ -16,6 +16,8 @@ type Note struct {
 	Message string `json:"message"` // with the next step
 	// Missing: what the field names is not there at all.
 	Missing bool `json:"missing,omitempty"`
+	// Reason of the condition of the object that is False because of it; "": none is.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Notes answers what an object refers to in vain: parents, backends and filters of routes, targets of policies and of faults;
@@ -45,6 +47,8 @@ func (c Compiler) Notes(o v1alpha1.Object) (out []Note) {
 		}
 	case *v1alpha1.InferencePool:
 		out = c.poolNotes(o)
+	case *v1alpha1.AuthorizationPolicy, *v1alpha1.AuthenticationPolicy:
+		out = c.securityNotes(o)
 	default:
 		if v1alpha1.IsRoute(o) {
 			out = c.routeNotes(Route{Kind: v1alpha1.KindOf(o).Name, Object: o})
@@ -59,7 +63,7 @@ func (c Compiler) routeNotes(r Route) (out []Note) {
 			return
 		}
 		gone := v.reason == "BackendNotFound" || v.reason == "NoMatchingParent" || v.reason == "FilterNotFound"
-		out = append(out, Note{Path: path, Message: v.message + ": " + effect + "; " + next, Missing: gone})
+		out = append(out, Note{Path: path, Message: v.message + ": " + effect + "; " + next, Missing: gone, Reason: v.reason})
 	}
 	for i, p := range v1alpha1.Parents(r.Object) {
 		_, v := c.attachable(r, p) // whether another kind decides there is a conflict: see Conflicts

@@ -18,6 +18,8 @@ func (rolloutServices) Service(n model.ServiceName) (*registry.Service, bool) {
 	return &registry.Service{Service: model.Service{Name: n, Ports: []model.ServicePort{{Port: 80}}}}, strings.HasPrefix(n.Name, "reviews")
 }
 
+func (rolloutServices) Services() []*registry.Service { return nil }
+
 // TestRolloutWeights: the weights are those of the stored state, as long as it is one of the policy as it is now.
 func TestRolloutWeights(t *testing.T) {
 	docs, errs := decode.Read("x.yaml", []byte(`apiVersion: gateway.networking.k8s.io/v1

@@ -134,25 +134,26 @@ func labels(selector map[string]string) (out []model.Label) {
 	return out
 }
 
-// SecurityStatus answers the services that a policy about security bears on, and whether it is accepted.
-func (c Compiler) SecurityStatus(o v1alpha1.Object, every []model.ServiceName) (services []model.ServiceName, accepted Condition) {
+// SecurityStatus answers the services that a policy about security bears on, whether it is accepted, and whether what it names is there.
+func (c Compiler) SecurityStatus(o v1alpha1.Object, every []model.ServiceName) (services []model.ServiceName, accepted, resolved Condition) {
 	p := SecurityPolicy{Object: o}
 	for _, name := range every {
 		if _, about := p.About(name); about {
 			services = append(services, name)
 		}
 	}
+	resolved = c.named(o)
 	accepted = Condition{Type: "Accepted", True: true, Reason: "Accepted", Message: "bears on " + count(len(services), "Service")}
 	for _, ref := range p.targets().TargetRefs {
 		var s TargetStatus
 		if v := c.target(o.GetNamespace(), ref, &s); v.reason != "" {
-			return services, Condition{Type: "Accepted", Reason: v.reason, Message: v.message}
+			return services, Condition{Type: "Accepted", Reason: v.reason, Message: v.message}, resolved
 		}
 	}
 	for _, n := range Expressions(o) {
-		return services, Condition{Type: "Accepted", Reason: "Invalid", Message: n.Path + ": " + n.Message}
+		return services, Condition{Type: "Accepted", Reason: "Invalid", Message: n.Path + ": " + n.Message}, resolved
 	}
-	return services, accepted
+	return services, accepted, resolved
 }
 
 func count(n int, what string) string {

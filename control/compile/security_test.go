@@ -15,6 +15,8 @@ import (
 // one is a registry of one service.
 type one struct{ s *registry.Service }
 
+func (o one) Services() []*registry.Service { return []*registry.Service{o.s} }
+
 func (o one) Service(n model.ServiceName) (*registry.Service, bool) { return o.s, n == o.s.Name }
 
 // TestSecurityPreview: a dry run tells what would be enforced instead, also of the mesh's own decision.

@@ -116,4 +116,6 @@ func AuthzOffline(req *AuthzCheck) (*AuthzAnswer, error) {
 // alone is a service where there is no other.
 type alone struct{ one *registry.Service }
 
+func (a alone) Services() []*registry.Service { return []*registry.Service{a.one} }
+
 func (a alone) Service(n model.ServiceName) (*registry.Service, bool) { return a.one, n == a.one.Name }

@@ -234,6 +234,7 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 	if a.cfg.Compiler == nil {
 		return nil, missing("conflicts")
 	}
+	a.catchUp(r.Context())
 	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}, References: []Reference{}}
 	c := a.cfg.Compiler()
 	var found []compile.Conflict
@@ -241,7 +242,11 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 		found = append(found, c.Conflicts(n, a.cfg.Takes)...)
 	}
 	out.Conflicts = append(out.Conflicts, compile.Together(found)...)
-	out.References = references(c)
+	stored, err := a.storedServices(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out.References = references(c.Edited(stored))
 	for _, p := range c.Index.Policies() {
 		for _, t := range c.PolicyStatus(p.Object) {
 			for _, cond := range t.Conditions {
@@ -250,6 +255,12 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 						Target: t.Ref.String(), Reason: cond.Reason, Message: cond.Message})
 				}
 			}
+		}
+	}
+	for _, o := range c.Index.Externals() {
+		if _, accepted := c.ExternalStatus(o); !accepted.True {
+			out.References = append(out.References, Reference{Object: v1alpha1.ExternalKind + "/" + o.Namespace + "/" + o.Name,
+				Note: compile.Note{Path: "spec.hosts", Message: accepted.Message, Reason: accepted.Reason}})
 		}
 	}
 	every, speaks := a.spoken()
@@ -283,6 +294,9 @@ func references(c compile.Compiler) []Reference {
 	}
 	for _, o := range c.Index.Filters() {
 		add(o)
+	}
+	for _, p := range c.Index.SecurityPolicies() {
+		add(p.Object)
 	}
 	return out
 }

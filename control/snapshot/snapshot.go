@@ -130,11 +130,14 @@ func (s Snapshot) Names(typ string) []string {
 }
 
 // Dependents answers the services whose resources may change when svc does: those whose routes lead to it, and its versions
-// that exist by themselves, which have its policies.
+// that exist by themselves, which have its policies; and those with policies whose meaning depends on which ports it has.
 func (s Snapshot) Dependents(svc model.ServiceName) []model.ServiceName {
-	out := s.Index.Dependents(svc)
+	out, shares := s.Index.Dependents(svc), s.Index.Beside(svc)
 	for _, v := range s.View.Services() {
 		if v.Implicit && v.Selector["version"] != "" && v.Selector["service"] == svc.Name && v.Name.Namespace == svc.Namespace {
+			out = append(out, v.Name)
+		}
+		if shares != nil && v.Name != svc && shares(v.Name) {
 			out = append(out, v.Name)
 		}
 	}

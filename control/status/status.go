@@ -108,7 +108,7 @@ type Guard interface {
 
 // Security answers the status of a policy about security; every is all services.
 func Security(c compile.Compiler, g Guard, o v1alpha1.Object, every []model.ServiceName, now time.Time) (out v1alpha1.SecurityPolicyStatus) {
-	services, accepted := c.SecurityStatus(o, every)
+	services, accepted, resolved := c.SecurityStatus(o, every)
 	acknowledged, subscribed := 0, 0
 	for _, s := range services {
 		out.Services = append(out.Services, s.String())
@@ -120,7 +120,7 @@ func Security(c compile.Compiler, g Guard, o v1alpha1.Object, every []model.Serv
 		done = programmedBy(acknowledged, subscribed)
 		done.Message = fmt.Sprintf("enforced by %d of %d proxies of these Services' workloads", acknowledged, subscribed)
 	}
-	for _, cond := range []compile.Condition{accepted, done} {
+	for _, cond := range []compile.Condition{accepted, resolved, done} {
 		out.Conditions = append(out.Conditions, condition(cond, v1alpha1.Meta(o).Generation, now))
 	}
 	return out

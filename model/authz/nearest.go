@@ -133,7 +133,7 @@ func (t *target) missing(a *Attributes, request bool) (out []Missing) {
 		}
 	}
 	if !t.ports.hold(a.Port) {
-		out = append(out, Missing{"port", fmt.Sprint(a.Port), join(t.ports.is, t.ports.not, func(n uint16) string { return fmt.Sprint(n) })})
+		out = append(out, Missing{"port", fmt.Sprint(a.Port), join(t.ports.is, t.ports.not, portText)})
 	}
 	add("server name", a.ServerName, &t.names)
 	switch {
@@ -231,3 +231,11 @@ func clip(s string) string {
 }
 
 func stamp(unix int64) string { return time.Unix(unix, 0).UTC().Format(time.RFC3339) }
+
+// portText answers a port; 0 is what a name became that no port has.
+func portText(n uint16) string {
+	if n == 0 {
+		return "one that is not there"
+	}
+	return fmt.Sprint(n)
+}

@@ -142,5 +142,8 @@ func notes(c compile.Compiler) string {
 	for _, o := range c.Index.Filters() {
 		tell(o)
 	}
+	for _, p := range c.Index.SecurityPolicies() {
+		tell(p.Object)
+	}
 	return b.String()
 }

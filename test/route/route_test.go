@@ -24,6 +24,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -64,6 +65,13 @@ type services map[model.ServiceName]*registry.Service
 func (s services) Service(n model.ServiceName) (*registry.Service, bool) {
 	svc, ok := s[n]
 	return svc, ok
+}
+
+func (s services) Services() (out []*registry.Service) {
+	for _, n := range slices.SortedFunc(maps.Keys(s), func(a, b model.ServiceName) int { return strings.Compare(a.String(), b.String()) }) {
+		out = append(out, s[n])
+	}
+	return out
 }
 
 func story(t *testing.T, file string) {
@@ -527,6 +535,16 @@ func statuses(c compile.Compiler) string {
 			for _, cond := range p.Conditions {
 				fmt.Fprintf(&b, "%s on %s: %s=%v %s: %s\n", r.Object.GetName(), p.Ref.Name, cond.Type, cond.True, cond.Reason, cond.Message)
 			}
+		}
+	}
+	var every []model.ServiceName
+	for _, s := range c.Services.Services() {
+		every = append(every, s.Name)
+	}
+	for _, p := range c.Index.SecurityPolicies() {
+		_, accepted, resolved := c.SecurityStatus(p.Object, every)
+		for _, cond := range []compile.Condition{accepted, resolved} {
+			fmt.Fprintf(&b, "%s: %s=%v %s: %s\n", p.Object.GetName(), cond.Type, cond.True, cond.Reason, cond.Message)
 		}
 	}
 	return b.String()

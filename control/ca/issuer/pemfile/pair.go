@@ -128,7 +128,7 @@ func (cfg Config) explain(err error) error {
 		case x509.TooManyIntermediates:
 			return fmt.Errorf("%s: the path length allows no intermediate so far below the root", cfg.Cert)
 		case x509.CANotAuthorizedForThisName:
-			return fmt.Errorf("%s: its name constraints do not allow the trust domain %s", cfg.Cert, cfg.TrustDomain)
+			return fmt.Errorf("%s: its name constraints do not allow the trust domain %s: start with the --trust-domain that they allow, or have an intermediate signed for this one", cfg.Cert, cfg.TrustDomain)
 		case x509.IncompatibleUsage, x509.CANotAuthorizedForExtKeyUsage:
 			return fmt.Errorf("%s: its extended key usage does not allow clients and servers", cfg.Cert)
 		}

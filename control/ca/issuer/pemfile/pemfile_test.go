@@ -89,7 +89,7 @@ func TestRefuses(t *testing.T) {
 		}, "intermediate.pem", "begins at"},
 		"another domain": {func(x *issuertest.Tree) {
 			x.Middle("x", func(c *x509.Certificate) { c.PermittedURIDomains = []string{"other.example"} })
-		}, "intermediate.pem", "name constraints do not allow the trust domain mesh.example"},
+		}, "intermediate.pem", "name constraints do not allow the trust domain mesh.example: start with the --trust-domain that"},
 		"path length": {func(x *issuertest.Tree) {
 			x.Middle("above", func(c *x509.Certificate) { c.MaxPathLenZero = true })
 			x.Below("x")
