@@ -126,7 +126,8 @@ func some(list []text, s string) bool {
 // text is a compiled model.StringMatch.
 type text struct {
 	model.StringMatch
-	re *regexp.Regexp
+	re     *regexp.Regexp
+	begins string // what it fits begins with this, for the index
 }
 
 func newTexts(is, not []model.StringMatch) (t texts, err error) {
@@ -148,7 +149,7 @@ func newTexts(is, not []model.StringMatch) (t texts, err error) {
 }
 
 func newText(m model.StringMatch) (t text, err error) {
-	t.StringMatch = m
+	t.StringMatch, t.begins = m, beginning(m)
 	switch {
 	case m.Kind == model.StringRegex:
 		flags := "(?s)"
