@@ -132,6 +132,53 @@ func TestEveryAlgorithm(t *testing.T) {
 	}
 }
 
+// TestKeysOfLater: what a key has verified is taken by other sets that have it, and by no others; no signature is looked at again.
+func TestKeysOfLater(t *testing.T) {
+	for _, kid := range []string{"", "k"} {
+		_, one, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, two, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := func(k ed25519.PrivateKey, id, algorithm string) jose.JSONWebKey {
+			return jose.JSONWebKey{Key: k.Public(), KeyID: id, Algorithm: algorithm}
+		}
+		elder := keysOf(t, key(one, kid, ""))
+		signed, err := token.Parse([]byte(signer{key: one, alg: jose.EdDSA, kid: kid}.sign(t, `{"iss":"`+issuer+`"}`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		by, err := signed.Verify(elder, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			later         *token.Keys
+			still, within bool
+		}{
+			"the same":         {keysOf(t, key(one, kid, "")), true, true},
+			"one more":         {keysOf(t, key(two, "x", ""), key(one, kid, "")), true, true},
+			"another":          {keysOf(t, key(two, kid, "")), false, false},
+			"renamed":          {keysOf(t, key(one, "x", "")), kid == "", false},
+			"of its algorithm": {keysOf(t, key(one, kid, "EdDSA")), true, false},
+			"of another":       {keysOf(t, key(one, kid, "ES256")), false, false},
+		} {
+			if got := c.later.Still(signed, by); got != c.still {
+				t.Errorf("kid %q, %s: still %v", kid, name, got)
+			}
+			if _, err := signed.Verify(c.later, all); (err == nil) != c.still {
+				t.Errorf("kid %q, %s: verifies %v, Still says %v", kid, name, err, c.still)
+			}
+			if got := elder.Within(c.later); got != c.within {
+				t.Errorf("kid %q, %s: within %v", kid, name, got)
+			}
+		}
+	}
+}
+
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
 // TestTricks: tokens that somebody has made up to be taken for what they are not.

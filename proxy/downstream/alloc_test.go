@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,14 +70,17 @@ func inTurn(t testing.TB, answers ...string) netip.AddrPort {
 }
 
 // drive answers a function that sends one request on a keep-alive connection and reads its response.
-func drive(t testing.TB, p *hop) func() {
+func drive(t testing.TB, p *hop) func() { return driveWith(t, p, "") }
+
+// driveWith is drive with more fields.
+func driveWith(t testing.TB, p *hop, fields string) func() {
 	t.Helper()
 	c, err := net.Dial("tcp", p.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	buf, req := make([]byte, 4096), []byte(requestBytes)
+	buf, req := make([]byte, 4096), []byte(strings.TrimSuffix(requestBytes, "\r\n")+fields+"\r\n")
 	return func() {
 		if _, err := c.Write(req); err != nil {
 			t.Fatal(err)

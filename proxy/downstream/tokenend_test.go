@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
+	"github.com/tulle-mesh/tulle/proxy/policy"
 	"github.com/tulle-mesh/tulle/proxy/token"
 	"github.com/tulle-mesh/tulle/sim/simtest"
 )
@@ -197,6 +199,75 @@ func TestTokenEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTokenEndsByTheClock: a clock that is set beyond a token's end is noticed, and one that is set back ends nothing.
+func TestTokenEndsByTheClock(t *testing.T) {
+	simtest.Each(t, 1, func(t *testing.T, seed uint64) {
+		m := newMint(t, "k")
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+		field := m.bearer(t, fmt.Sprintf(`{"iss":"me","iat":%d,"exp":%d}`, at, at+86400))
+		w := newTown(t, seed, 1, map[string]string{"web": field, "batch": field})
+		ring := token.NewRing(token.Config{})
+		t.Cleanup(ring.Close)
+		s := &model.Security{Tokens: []model.TokenIssuer{{Issuer: "me", Keys: keySet(t, m), Algorithms: []string{"EdDSA"}, Required: true, From: []model.TokenPlace{{Header: "authorization", Prefix: "Bearer "}}}}}
+		guards, keep, err := ring.Guards(s, nil, []uint16{80})
+		if err == nil {
+			err = w.policies.Set(s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep()
+		w.tokens.Set(guards[80])
+		open := func(n int) func() bool { return func() bool { return w.worker.Open() == n } }
+		up := func() bool {
+			for _, all := range w.guests {
+				for _, g := range all {
+					if !g.up() {
+						return false
+					}
+				}
+			}
+			return true
+		}
+		if !w.Until(5*time.Second, up) {
+			t.Fatal("not all are up")
+		}
+		w.ShiftWall(-time.Hour)
+		w.proxy.Post(func() { w.worker.Review(w.policies) })
+		w.Run(time.Minute)
+		if !open(4)() {
+			t.Errorf("%d of 4 are open after the clock was set back", w.worker.Open())
+		}
+		w.ShiftWall(48 * time.Hour)
+		if !w.Until(16*time.Second, open(0)) {
+			t.Errorf("%d of 4 are open after the clock was set beyond the end of their tokens", w.worker.Open())
+		}
+	})
+}
+
+// TestNoAllocationToken: requests with a token that was seen before, which is required and whose end is followed, allocate nothing.
+func TestNoAllocationToken(t *testing.T) {
+	m := newMint(t, "k")
+	ring := token.NewRing(token.Config{})
+	t.Cleanup(ring.Close)
+	s := &model.Security{Tokens: []model.TokenIssuer{{Issuer: "me", Keys: keySet(t, m), Algorithms: []string{"EdDSA"}, Required: true, From: []model.TokenPlace{{Header: "authorization", Prefix: "Bearer "}}}}}
+	guards, keep, err := ring.Guards(s, nil, []uint16{80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep()
+	in := policy.New(policy.Config{})
+	if err := in.Set(s); err != nil {
+		t.Fatal(err)
+	}
+	o := inbound(fixed(t))
+	o.Policies, o.Caller, o.Tokens = in, policy.NewCaller(account("web"), netip.MustParseAddr("10.0.0.1"), 80), &token.InForce{}
+	o.Tokens.Set(guards[80])
+	h := newHop(t, setup{origin: o})
+	h.log.forget()
+	noAllocation(t, 0, driveWith(t, h, m.bearer(t, `{"iss":"me","sub":"a","exp":99999999999}`)))
 }
 
 // unreachable is where no keys come from.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,7 +266,8 @@ func TestRotation(t *testing.T) {
 		var mu sync.Mutex
 		now, fetches, broken := set(t, old), 0, false
 		asked := make(chan struct{}) // the first answer comes after the first request
-		r := NewRing(Config{Fetch: func(context.Context, *model.TokenIssuer) ([]byte, error) {
+		var changed atomic.Int64
+		r := NewRing(Config{Changed: func() { changed.Add(1) }, Fetch: func(context.Context, *model.TokenIssuer) ([]byte, error) {
 			<-asked
 			mu.Lock()
 			defer mu.Unlock()
@@ -314,6 +316,10 @@ func TestRotation(t *testing.T) {
 		if a := ask(g, c, tokenOf(next)); a.Token == nil {
 			t.Fatal(a.Reason, a.Why)
 		}
+		lasting := ask(g, c, tokenOf(old)).Token
+		if n := changed.Load(); n != 1 {
+			t.Errorf("told %d times, not once for the first keys and never for one more", n)
+		}
 		change("", true)
 		time.Sleep(time.Hour) // virtual
 		if a := ask(g, c, tokenOf(old)); a.Token == nil {
@@ -323,6 +329,9 @@ func TestRotation(t *testing.T) {
 		time.Sleep(5 * time.Minute) // virtual
 		if a := ask(g, c, tokenOf(old)); a.Token != nil {
 			t.Error("a key that was taken out is still believed")
+		}
+		if _, err := g.Still(lasting, time.Now()); !errors.Is(err, token.ErrNoKey) || changed.Load() != 2 {
+			t.Errorf("what is open when its key is taken out: %v, told %d times", err, changed.Load())
 		}
 		if a := ask(guard(t, r, model.TokenIssuer{Issuer: "a"}), c, tokenOf(next)); a.Token == nil {
 			t.Error("keys are lost when policies change")
