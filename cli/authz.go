@@ -45,17 +45,20 @@ func newAuthzCheckCommand() *cobra.Command {
 		Long: `Say what the proxies of a service would decide about a request, or, without --method and --path, about a connection that is not
 HTTP: which policy and rule decide, the nearest rule and what is missing where nothing allows it, and what policies in dry run
 would have decided. What is refused before policies are asked is told too: a revoked caller, plaintext where the mode is Strict, a path
-that can be read in more than one way, a token that is missing. The answer is that of the evaluator that proxies run; nothing is sent to anybody. With -f the policies
+that can be read in more than one way, a token that is missing. About what is outside of the mesh (an
+ExternalService, one of its hosts, any other host or address) the caller's proxies decide, so --from is needed.
+The answer is that of the evaluator that proxies run; nothing is sent to anybody. With -f the policies
 of files are held to be applied; with --offline they are all there is, and no control plane is asked.
 Exits with 0 if it is allowed, with 1 if it is denied, and with 2 if it could not be told.`,
 		Example: `  tulle authz check --from cart --to reviews --method GET --path /items/7
   tulle authz check --to reviews --port 5432 --ip 10.0.0.9
+  tulle authz check --from cart --to api.example.com --port 443
   tulle authz check --from shop/cart --to reviews --method GET --path / --header x-user=alice -f policy.yaml`,
 	}
 	o := outputFlag(cmd)
 	q, flags := &f.req.Question, cmd.Flags()
 	flags.StringVar(&q.From, "from", "", "service `account` (cart, cart.shop, shop/cart) or SPIFFE ID that asks (default: nobody who proves who he is)")
-	flags.StringVar(&q.To, "to", "", "`service` that is asked (reviews, reviews.shop)")
+	flags.StringVar(&q.To, "to", "", "`service` that is asked (reviews, reviews.shop), or what is outside of the mesh: an ExternalService, a host, an address")
 	flags.StringVarP(&q.Namespace, "namespace", "n", "default", "`namespace` of both, where they do not say")
 	flags.Uint16Var(&q.Port, "port", 0, "`port` of the service (default: the only one)")
 	flags.StringVar(&q.Method, "method", "", "`method` of the request (default with --path: GET)")
@@ -68,7 +71,7 @@ Exits with 0 if it is allowed, with 1 if it is denied, and with 2 if it could no
 	flags.StringVar(&q.ServerName, "sni", "", "server `name` of the program's own TLS")
 	flags.StringVar(&q.Token, "token", "", "`issuer/subject` of a verified token")
 	flags.StringArrayVar(&f.claims, "token-claim", nil, "`name=value` of the token; repeatable")
-	flags.StringArrayVar(&f.to, "to-label", nil, "`name=value` of the workload that is asked (default: those that there are); repeatable")
+	flags.StringArrayVar(&f.to, "to-label", nil, "`name=value` of the workload that is asked, or that calls what is outside of the mesh (default: those that there are); repeatable")
 	flags.StringVar(&f.at, "at", "", "`time` of the request, 2026-12-31T18:00:00Z (default: now)")
 	flags.BoolVar(&f.offline, "offline", false, "ask no control plane: what is in the files is all there is")
 	fileFlag(cmd, &f.names)
@@ -157,7 +160,11 @@ func printDecisions(w io.Writer, a *httpapi.AuthzAnswer) {
 			for _, l := range d.Labels {
 				parts = append(parts, l.Name+"="+l.Value)
 			}
-			of = " (workloads with " + strings.Join(parts, ", ") + ")"
+			who := "workloads"
+			if d.Egress != "" {
+				who = "callers"
+			}
+			of = " (" + who + " with " + strings.Join(parts, ", ") + ")"
 		}
 		fmt.Fprintf(w, "%s: %s:%d%s\n", verdictText(d.Allowed), d.Service, d.Port, of)
 		fmt.Fprintf(w, "  %s\n", reasonText(&d))

@@ -43,6 +43,24 @@ spec:
   jwt: [{issuer: "https://issuer.example", jwksURL: "https://issuer.example/keys", requiredPaths: [/mine]}]
 `
 
+const filesFile = `apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: files}
+spec: {hosts: [files.example.com], ports: [{port: 80, protocol: http}]}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: files}
+spec:
+  targetRefs: [{group: tulle.dev, kind: ExternalService, name: files}]
+  rules: [{name: read, from: [{serviceAccounts: [web]}], to: [{methods: [GET], paths: ["/f/{id}"]}]}]
+---
+apiVersion: tulle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec: {egress: {mode: Registry}}
+`
+
 // TestAuthzCheck: what would be decided is told before the fact, with the policy, the rule, and what is missing.
 func TestAuthzCheck(t *testing.T) {
 	file, proof := write(t, t.TempDir(), "guard.yaml", guardFile), write(t, t.TempDir(), "proof.yaml", proofFile)
@@ -71,6 +89,19 @@ func TestAuthzCheck(t *testing.T) {
 	} {
 		out, errText := check(strings.Fields(one.args)...)
 		if !strings.Contains(out, one.want) || !strings.Contains(errText, one.code) || one.code == "" && errText != "" {
+			t.Errorf("%s: %s%s", one.args, out, errText)
+		}
+	}
+	// What is outside of the mesh.
+	files := write(t, t.TempDir(), "files.yaml", filesFile)
+	for _, one := range []struct{ args, want, code string }{
+		{"--from web --to files --path /f/1", "allowed: external~files.default:80\n  by AuthorizationPolicy/default/files, read\n  note: ExternalService/default/files is outside of the mesh: the proxy of the caller decides (egress mode Registry)\n", ""},
+		{"--from web --to files.example.com --path /x", "denied: external~files.default:80\n  because nothing allows it\n  nearest: AuthorizationPolicy/default/files, read: path /x instead of /f/{id}\n", "exit code 1"},
+		{"--from web --to www.example.net --port 443", "denied: www.example.net:443\n  MeshConfig/mesh: egress mode Registry, ", "exit code 1"},
+		{"--to files", "", "exit code 2"},
+	} {
+		out, errText := tulle(t, append([]string{"authz", "check", "--offline", "-f", files}, strings.Fields(one.args)...)...)
+		if !strings.HasPrefix(out, one.want) || !strings.Contains(errText, one.code) || one.code == "" && errText != "" {
 			t.Errorf("%s: %s%s", one.args, out, errText)
 		}
 	}
@@ -119,7 +150,7 @@ func TestAuthzCheckStored(t *testing.T) {
 	}
 	// What is not there is said not to be there: it has been an EOF.
 	err = newClient(dir).call(t.Context(), http.MethodPost, "/v1/authz/check", httpapi.AuthzCheck{Question: compile.Question{To: "nobody"}}, nil)
-	if err == nil || !strings.Contains(err.Error(), "there is no Service nobody.default: correct --to") {
+	if err == nil || !strings.Contains(err.Error(), "there is no Service nobody.default, nor an ExternalService with that name or host: correct --to") {
 		t.Error(err)
 	}
 	bad := write(t, files, "bad.yaml", strings.Replace(guardFile, "token.claims", "token.claim", 1))

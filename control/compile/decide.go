@@ -31,6 +31,8 @@ type Decision struct {
 	Reason string `json:"reason,omitempty"`
 	Status int    `json:"status,omitempty"`
 	Why    string `json:"why,omitempty"`
+	// Egress is the mode for what is outside of the mesh, "Any" or "Registry", where that was asked about: the caller's proxies decide.
+	Egress string `json:"egress,omitempty"`
 	// Notes say what else there is to know.
 	Notes []string `json:"notes,omitempty"`
 	// Authorizer has the last word if it is allowed.
@@ -42,43 +44,69 @@ type Decision struct {
 	DryAbsent bool   `json:"dryAbsent,omitempty"`
 }
 
-// Decide answers q as the proxies of the service would, with their evaluator: once, or for workloads with different labels each
-// where labels decide. workloads answers the labels of those that there are of a service; nil: nobody knows.
-func (c Compiler) Decide(q *Question, workloads func(model.ServiceName) [][]model.Label) ([]Decision, error) {
+// Workload is one that there is.
+type Workload struct {
+	Service model.ServiceName
+	Account string // in the service's namespace
+	Labels  []model.Label
+}
+
+// Decide answers q as the proxies of the service would, or, about what is outside of the mesh, those of the caller, with their evaluator:
+// once, or for workloads with different labels each where labels decide. workloads are those that there are.
+func (c Compiler) Decide(q *Question, workloads []Workload) ([]Decision, error) {
 	if err := q.check(); err != nil {
 		return nil, err
+	}
+	known := *q
+	known.TrustDomain = c.trustDomain(q)
+	x, out, err := c.exit(q)
+	if err != nil {
+		return nil, err
+	}
+	if out {
+		return c.leave(&known, x, workloads)
 	}
 	name, err := q.Service()
 	if err != nil {
 		return nil, err
 	}
 	s, ok := c.Security(name)
-	if _, known := c.Services.Service(name); !ok || !known { // what pure clients are called has policies, and nobody can ask it
-		return nil, fmt.Errorf("there is no Service %s: correct --to, apply it, or start a workload of it", name)
+	served, is := c.Services.Service(name)
+	if !ok || !is { // what pure clients are called has policies, and nobody can ask it
+		return nil, fmt.Errorf("there is no Service %s, nor an ExternalService with that name or host: correct --to, apply it, or start a workload of it", name)
 	}
-	port, err := c.asked(name, q.Port)
+	var have []uint16
+	for _, p := range served.Ports {
+		have = append(have, p.Port)
+	}
+	port, err := choose(name.String(), have, q.Port)
 	if err != nil {
 		return nil, err
 	}
-	known := *q
-	known.TrustDomain = c.trustDomain(q)
 	a, err := known.attributes(name.Name, port)
 	if err != nil {
 		return nil, err
 	}
 	c.recognise(a, known.TrustDomain)
-	each := [][]model.Label{q.ToLabels}
-	if q.ToLabels == nil && workloads != nil {
-		if list := workloads(name); len(list) > 0 {
-			each = list
-		}
-	}
-	return apart(each, func(labels []model.Label) (Decision, error) {
+	return apart(those(workloads, q.ToLabels, func(w Workload) bool { return w.Service == name }), func(w Workload) (Decision, error) {
 		one := *a
-		d, err := known.judge(s, labels, &one)
+		d, err := known.judge(s, w.Labels, &one)
 		d.Service, d.Port = name.String(), port
 		return d, err
 	})
+}
+
+// those answers the workloads that are meant: at least one, with these labels where they are said.
+func those(workloads []Workload, labels []model.Label, meant func(Workload) bool) (out []Workload) {
+	for _, w := range workloads {
+		if labels == nil && meant(w) {
+			out = append(out, w)
+		}
+	}
+	if len(out) == 0 {
+		out = []Workload{{Labels: labels}}
+	}
+	return out
 }
 
 // trustDomain answers the mesh's own.
@@ -102,15 +130,15 @@ func (c Compiler) recognise(a *authz.Attributes, own string) {
 	}
 }
 
-// apart answers what is decided for workloads with different labels: one decision where it is the same for all.
-func apart(each [][]model.Label, decide func([]model.Label) (Decision, error)) (out []Decision, err error) {
-	for _, labels := range each {
-		d, err := decide(labels)
+// apart answers what is decided for different workloads: one decision where it is the same for all.
+func apart(each []Workload, decide func(Workload) (Decision, error)) (out []Decision, err error) {
+	for _, w := range each {
+		d, err := decide(w)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(out, func(o Decision) bool { o.Labels = nil; return slices.Equal(d.key(), o.key()) }) {
-			d.Labels = labels
+		if !slices.ContainsFunc(out, func(o Decision) bool { return slices.Equal(d.key(), o.key()) }) {
+			d.Labels = w.Labels
 			out = append(out, d)
 		}
 	}
@@ -275,25 +303,21 @@ func (d *Decision) tell(set *authz.Set, v authz.Verdict, a *authz.Attributes) {
 	}
 }
 
-// asked answers the port that is meant.
-func (c Compiler) asked(name model.ServiceName, port uint16) (uint16, error) {
-	s, _ := c.Services.Service(name)
-	var have []string
-	for _, p := range s.Ports {
-		if p.Port == port {
-			return port, nil
-		}
-		have = append(have, fmt.Sprint(p.Port))
-	}
+// choose answers the port of name that is meant.
+func choose(name string, have []uint16, port uint16) (uint16, error) {
 	switch {
-	case port == 0 && len(s.Ports) == 1:
-		return s.Ports[0].Port, nil
+	case slices.Contains(have, port):
+		return port, nil
+	case port == 0 && len(have) == 1:
+		return have[0], nil
 	case len(have) == 0:
 		return 0, fmt.Errorf("%s has no port, so nobody can ask it anything", name)
-	case port == 0:
-		return 0, fmt.Errorf("%s has the ports %s: say which with --port", name, strings.Join(have, ", "))
 	}
-	return 0, fmt.Errorf("%s has no port %d: it has %s", name, port, strings.Join(have, ", "))
+	list := strings.ReplaceAll(strings.Trim(fmt.Sprint(have), "[]"), " ", ", ")
+	if port == 0 {
+		return 0, fmt.Errorf("%s has the ports %s: say which with --port", name, list)
+	}
+	return 0, fmt.Errorf("%s has no port %d: it has %s", name, port, list)
 }
 
 // Expressions answers what is wrong with the expressions of a policy; nothing that is may be stored.

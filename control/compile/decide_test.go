@@ -192,3 +192,111 @@ func TestDecideNonsense(t *testing.T) {
 		}
 	}
 }
+
+const outside = `apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: files}
+spec:
+  hosts: [files.example.com]
+  ports: [{port: 80, name: web, protocol: http}, {port: 443, name: safe, protocol: tls}]
+---
+apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: pattern}
+spec: {hosts: ["*.example.org"], ports: [{port: 443, protocol: tls}]}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: theirs, namespace: shop}
+spec: {hosts: [theirs.example.com], ports: [{port: 443, protocol: tls}]}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: files}
+spec:
+  targetRefs: [{group: tulle.dev, kind: ExternalService, name: files}]
+  rules:
+  - {name: read, from: [{serviceAccounts: [web]}], to: [{ports: ["80"], methods: [GET], paths: ["/f/{id}"]}]}
+  - {name: safe, from: [{serviceAccounts: [web]}], to: [{ports: ["443"]}]}
+`
+
+const registryOnly = `---
+apiVersion: tulle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec:
+  egress:
+    mode: Registry
+    rules:
+    - {name: office, addresses: [203.0.113.0/24], ports: [443], action: Allow}
+    - {name: night, addresses: [198.51.100.7], action: Deny}
+`
+
+// TestDecideEgress: what is outside of the mesh is decided by the caller's proxy, and that is what is told.
+func TestDecideEgress(t *testing.T) {
+	ask := func(from, to string, port uint16, change ...func(*compile.Question)) compile.Question {
+		q := compile.Question{From: from, To: to, Port: port}
+		for _, f := range change {
+			f(&q)
+		}
+		return q
+	}
+	get := func(path string) func(*compile.Question) {
+		return func(q *compile.Question) { q.Method, q.Path = "GET", path }
+	}
+	host := func(h string) func(*compile.Question) {
+		return func(q *compile.Question) { q.Host, q.Method = h, "GET" }
+	}
+	sni := func(s string) func(*compile.Question) { return func(q *compile.Question) { q.ServerName = s } }
+	const policy = "AuthorizationPolicy/default/files"
+	decides(t, guarded(t, outside), []asked{
+		{ask("web", "files", 80, get("/f/1")), "allowed | " + policy + " | read"},
+		{ask("web", "external~files", 80, get("/f//%31")), "allowed | " + policy + " | read"},
+		{ask("web", "external~files.default", 80, get("/f%2f1")), "denied | 400 | path: escaped slash"},
+		{ask("web", "files.example.com", 80, get("/other")), "denied | 403"},
+		{ask("web", "Files.Example.com.", 443), "allowed | " + policy + " | safe"},
+		{ask("cart", "files.example.com", 443), "denied"},
+		{ask("web", "files", 80, host("elsewhere.example")), "denied | 403 | ExternalService/default/files | elsewhere.example is none of its hosts"},
+		{ask("web", "files", 443, sni("elsewhere.example")), "denied | ExternalService/default/files | elsewhere.example is none"},
+		{ask("web", "files", 0), "ExternalService/default/files has the ports 80, 443: say which with --port"},
+		{ask("web", "pattern", 443), "ExternalService/default/pattern has hosts by pattern"},
+		{ask("web", "a.example.org", 443), "allowed"},
+		{ask("web", "external~nothing", 443), "there is no ExternalService default/nothing"},
+		{ask("web", "nothing", 443), "there is no Service nothing.default, nor an ExternalService"},
+		{ask("", "files", 80), "--to files is outside of the mesh, where the proxy of the caller decides: say who calls, for example --from cart"},
+		{ask("spiffe://other.example/ns/default/sa/web", "files", 80), "--from spiffe://other.example/ns/default/sa/web is of another mesh"},
+		{ask("web", "www.example.net", 443), "allowed | egress mode Any"},
+		{ask("web", "example.net.", 0), "--to example.net. is outside of the mesh, and rules may be about ports"},
+		{ask("web", "203.0.113.9", 443, sni("files.example.com")), "allowed | " + policy + " | safe"},
+		{ask("cart", "203.0.113.9", 443, sni("files.example.com")), "denied"},
+		{ask("web", "reviews.default.svc.cluster.local", 80), "allowed"},
+	})
+	decides(t, guarded(t, outside+registryOnly), []asked{
+		{ask("web", "files", 443), "allowed | " + policy + " | safe"},
+		{ask("web", "a.example.org", 443), "allowed"},
+		{ask("web", "www.example.net", 443), "denied | MeshConfig/mesh | egress mode Registry"},
+		{ask("web", "theirs.example.com", 443), "denied | MeshConfig/mesh | egress mode Registry"},
+		{ask("web", "shop/theirs", 443, get("/")), "denied | 403 | MeshConfig/mesh | egress mode Registry"},
+		{ask("shop/web", "theirs", 443), "there is no Service theirs.default"},
+		{ask("shop/web", "shop/theirs", 443), "allowed"},
+		{ask("web", "203.0.113.9", 443), "allowed | MeshConfig/mesh office | an egress rule allows it"},
+		{ask("web", "203.0.113.9", 80), "denied | MeshConfig/mesh | egress mode Registry"},
+		{ask("web", "198.51.100.7", 443), "denied | MeshConfig/mesh night | an egress rule denies it"},
+	})
+	d, err := guarded(t, outside+registryOnly).Decide(&compile.Question{From: "web", To: "shop/theirs", Port: 443}, nil)
+	if err != nil || len(d) != 1 || d[0].Egress != "Registry" || len(d[0].Notes) != 2 || !strings.Contains(d[0].Notes[0], "is not exported to namespace default") || !strings.Contains(d[0].Notes[1], "MeshConfig/mesh office, MeshConfig/mesh night") {
+		t.Errorf("%v, %+v", err, d)
+	}
+}
+
+// TestDecideCallers: policies that are about some of an account's workloads are told apart.
+func TestDecideCallers(t *testing.T) {
+	text := strings.Replace(outside, "  rules:", "  selector: {tier: front}\n  rules:", 1)
+	web := model.ServiceName{Namespace: "default", Name: "shopfront"}
+	front, back := []model.Label{{Name: "tier", Value: "front"}}, []model.Label{{Name: "tier", Value: "back"}}
+	workloads := []compile.Workload{{Service: web, Account: "cart", Labels: front}, {Service: web, Account: "cart", Labels: back}, {Service: web, Account: "other", Labels: back}}
+	d, err := guarded(t, text).Decide(&compile.Question{From: "cart", To: "files", Port: 443}, workloads)
+	if err != nil || len(d) != 2 || d[0].Allowed || !d[1].Allowed || d[0].Labels[0].Value != "front" {
+		t.Errorf("%v, %+v", err, d)
+	}
+}

@@ -15,7 +15,7 @@ import (
 // is beside them, or "name.namespace", or "namespace/name".
 type Question struct {
 	From      string `json:"from,omitempty"`      // a service account, or a SPIFFE ID; "": nobody who proves who he is
-	To        string `json:"to"`                  // a service
+	To        string `json:"to"`                  // a service, an ExternalService, or a host or an address outside of the mesh
 	Namespace string `json:"namespace,omitempty"` // of both, where they do not say
 	Port      uint16 `json:"port,omitempty"`      // of the service; 0: the only one that it has
 	// Method and the rest of a request; without Method it is a connection that is not HTTP.
@@ -29,7 +29,7 @@ type Question struct {
 	ServerName string      `json:"serverName,omitempty"`
 	Token      string      `json:"token,omitempty"` // "issuer/subject"
 	Claims     []NameValue `json:"claims,omitempty"`
-	// ToLabels are those of the workload that is asked; nil: of each that there is.
+	// ToLabels are those of the workload that is asked, and of the one that calls what is outside of the mesh; nil: of each that there is.
 	ToLabels []model.Label `json:"toLabels,omitempty"`
 	// TrustDomain of accounts, Now in Unix seconds: filled in by who answers.
 	TrustDomain string `json:"-"`
@@ -81,10 +81,14 @@ func principal(s string) bool {
 	return issuer != "" && subject != "" && !strings.ContainsFunc(s, blank)
 }
 
+// clusterDomain ends the full names of Services.
+const clusterDomain = ".svc.cluster.local"
+
 // Service answers the service that is asked.
 func (q *Question) Service() (model.ServiceName, error) {
-	ns, name := q.named(q.To)
-	if n, err := model.ParseServiceName(q.To); err == nil {
+	to := strings.TrimSuffix(q.To, clusterDomain)
+	ns, name := q.named(to)
+	if n, err := model.ParseServiceName(to); err == nil {
 		return n, nil
 	}
 	if name == "" {

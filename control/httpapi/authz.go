@@ -50,11 +50,11 @@ func (a *API) serveAuthzCheck(r *http.Request) (any, error) {
 		q.Now = a.cfg.Now().Unix()
 	}
 	q.Revoked = a.revoked
-	return Answer(a.cfg.Compiler().Edited(edits), q, a.labels)
+	return Answer(a.cfg.Compiler().Edited(edits), q, a.workloads())
 }
 
 // Answer asks a compiler.
-func Answer(c compile.Compiler, q *compile.Question, workloads func(model.ServiceName) [][]model.Label) (*AuthzAnswer, error) {
+func Answer(c compile.Compiler, q *compile.Question, workloads []compile.Workload) (*AuthzAnswer, error) {
 	list, err := c.Decide(q, workloads)
 	if err != nil {
 		return nil, bad("%v", err)
@@ -66,12 +66,10 @@ func Answer(c compile.Compiler, q *compile.Question, workloads func(model.Servic
 	return out, nil
 }
 
-// labels answers those of the workloads of a service.
-func (a *API) labels(name model.ServiceName) (out [][]model.Label) {
+// workloads answers all that there are.
+func (a *API) workloads() (out []compile.Workload) {
 	for _, w := range a.cfg.Registry.Workloads() {
-		if w.Namespace == name.Namespace && w.Service == name.Name {
-			out = append(out, model.LabelsOf(w.Labels))
-		}
+		out = append(out, compile.Workload{Service: model.ServiceName{Namespace: w.Namespace, Name: w.Service}, Account: w.ServiceAccount, Labels: model.LabelsOf(w.Labels)})
 	}
 	return out
 }
@@ -109,9 +107,19 @@ func AuthzOffline(req *AuthzCheck) (*AuthzAnswer, error) {
 	if err != nil {
 		return nil, bad("%v", err)
 	}
-	one := &registry.Service{Service: model.Service{Name: name, Ports: []model.ServicePort{{Port: cmp.Or(req.Port, 80)}}}}
-	return Answer(compile.Compiler{Index: compile.NewIndex(nil), Services: alone{one}}.Edited(edits), &req.Question, nil)
+	var services compile.Services = nobody{}
+	if !(compile.Compiler{Index: compile.NewIndex(nil), Services: services}).Edited(edits).Leaves(&req.Question) {
+		services = alone{&registry.Service{Service: model.Service{Name: name, Ports: []model.ServicePort{{Port: cmp.Or(req.Port, 80)}}}}}
+	}
+	return Answer(compile.Compiler{Index: compile.NewIndex(nil), Services: services}.Edited(edits), &req.Question, nil)
 }
+
+// nobody is no service.
+type nobody struct{}
+
+func (nobody) Services() []*registry.Service { return nil }
+
+func (nobody) Service(model.ServiceName) (*registry.Service, bool) { return nil, false }
 
 // alone is a service where there is no other.
 type alone struct{ one *registry.Service }
