@@ -68,7 +68,7 @@ func random(r *rand.Rand) (q request) {
 		return q
 	}
 	q.Port, q.HTTP = pick[uint16](r, 80, 80, 81), true
-	q.Method, q.Host = pick(r, "GET", "POST", "DELETE"), pick(r, "cart", "cart.default")
+	q.Method, q.Host = pick(r, "GET", "POST", "DELETE", "get"), pick(r, "cart", "cart.default")
 	q.Path = pick(r, "/", "/items", fmt.Sprintf("/items/%d", r.IntN(50)), fmt.Sprintf("/u/%c%c/x", 'a'+r.IntN(26), 'a'+r.IntN(26)), "/a*", "/{id}", "/a/{b}", "/~x", "*", "", "/shop/")
 	if r.IntN(6) == 0 {
 		q.grpc, q.Method, q.Path = true, "POST", pick(r, "/shop.Cart/Get", "/shop.Cart/Put", "/shop.Cart/7")

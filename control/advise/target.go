@@ -122,7 +122,7 @@ func target(list []*asked) (t v1alpha1.AuthorizationTarget) {
 		}
 	}
 	for _, m := range list[0].methods {
-		t.Methods = append(t.Methods, exactly(m))
+		t.Methods = append(t.Methods, methodText(m))
 	}
 	for _, a := range list {
 		if a.grpc {
@@ -174,6 +174,14 @@ func exactly(s string) string {
 		return "~" + regexp.QuoteMeta(s)
 	}
 	return s
+}
+
+// methodText answers a method as policies write it; "get", which is most often GET misspelled, is an expression.
+func methodText(m string) string {
+	if strings.ToUpper(m) != m {
+		return "~" + regexp.QuoteMeta(m)
+	}
+	return exactly(m)
 }
 
 // pathText answers a path, or a template, as policies write it. What they would read otherwise, an escape among it, is an expression.
