@@ -35,8 +35,8 @@ type outside struct {
 	told   egress.Memory
 	pass   listener.Passthrough
 	asks   *resolve.Resolver
-	denied room // for lines about denials
-	tried  room // for lines about policies in dry run
+	denied policy.Lines // about denials
+	tried  policy.Lines // about policies in dry run
 
 	mu      sync.Mutex
 	secrets *secret.Store // nil: nothing was asked for yet
@@ -87,65 +87,75 @@ func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
 
 func (o *outside) exit(to netip.AddrPort, e egress.Exit, names []string, said string) listener.Exit {
 	out := listener.Exit{Why: e.Why, Peek: e.Peek, Service: e.Service, Names: names}
-	if told := o.note(e.Why, &e.Said, &out.Said); told != nil {
-		if e.Why != failure.None && !e.Said.Asked {
-			told = append(told, "policy", e.By)
+	now := time.Now().Unix()
+	switch {
+	case e.Said.Asked:
+		out.Said = policy.Decided(&e.Said.Verdict)
+	case e.Why != failure.None:
+		out.Said.Refusal = record.Refusal{By: e.By, Cause: e.Cause}
+	}
+	if e.Why != failure.None || e.Said.Dry {
+		if unsaid, ok := o.room(e.Why).Room(now, policy.Kind(to.Port(), to.Addr().String(), said)); ok {
+			args := []any{"address", to.String()}
+			if said != "" {
+				args = append(args, "name", policy.Clip(said))
+			}
+			a := authz.Attributes{Port: to.Port(), ServerName: e.Judged.Name, Host: e.Judged.Name, Now: now}
+			if !e.Judged.Service.IsZero() {
+				args = append(args, "service", e.Judged.Service.String())
+			}
+			o.say(e.Why, unsaid, &out.Said, e.Judged.Service, &a, args)
 		}
-		o.p.cfg.Log.Info(lineOf(e.Why), append([]any{"address", to.String(), "name", said}, told...)...)
 	}
 	return out
 }
 
-// maxSaid is how many lines of each kind are logged a second; metrics count everything.
-const maxSaid = 10
-
-// notOut begins the line about a denial, dryOut the one about what policies in dry run would decide otherwise.
-const (
-	notOut = "the program may not leave the mesh"
-	dryOut = "policies in dry run would decide otherwise about what leaves the mesh"
-)
-
-func lineOf(why failure.Reason) string {
+// room answers what bounds the lines about denials, or those about policies in dry run.
+func (o *outside) room(why failure.Reason) *policy.Lines {
 	if why != failure.None {
-		return notOut
+		return &o.denied
 	}
-	return dryOut
+	return &o.tried
 }
 
-// note tells d what policies said, and answers what the log is to say about it; nil: nothing. It allocates only for that.
-func (o *outside) note(why failure.Reason, said *egress.Said, d *record.Decision) (told []any) {
-	if said.Asked {
+// note tells d what policies of an ExternalService said, or what refused without them.
+func note(why failure.Reason, of model.PortName, said *egress.Said, d *record.Decision) {
+	switch {
+	case said.Asked:
 		*d = policy.Decided(&said.Verdict)
-	}
-	switch {
-	case why == failure.None && (!said.Dry || !o.tried.take()), why != failure.None && !o.denied.take():
-		return nil
 	case why != failure.None:
-		told = append(told, "reason", why.Label())
+		*d = record.Decision{Refusal: record.Refusal{By: of.String(), Cause: said.Cause}}
 	}
-	switch {
-	case why == failure.None || !said.Asked:
-	case d.Absent:
-		told = append(told, "why", "no policy allows it")
-	default:
-		told = append(told, "policy", d.Policy, "rule", d.Rule)
-	}
-	if said.Dry {
-		told = append(told, policy.Dry(d)...)
-	}
-	return told
 }
 
-// room is for maxSaid lines of the log a second.
-type room struct{ second, said atomic.Int64 }
-
-// take reports whether there is room for a line this second.
-func (r *room) take() bool {
-	second := int64(loop.Elapsed() / time.Second)
-	if r.second.Swap(second) != second {
-		r.said.Store(0)
+// say writes a line for which there is room. of is whose policies were asked, if they were, about a; the nearest of their rules is
+// looked for only here, and told to d.
+func (o *outside) say(why failure.Reason, unsaid int64, d *record.Decision, of model.ServiceName, a *authz.Attributes, args []any) {
+	line := "egress_dry_run"
+	if why != failure.None {
+		line = why.Label()
+		args = append(args, o.because(d, of, a)...)
 	}
-	return r.said.Add(1) <= maxSaid
+	if d.Dry != record.Unasked {
+		args = append(args, policy.Dry(d)...)
+	}
+	policy.Say(o.p.cfg.Log, line, unsaid, args...)
+}
+
+// because answers what a line says about why something is denied.
+func (o *outside) because(d *record.Decision, of model.ServiceName, a *authz.Attributes) []any {
+	switch {
+	case d.Verdict == record.Unasked:
+		return []any{"policy", d.Refusal.By, "why", d.Refusal.Cause}
+	case !d.Absent:
+		return []any{"policy", d.Policy, "rule", d.Rule}
+	}
+	if t := o.table.Load(); t != nil {
+		if set := t.Nearest(of, a); set != nil {
+			d.Nearest = policy.Nearest(set, a, a.HTTP)
+		}
+	}
+	return []any{"why", "no policy allows it", "nearest", d.Nearest}
 }
 
 // Connection implements listener.Egress.
@@ -162,9 +172,13 @@ func (o *outside) connection(t *egress.Table, called, to model.PortName, sni str
 	if c := o.p.live.Held(to); c != nil {
 		named = c.Model().Protocol == model.ProtocolTLS && called == to
 	}
-	why, said := t.Connection(to, strings.ToLower(sni), named, o.pass.Mesh(wanted), now.Unix())
-	if told := o.note(why, &said, d); told != nil {
-		o.p.cfg.Log.Info(lineOf(why), append([]any{"service", to.String(), "name", sni}, told...)...)
+	sni = strings.ToLower(sni)
+	why, said := t.Connection(to, sni, named, o.pass.Mesh(wanted), now.Unix())
+	if note(why, to, &said, d); why != failure.None || said.Dry {
+		if unsaid, ok := o.room(why).Room(now.Unix(), policy.Kind(to.Port, to.Service.Namespace, to.Service.Name, sni)); ok {
+			a := authz.Attributes{Port: to.Port, ServerName: sni, Now: now.Unix()}
+			o.say(why, unsaid, d, to.Service, &a, []any{"address", wanted.String(), "service", to.String(), "name", policy.Clip(sni)})
+		}
 	}
 	return why
 }
@@ -213,20 +227,19 @@ func (o *outside) Paths(to model.PortName) bool {
 }
 
 // Request implements exchange.Egress.
-func (o *outside) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason {
+func (o *outside) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision, id []byte) failure.Reason {
 	t := o.table.Load()
 	if t == nil {
 		return failure.Unavailable
 	}
 	why, said := t.Request(to, a, called == to)
-	if told := o.note(why, &said, d); told != nil { // what a says is the request's memory
-		o.p.cfg.Log.Info(lineOf(why), append([]any{"service", to.String(), "name", strings.Clone(a.Host), "method", strings.Clone(a.Method), "path", strings.Clone(a.Path[:min(len(a.Path), maxSaidPath)])}, told...)...)
+	if note(why, to, &said, d); why != failure.None || said.Dry {
+		if unsaid, ok := o.room(why).Room(a.Now, policy.Kind(to.Port, to.Service.Namespace, to.Service.Name, a.Host, a.Method)); ok { // what a says is the request's memory
+			o.say(why, unsaid, d, to.Service, a, []any{"service", to.String(), "name", policy.Clip(a.Host), "method", strings.Clone(a.Method), "path", policy.Clip(a.Path), "request_id", string(id)})
+		}
 	}
 	return why
 }
-
-// maxSaidPath bounds what a program has said in a line of the log, bytes.
-const maxSaidPath = 256
 
 // Host implements dns.Outside.
 func (o *outside) Host(name string) (service model.ServiceName, virtual, known bool) {

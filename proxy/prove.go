@@ -75,6 +75,14 @@ func (p *Proxy) mode(port uint16) model.MTLSMode {
 	return s.Mode(port, p.proofs.labels).Mode
 }
 
+// modeBy names the policy that says so: listener.Config.ModeBy.
+func (p *Proxy) modeBy(port uint16) string {
+	if s := p.proofs.modes.Load(); s != nil {
+		return s.Mode(port, p.proofs.labels).Policy
+	}
+	return ""
+}
+
 // admit begins TLS with a caller from outside the mesh: listener.Config.Handshake.
 func (p *Proxy) admit(raw loop.Conn, h loop.Handler) listener.Secure {
 	return p.shake.ServerWith(raw, p.proofs.door, h, mtls.Options{Among: p.openOf(raw.Loop())})

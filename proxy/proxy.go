@@ -94,6 +94,7 @@ type Proxy struct {
 	routes   cluster.RouteBreakers
 	policies *policy.InForce
 	rekeyed  chan struct{} // holds one: an issuer has other keys than when followTime has looked
+	unproven policy.Lines  // of the log about who proves nothing
 	moved    chan struct{} // holds one: other policies are in force than when followTime has looked
 
 	stop  context.CancelFunc

@@ -61,12 +61,12 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 	mesh := &upstream.Mesh{Loop: l, Source: identity{p.cfg.Identity}, Handshakes: shake, Open: &w.open}
 	w.pool = pool.New(pool.Config{Loop: l, Mesh: pool.Over(mesh), Socket: p.seeds.Mint, Also: listens[1:]})
 	w.relays = relay.New(relay.Config{Loop: l, Observer: w.recorder, Policies: p.policies})
-	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Log: p.cfg.Log, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick, Egress: &p.outside, Consult: p.consult})
+	w.exchange = exchange.NewWorker(exchange.Config{Loop: l, Log: p.cfg.Log, Pool: w.pool, Observer: w, Seed: rand.Uint64(), Kin: p.kin, Spent: &p.spent, Routes: &p.routes, Pick: p.pick, Egress: &p.outside, Consult: p.consult, Unproven: &p.unproven})
 	w.listener = listener.New(listener.Config{
 		Loop: l, Log: p.cfg.Log, Observer: w.recorder, Directory: directory{p.live}, Blanks: w.pool, HTTP: w, Relays: w.relays,
 		Seed: rand.Uint64(), Self: p.self, SelfID: p.cfg.Identity.Current().ID.String(),
 		Policies: p.policies, Known: p.known, Mode: p.mode, Handshake: p.admit, Connect: p.take, Disconnect: p.giveBack, Tolls: &p.tolls,
-		Egress: &p.outside, Named: p.named,
+		Egress: &p.outside, Named: p.named, ModeBy: p.modeBy, Unproven: &p.unproven,
 		Ports: p.ownPort, Served: p.served, Program: p.program, Learn: p.learning.Saw, Passthrough: p.passthrough(), Probe: p.capture.probe,
 	})
 	w.retire.Expired = w.retireGone
@@ -77,7 +77,7 @@ func (p *Proxy) newWorker(i int, shake *mtls.Handshakes) (*worker, error) {
 
 // Serve implements listener.HTTP: it says what is known about the connection in the words of an exchange.
 func (w *worker) Serve(c loop.Conn, ctx listener.Context) loop.Handler {
-	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol, Refuse: ctx.Refuse}
+	o := &exchange.Origin{Direction: ctx.Direction, Remote: ctx.Remote, Wanted: ctx.Wanted, Protocol: ctx.Protocol, Refuse: ctx.Refuse, Refused: ctx.Refused}
 	if ctx.Direction == record.Outbound {
 		o.Source, o.SourceID = w.proxy.self, w.proxy.cfg.Identity.Current().ID.String()
 		if ctx.Refuse == failure.None {

@@ -27,6 +27,7 @@ const (
 	HealthChecks        = "tulle_health_checks_total"
 	Ejections           = "tulle_ejections_total"
 	AuthzDecisions      = "tulle_authz_decisions_total"
+	AuthzUnanswered     = "tulle_authz_unanswered_total"
 	RateLimited         = "tulle_rate_limited_total"
 	Shed                = "tulle_shed_total"
 	AtWork              = "tulle_requests_at_work"
@@ -84,6 +85,7 @@ var Labels = [...]Label{
 	{"action", "of the policy that decided: `allow`, `deny`, `external`; `absent`: no rule of those that allow held; `default`: no policy was about it; `dry_run`: what would have been decided with the policies in dry run, where that is something else; `audit`: the rule of an auditing policy held"},
 	{"verdict", "`allowed`, `denied`; `audited`"},
 	{"policy", "`AuthorizationPolicy/namespace/name`; empty where none decided"},
+	{"rule", "of the policy that decided: its name, or `rules[0]` and so on; empty where no rule did. Where the budget is used up, `other`"},
 	{"certificate", "`root`, `intermediate` (those that sign), `control` (the control plane's own), `first` (the first in use anywhere in the mesh to end)"},
 	{"phase", "of a change of roots: `steady`, `announced`, `signing` (docs/design/security.md)"},
 	{"type", "of a resource: `Service`, `RouteTable`, `Cluster`, `Endpoints`, `Security`, `Trust`; `other`"},
@@ -119,7 +121,8 @@ func Metrics() []Metric {
 		{ClusterEndpoints, "gauge", "Endpoints of a cluster that checks their health or looks for outliers.", []string{"cluster", "health"}},
 		{HealthChecks, "counter", "Health checks that ended.", []string{"cluster", "result"}},
 		{Ejections, "counter", "How often outlier detection has ejected an endpoint.", []string{"cluster", "why"}},
-		{AuthzDecisions, "counter", "What the workload's policies have decided about exchanges that ended and connections that began.", []string{"action", "verdict", "policy"}},
+		{AuthzDecisions, "counter", "What the workload's policies have decided about exchanges that ended and connections that began.", []string{"action", "verdict", "policy", "rule"}},
+		{AuthzUnanswered, "counter", "Requests let through although their external authorizer has not answered, because the policy says failOpen.", []string{"policy", "rule"}},
 		{RateLimited, "counter", "Requests and connections that a rate limit has refused, or would have.", []string{"at", "limit", "shadow"}},
 		{Shed, "counter", "Requests that were sent away because there was too much to do.", []string{"at", "class"}},
 		{AtWork, "gauge", "Requests at work, where their number is bounded.", []string{"at"}},
@@ -162,9 +165,14 @@ var LogFields = [...]Field{
 	{"status", "HTTP status"},
 	{"grpc_status", "gRPC status"},
 	{"reason", "why it failed"},
+	{"refused_by", "the policy or rule that refused it where no AuthorizationPolicy did: about tokens, the port's mode, what is outside of the mesh"},
+	{"refused_why", "likewise, the cause"},
+	{"issuer", "that a token which is refused names"},
 	{"authz", "what the workload's policies said: `allowed` or `denied`"},
 	{"policy", "as the label"},
 	{"policy_rule", "of it, that decided"},
+	{"authorizer", "external authorizer that was asked, `name.namespace:port`"},
+	{"authorizer_said", "`agreed`, `refused`, or `no answer`: refused, or let through by failOpen"},
 	{"nearest", "of some denials for want of a rule: the one that came closest, and what was missing"},
 	{"dry_run", "what would have been decided with the policies in dry run, where that is something else"},
 	{"dry_run_policy", "by which policy"},

@@ -43,6 +43,8 @@ type Explained struct {
 	Destination   string    `json:"destination,omitempty"`
 	DestinationID string    `json:"destinationId,omitempty"`
 	Port          uint16    `json:"port,omitempty"`
+	Wanted        string    `json:"wanted,omitempty"` // address that was asked for
+	From          string    `json:"from,omitempty"`   // inbound: the caller's address
 	Method        string    `json:"method,omitempty"`
 	Path          string    `json:"path,omitempty"` // without its query
 	Host          string    `json:"host,omitempty"`
@@ -51,6 +53,7 @@ type Explained struct {
 	Rule     int      `json:"rule"`
 	Backend  string   `json:"backend,omitempty"`
 	Decision *Decided `json:"decision,omitempty"` // nil: no policy was asked
+	Refused  *Refused `json:"refused,omitempty"`  // nil: nothing else refused it
 	Attempts []Tried  `json:"attempts,omitempty"`
 	Made     int      `json:"made"` // attempts, those that are not listed too
 
@@ -73,6 +76,17 @@ type Decided struct {
 	Dry     string `json:"dry,omitempty"`     // what policies in dry run would have made of it, if that is something else
 	DryBy   string `json:"dryBy,omitempty"`
 	Audit   string `json:"audit,omitempty"`
+
+	Authorizer string `json:"authorizer,omitempty"` // external, that was asked
+	Word       string `json:"word,omitempty"`       // what it has said: "agreed", "refused", "no answer"
+	External   string `json:"external,omitempty"`   // the policy and rule that ask it
+}
+
+// Refused is what refused where no authorization policy did: a token's policy, the mode of a port, what may leave the mesh.
+type Refused struct {
+	By     string `json:"by,omitempty"`     // policy, or rule
+	Issuer string `json:"issuer,omitempty"` // that the token names
+	Cause  string `json:"cause,omitempty"`
 }
 
 // Tried is one attempt.
@@ -147,6 +161,6 @@ func (c *Choice) about(e *Explained) bool {
 
 // wanted reports whether one proxy's view is of a request that is asked for.
 func (c *Choice) wanted(e Explained) bool {
-	denied := e.Decision != nil && (e.Decision.Verdict == "denied" || e.Decision.Dry == "denied")
+	denied := e.Refused != nil || e.Decision != nil && (e.Decision.Verdict == "denied" || e.Decision.Dry == "denied")
 	return (!c.Denied || denied) && (!c.Failed || denied || e.Reason != "" || e.Status >= 500)
 }

@@ -16,7 +16,7 @@ const defaultLast = 20
 
 // Takes reports whether a record is one that q asks for.
 func Takes(q *flight.Question, r *record.Record) bool {
-	denied := r.Decision.Verdict == record.Denied || r.Decision.Dry == record.Denied
+	denied := r.Decision.Verdict == record.Denied || r.Decision.Dry == record.Denied || r.Decision.Refusal.Refused()
 	return (q.ID == "" || string(r.RequestID) == q.ID) && (!q.Denied || denied) && (!q.Failed || observe.Troubled(r))
 }
 
@@ -59,6 +59,12 @@ func explained(r *record.Record) flight.Explained {
 	if !r.Backend.Service.IsZero() {
 		e.Backend = r.Backend.String()
 	}
+	if r.Wanted.IsValid() && r.Direction == record.Outbound {
+		e.Wanted = r.Wanted.String()
+	}
+	if r.From.IsValid() && r.Direction == record.Inbound {
+		e.From = r.From.String()
+	}
 	if r.GRPC >= 0 {
 		g := r.GRPC
 		e.GRPC = &g
@@ -77,6 +83,9 @@ func explained(r *record.Record) flight.Explained {
 		last = end
 	}
 	e.Decision = decided(&r.Decision)
+	if f := &r.Decision.Refusal; f.Refused() {
+		e.Refused = &flight.Refused{By: f.By, Issuer: f.Issuer, Cause: f.Cause}
+	}
 	return e
 }
 
@@ -85,7 +94,8 @@ func decided(d *record.Decision) *flight.Decided {
 		return nil
 	}
 	out := &flight.Decided{Verdict: d.Verdict.String(), Policy: d.Policy, Rule: d.Rule, Absent: d.Absent, Nearest: d.Nearest, Dry: d.Dry.String(),
-		DryBy: strings.TrimSpace(d.DryPolicy + " " + d.DryRule), Audit: strings.TrimSpace(d.Audit + " " + d.AuditRule)}
+		DryBy: strings.TrimSpace(d.DryPolicy + " " + d.DryRule), Audit: strings.TrimSpace(d.Audit + " " + d.AuditRule),
+		Authorizer: d.AuthorizerName(), Word: d.Word.String(), External: strings.TrimSpace(d.External + " " + d.ExternalRule)}
 	if d.DryAbsent {
 		out.DryBy = "nothing allows it"
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,7 +28,10 @@ func TestExplain(t *testing.T) {
 		r.Reset()
 		r.Direction, r.Wall, r.Start, r.Head, r.End = record.Inbound, time.Unix(1_800_000_000, 0), time.Second, 1200*time.Millisecond, 1300*time.Millisecond
 		r.Source, r.Method, r.Path, r.RequestID, r.Status = model.ServiceName{Namespace: "default", Name: "cart"}, "GET", []byte("/a?secret=1"), []byte(id), 403
-		r.Decision = record.Decision{Verdict: record.Denied, Absent: true, Nearest: "p r: method GET instead of POST", Dry: record.Allowed, DryPolicy: "q", DryRule: "s"}
+		r.Decision = record.Decision{Verdict: record.Denied, Absent: true, Nearest: "p r: method GET instead of POST", Dry: record.Allowed, DryPolicy: "q", DryRule: "s",
+			Word: record.Unanswered, Authorizer: model.PortName{Service: model.ServiceName{Namespace: "default", Name: "auth"}, Port: 9000}, External: "x", ExternalRule: "y",
+			Refusal: record.Refusal{By: "b", Issuer: "i", Cause: "c"}}
+		r.From = netip.MustParseAddr("10.0.0.9")
 		r.NAttempts = 6
 		r.Attempts[0] = record.Attempt{Workload: "w", From: 3, Reason: "connect_failed", Start: 1010 * time.Millisecond, End: 1020 * time.Millisecond}
 		r.Attempts[1] = record.Attempt{Workload: "v", From: 3, Start: 1050 * time.Millisecond}
@@ -69,8 +73,11 @@ func TestExplain(t *testing.T) {
 		if a := e.Attempts[1]; a.Wait != 30 || a.Took != 250 {
 			t.Errorf("%+v", a)
 		}
-		if d := e.Decision; d == nil || !d.Absent || !strings.HasPrefix(d.Nearest, "p r") || d.Dry != "allowed" || d.DryBy != "q s" {
+		if d := e.Decision; d == nil || !d.Absent || !strings.HasPrefix(d.Nearest, "p r") || d.Dry != "allowed" || d.DryBy != "q s" || d.Word != "no answer" || d.Authorizer != "auth.default:9000" || d.External != "x y" {
 			t.Errorf("%+v", e.Decision)
+		}
+		if f := e.Refused; f == nil || *f != (flight.Refused{By: "b", Issuer: "i", Cause: "c"}) || e.From != "10.0.0.9" {
+			t.Errorf("%+v %s", f, e.From)
 		}
 	}
 }

@@ -36,7 +36,7 @@ type exits struct {
 }
 
 func (e *exits) Paths(to model.PortName) bool { return e.now.Paths(to) }
-func (e *exits) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason {
+func (e *exits) Request(called, to model.PortName, a *authz.Attributes, d *record.Decision, _ []byte) failure.Reason {
 	why, said := e.now.Request(to, a, called == to)
 	if said.Asked {
 		*d = policy.Decided(&said.Verdict)

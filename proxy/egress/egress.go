@@ -29,7 +29,9 @@ type Caller struct {
 // Exit is what becomes of a connection to an address outside of the mesh.
 type Exit struct {
 	Why     failure.Reason // not None: it is refused
-	By      string         // what refused it, for the log
+	By      string         // what refused it, where no policy of an ExternalService did: a rule, or the mode
+	Cause   string         // likewise
+	Judged  Judged         // of whom policies of an ExternalService were asked
 	Peek    bool           // what the program says first decides: see Named
 	Service model.PortName // not zero: it is a connection to this port
 	Said    Said           // of the policies of an ExternalService, where they were asked
@@ -39,6 +41,13 @@ type Exit struct {
 type Said struct {
 	authz.Verdict
 	Asked bool
+	Cause string // of a refusal for which none was asked
+}
+
+// Judged is an ExternalService, and the name as which policies about it were asked.
+type Judged struct {
+	Service model.ServiceName
+	Name    string
 }
 
 // Table is a model.Egress, compiled.
@@ -154,9 +163,14 @@ func (t *Table) Address(to netip.AddrPort, names []string) Exit {
 		return e
 	}
 	if t.mode == model.EgressRegistry {
-		return Exit{Why: failure.EgressDenied, By: "MeshConfig/mesh mode Registry"}
+		return t.unknown()
 	}
 	return Exit{Peek: slices.ContainsFunc(t.services, func(s *service) bool { return s.set != nil && slices.Contains(s.Ports, to.Port()) })}
+}
+
+// unknown refuses what nothing allows, with mode Registry.
+func (t *Table) unknown() Exit {
+	return Exit{Why: failure.EgressDenied, By: "MeshConfig/mesh mode Registry", Cause: "no egress rule allows the address, and it is no ExternalService's as far as DNS has told"}
 }
 
 func (t *Table) byRule(to netip.AddrPort) (Exit, bool) {
@@ -166,7 +180,7 @@ func (t *Table) byRule(to netip.AddrPort) (Exit, bool) {
 			continue
 		}
 		if r.Deny {
-			return Exit{Why: failure.EgressDenied, By: r.Policy}, true
+			return Exit{Why: failure.EgressDenied, By: r.Policy, Cause: "an egress rule denies the address"}, true
 		}
 		return Exit{}, true
 	}
@@ -183,7 +197,7 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 		}
 		why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: said, Host: said})
 		if why != failure.None {
-			return Exit{Why: why, By: s.Name.String(), Said: says}
+			return Exit{Why: why, Judged: Judged{s.Name, said}, Said: says}
 		}
 		if t.mode == model.EgressAny {
 			return Exit{Said: says}
@@ -196,7 +210,7 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 				continue
 			}
 			if why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: n, Host: n}); why != failure.None {
-				return Exit{Why: why, By: s.Name.String(), Said: says}
+				return Exit{Why: why, Judged: Judged{s.Name, n}, Said: says}
 			}
 		}
 	}
@@ -204,7 +218,7 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 		return e
 	}
 	if t.mode == model.EgressRegistry {
-		return Exit{Why: failure.EgressDenied, By: "MeshConfig/mesh mode Registry"}
+		return t.unknown()
 	}
 	return Exit{}
 }
@@ -214,7 +228,7 @@ func (t *Table) decide(s *service, a *authz.Attributes) (why failure.Reason, sai
 	if s.set == nil {
 		return failure.None, said
 	}
-	a.Principal, a.TrustDomain, a.Namespace, a.Account = t.caller.Principal, t.caller.TrustDomain, t.caller.Namespace, t.caller.Account
+	t.ask(a)
 	if said.Asked = true; a.HTTP {
 		said.Verdict = s.set.Request(a)
 	} else {
@@ -224,6 +238,21 @@ func (t *Table) decide(s *service, a *authz.Attributes) (why failure.Reason, sai
 		return failure.EgressDenied, said
 	}
 	return failure.None, said
+}
+
+func (t *Table) ask(a *authz.Attributes) {
+	a.Principal, a.TrustDomain, a.Namespace, a.Account = t.caller.Principal, t.caller.TrustDomain, t.caller.Namespace, t.caller.Account
+}
+
+// Nearest answers, of a denial because no policy of an ExternalService allows it, the set of its policies, and says in a who asks; nil:
+// there is none. a holds what was asked for.
+func (t *Table) Nearest(of model.ServiceName, a *authz.Attributes) *authz.Set {
+	s := t.byName[of]
+	if s == nil {
+		return nil
+	}
+	t.ask(a)
+	return s.set
 }
 
 // Knows reports whether there is such an ExternalService.
@@ -240,8 +269,12 @@ func (t *Table) Paths(to model.PortName) bool {
 func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, now int64) (failure.Reason, Said) {
 	s := t.byName[to.Service]
 	switch {
-	case s == nil, s.Original && virtual, named && !s.has(sni):
-		return failure.EgressDenied, Said{}
+	case s == nil:
+		return failure.EgressDenied, Said{Cause: notThere}
+	case s.Original && virtual:
+		return failure.EgressDenied, Said{Cause: "a virtual address was called, and it has none"}
+	case named && !s.has(sni):
+		return failure.EgressDenied, Said{Cause: "the server name is none of its hosts"}
 	}
 	return t.decide(s, &authz.Attributes{Port: to.Port, ServerName: sni, Now: now})
 }
@@ -250,9 +283,14 @@ func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, n
 // port. direct: the program called the service itself, so Host must be one of its hosts.
 func (t *Table) Request(to model.PortName, a *authz.Attributes, direct bool) (failure.Reason, Said) {
 	s := t.byName[to.Service]
-	if s == nil || direct && !s.has(a.Host) {
-		return failure.EgressDenied, Said{}
+	switch {
+	case s == nil:
+		return failure.EgressDenied, Said{Cause: notThere}
+	case direct && !s.has(a.Host):
+		return failure.EgressDenied, Said{Cause: "the request's host is none of its hosts"}
 	}
 	a.Port, a.HTTP = to.Port, true
 	return t.decide(s, a)
 }
+
+const notThere = "there is no such ExternalService"

@@ -59,7 +59,10 @@ func TestExit(t *testing.T) {
 			if got.Peek {
 				got = x.Named(to, c.names, c.said)
 			}
-			if got.By, got.Said = "", (egress.Said{}); got != c.want {
+			if got.Why != failure.None && !got.Said.Asked && (got.By == "" || got.Cause == "") || got.Said.Asked && got.Why != failure.None && got.Judged.Name == "" {
+				t.Errorf("it is not said what refuses: %+v", got)
+			}
+			if got.By, got.Cause, got.Judged, got.Said = "", "", (egress.Judged{}), (egress.Said{}); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})

@@ -57,8 +57,8 @@ func (h *admittee) Judge(r *policy.Rules) {
 	if x.finished {
 		return
 	}
-	if why := x.unproven(r); why != failure.None {
-		x.disprove(why)
+	if a := x.unproven(r); a.Reason != failure.None {
+		x.disprove(&a)
 		return
 	}
 	var d record.Decision

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/message"
 )
@@ -21,7 +22,7 @@ func (x *Exchange) comply(a *model.AuthorizerAnswer, err error) bool {
 		return x.unheard()
 	case !a.Allowed:
 		x.asking.answer = a
-		x.object()
+		x.object(record.Objected, "")
 		x.answer(failure.AuthzDenied)
 		return false
 	}
@@ -39,7 +40,7 @@ func (x *Exchange) comply(a *model.AuthorizerAnswer, err error) bool {
 		x.requery(a.SetQuery, a.RemoveQuery)
 	}
 	x.asking.response = a.Response
-	x.letIn()
+	x.letIn(record.Agreed)
 	return true
 }
 
@@ -77,8 +78,8 @@ func dressFor(h *message.Head, list []model.FieldEdit, grpc bool) {
 	}
 }
 
-// word makes an answer of our own what the authorizer wants the client to get.
-func (x *Exchange) word(r *reply, grpc bool) {
+// reword makes an answer of our own what the authorizer wants the client to get.
+func (x *Exchange) reword(r *reply, grpc bool) {
 	a, h := x.asking.answer, &r.head
 	if grpc {
 		if a.Status != 0 && a.Status != 403 {

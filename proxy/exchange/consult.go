@@ -68,7 +68,7 @@ func (x *Exchange) collect(n int) {
 	x.w.cfg.Loop.Disarm(&x.collectTimer)
 	if !x.asking.by.PartialBody && (len(x.body) > most || !x.ended) {
 		x.asking.answer = &model.AuthorizerAnswer{Status: 413}
-		x.object()
+		x.object(record.NotAsked, "the request's body is longer than the authorizer is shown")
 		x.answer(failure.AuthzDenied)
 		return
 	}
@@ -84,7 +84,7 @@ func (x *Exchange) collectExpired() {
 	case x.finished:
 	case x.asking.waits:
 		x.asking.waits = false
-		x.object()
+		x.object(record.NotAsked, "the part of the request's body that the authorizer is shown has not come in time")
 		x.answer(failure.AuthorizerUnavailable)
 	case x.asking.let:
 		x.w.queue(x)
@@ -114,18 +114,43 @@ func (x *Exchange) refer() bool {
 // unheard: nobody answers. It reports whether the request goes on all the same.
 func (x *Exchange) unheard() bool {
 	if by := x.asking.by; by != nil && by.FailOpen {
-		x.letIn()
+		x.letIn(record.Unanswered)
 		return true
 	}
-	x.object()
+	x.object(record.Unanswered, "")
 	x.answer(failure.AuthorizerUnavailable)
 	return false
 }
 
-// object tells the record that the policy with the authorizer has refused.
-func (x *Exchange) object() {
-	d := &x.rec.Decision
+// word tells the record what the authorizer has said.
+func (x *Exchange) word(said record.Word) *record.Decision {
+	c, d := &x.asking, &x.rec.Decision
+	d.Word, d.External, d.ExternalRule, d.Refusal = said, c.rule.Policy, c.rule.Name, record.Refusal{}
+	if d.Authorizer = (model.PortName{}); c.by != nil {
+		d.Authorizer = c.by.Backend
+	}
+	return d
+}
+
+// object tells the record, and the log, that the policy with the authorizer has refused: because of what that has said, or for
+// another cause.
+func (x *Exchange) object(said record.Word, cause string) {
+	d := x.word(said)
 	d.Verdict, d.Action, d.Policy, d.Rule = record.Denied, model.ActionExternal, x.asking.rule.Policy, x.asking.rule.Name
+	d.Refusal.Cause = cause
+	if d.Dry == record.Denied { // those in dry run would have decided the same
+		d.Dry, d.DryPolicy, d.DryRule, d.DryAbsent = record.Unasked, "", "", false
+	}
+	x.origin.Policies.Objected(x.inquired(), d, x.rec.RequestID)
+}
+
+// inquired answers what the log says about the request.
+func (x *Exchange) inquired() *authz.Attributes {
+	hops := 0
+	if r := x.origin.Policies.Rules(); r != nil {
+		hops = r.TrustedHops()
+	}
+	return x.attributes(hops)
 }
 
 // consultation is the question about a request. It is copied: the exchange may be over before it is answered.

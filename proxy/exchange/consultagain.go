@@ -5,6 +5,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
+	"github.com/tulle-mesh/tulle/model/record"
 	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/policy"
 )
@@ -28,7 +29,15 @@ type again struct {
 }
 
 // letIn remembers that the authorizer, or that nobody could ask it, has let the exchange in.
-func (x *Exchange) letIn() {
+func (x *Exchange) letIn(said record.Word) {
+	first := !x.asking.let
+	d := x.word(said)
+	if d.Policy == "" {
+		d.Action, d.Policy, d.Rule = model.ActionExternal, d.External, d.ExternalRule
+	}
+	if first && said == record.Unanswered {
+		x.origin.Policies.PassedUnheard(x.inquired(), d, x.rec.RequestID)
+	}
 	x.asking.let, x.asking.failed = true, 0
 	if by := x.asking.by; by != nil && by.Again > 0 {
 		x.askIn(by.Again)
@@ -56,7 +65,7 @@ func (x *Exchange) judgeExternal(r *policy.Rules, v *authz.Verdict) {
 	case c.rule == nil: // nobody was asked about it until now
 		c.let = true
 	case by == nil || c.by == nil || by.Name != c.by.Name || by.Backend != c.by.Backend || by.HTTP != c.by.HTTP:
-		x.object()
+		x.object(record.NotAsked, "another authorizer has the last word by now, which has not seen the request")
 		x.end(failure.AuthzDenied)
 		return
 	}
@@ -144,10 +153,10 @@ func (x *Exchange) heardAgain(a *model.AuthorizerAnswer, err error) {
 	case err != nil:
 		x.unheardAgain()
 	case a.Allowed:
-		x.letIn()
+		x.letIn(record.Agreed)
 	default:
 		x.asking.answer = a
-		x.object()
+		x.object(record.Objected, "")
 		x.revoke(failure.AuthzDenied)
 	}
 }
@@ -156,13 +165,13 @@ func (x *Exchange) heardAgain(a *model.AuthorizerAnswer, err error) {
 func (x *Exchange) unheardAgain() {
 	c := &x.asking
 	if c.by.FailOpen {
-		x.letIn()
+		x.letIn(record.Unanswered)
 		return
 	}
 	if c.failed++; c.failed < againTries {
 		x.askIn(againPause << (c.failed - 1))
 		return
 	}
-	x.object()
+	x.object(record.Unanswered, "")
 	x.revoke(failure.AuthorizerUnavailable)
 }

@@ -64,7 +64,7 @@ func (x *Exchange) answer(reason failure.Reason) {
 	r := &x.w.reply
 	r.make(reason, x.rec.RequestID, grpc)
 	if x.asking.answer != nil && reason == failure.AuthzDenied {
-		x.word(r, grpc)
+		x.reword(r, grpc)
 	} else {
 		dressFor(&r.head, x.asking.response, grpc)
 	}

@@ -60,7 +60,9 @@ type Origin struct {
 	// Policies are asked about every request, which comes from Caller: required with it. nil: everything is allowed.
 	Policies *policy.InForce
 	// Refuse is what every request is answered; None: they are served. There need be no Destination then.
-	Refuse failure.Reason
+	// Refused is what the records say about why; nil: nothing.
+	Refuse  failure.Reason
+	Refused *record.Decision
 	// Tokens says which requests need a token, and whose are believed; nil: none is looked at.
 	Tokens *token.InForce
 	Caller *policy.Caller
@@ -86,8 +88,10 @@ type Config struct {
 	Loop     loop.Loop
 	Pool     *pool.Pool
 	Observer Observer     // this loop's
-	Log      *slog.Logger // of tokens that are not valid; nil: silent
-	Seed     uint64       // of the loop's pseudo-random choices
+	Log      *slog.Logger // of tokens that are refused; nil: silent
+	// Unproven bounds the lines about them, of all workers together; nil: of this one.
+	Unproven *policy.Lines
+	Seed     uint64 // of the loop's pseudo-random choices
 	// Attempts is how many attempts one exchange may make at most; default 5.
 	Attempts int
 	// Routes counts what is under way on routes that have bounds of their own, for all workers; nil: for this one alone.
@@ -112,7 +116,8 @@ type Egress interface {
 	Paths(to model.PortName) bool
 	// Request decides about a request, which a describes; the rest of a, who asks, is filled in. called is the port that the program
 	// asked for. What policies say is written to d; where none is asked d stays as it is.
-	Request(called, to model.PortName, a *authz.Attributes, d *record.Decision) failure.Reason
+	// Where something else refuses, d says what. id is the request's, for the log.
+	Request(called, to model.PortName, a *authz.Attributes, d *record.Decision, id []byte) failure.Reason
 }
 
 // Client is the downstream side of an exchange: one stream of a connection.

@@ -37,7 +37,7 @@ func (x *Exchange) leaving(e Egress, to model.PortName, d *record.Decision) fail
 	a := &w.asked
 	*a = authz.Attributes{HTTP: true, Now: w.cfg.Loop.Wall().Unix(), Fields: (*facts)(x)}
 	x.describe(a)
-	return e.Request(x.origin.Service, to, a, d)
+	return e.Request(x.origin.Service, to, a, d, x.rec.RequestID)
 }
 
 // leaver is an Exchange that was let out of the mesh and is open.

@@ -1,6 +1,8 @@
 package exchange
 
 import (
+	"bytes"
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/model/authz"
@@ -54,6 +56,9 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 	case a.Wait != nil:
 		k := &keysWait{x}
 		if !a.Wait.Wait(l, k.tell) {
+			a.Reason, a.Why = failure.IssuerUnavailable, token.ErrCrowd
+			x.conceal(g)
+			x.disbelieve(&a)
 			x.answer(failure.IssuerUnavailable)
 			return false
 		}
@@ -65,7 +70,7 @@ func (x *Exchange) proves(g *token.Guard, fresh bool) bool {
 			x.bore(g, nil)
 		}
 		x.conceal(g)
-		x.w.refusedToken(a.Why)
+		x.disbelieve(&a)
 		x.answer(a.Reason)
 		return false
 	}
@@ -116,8 +121,8 @@ func (x *Exchange) proofDue() {
 	case x.waiting != nil:
 		x.proveAgain()
 	default:
-		if why := x.unproven(x.origin.Policies.Rules()); why != failure.None {
-			x.disprove(why)
+		if a := x.unproven(x.origin.Policies.Rules()); a.Reason != failure.None {
+			x.disprove(&a)
 		}
 	}
 }
@@ -133,32 +138,36 @@ func (x *Exchange) lasts(end int64) {
 }
 
 // unproven answers why the request, which is open, would now be refused for its token or for want of one, r being what is in force.
-// None: it would not, or nothing looks at tokens.
-func (x *Exchange) unproven(r *policy.Rules) failure.Reason {
+// Without a reason: it would not, or nothing looks at tokens.
+func (x *Exchange) unproven(r *policy.Rules) (a token.Answer) {
 	g := x.origin.Tokens.Guard()
-	needed := g != nil && g.Requires(&x.w.tokens, &x.head, x.path())
+	needed := false
+	if g != nil {
+		a.Policy, needed = g.Requires(&x.w.tokens, &x.head, x.path())
+	}
 	switch {
 	case x.token == nil && needed:
-		return failure.TokenMissing
+		a.Reason, a.Why = failure.TokenMissing, token.ErrNone
+		return a
 	case x.token == nil, !needed && (r == nil || !r.Tokens(x.origin.Caller.Port)):
-		return failure.None
+		return a
 	case g == nil: // no tokens are looked for any more: rules are asked about a request without one
 		x.token = nil
-		return failure.None
+		return a
 	}
 	end, err := g.Still(x.token, x.w.cfg.Loop.Wall())
 	if err != nil {
-		x.w.refusedToken(err)
-		return failure.TokenInvalid
+		return token.Answer{Reason: failure.TokenInvalid, Why: err, Policy: g.Policy(x.token.Issuer), Issuer: x.token.Issuer}
 	}
 	x.lasts(end)
-	return failure.None
+	return a
 }
 
 // disprove ends what is open although its token, or the want of one, would have it refused by now.
-func (x *Exchange) disprove(why failure.Reason) {
+func (x *Exchange) disprove(a *token.Answer) {
 	x.rec.Decision = record.Decision{} // policies are not asked about it
-	x.end(why)
+	x.disbelieve(a)
+	x.end(a.Reason)
 }
 
 // challenge says in an answer what kind of proof is missing.
@@ -170,15 +179,44 @@ func (x *Exchange) challenge(h *message.Head, why failure.Reason) {
 
 var nameChallenge = []byte("www-authenticate")
 
-// refusedToken tells why a token is not valid, a bounded number of times per second: anybody can send such.
-func (w *Worker) refusedToken(why error) {
-	if why == nil || w.cfg.Log == nil {
+// maxIssuer bounds what a token that is not believed says of its issuer, bytes.
+const maxIssuer = 256
+
+// disbelieve tells the record, and the log, why a request's token is refused, or that it has none: which policy, whose token, what is
+// wrong with it. Anybody can send such, so lines are bounded, and nothing else of the token is told.
+func (x *Exchange) disbelieve(a *token.Answer) {
+	r := &x.rec.Decision.Refusal
+	*r = record.Refusal{By: a.Policy, Issuer: strings.Clone(a.Issuer[:min(len(a.Issuer), maxIssuer)])}
+	if a.Why != nil {
+		r.Cause = "the token " + a.Why.Error()
+		if a.Reason == failure.TokenMissing {
+			r.Cause = "a token " + a.Why.Error()
+		}
+	}
+	caller, port := "", x.origin.Service.Port
+	if c := x.origin.Caller; c != nil {
+		caller = c.Principal
+		port = c.Port
+	}
+	if caller == "" {
+		caller = x.rec.From.String()
+	}
+	w := x.w
+	unsaid, ok := w.cfg.Unproven.Room(w.cfg.Loop.Wall().Unix(), policy.Kind(port, caller, a.Reason.Label(), r.Cause))
+	if !ok {
 		return
 	}
-	if now := w.cfg.Loop.Now(); now-w.toldToken >= time.Second || w.toldToken == 0 {
-		w.toldToken = max(now, 1)
-		w.cfg.Log.Info("a token is not valid", "error", why)
+	args := []any{"caller", caller, "port", port, "method", x.rec.Method, "host", policy.Clip(string(x.rec.Authority)),
+		"path", policy.Clip(string(withoutQuery(x.rec.Path))), "request_id", string(x.rec.RequestID), "policy", r.By}
+	if r.Issuer != "" {
+		args = append(args, "issuer", r.Issuer)
 	}
+	policy.Say(w.cfg.Log, a.Reason.Label(), unsaid, append(args, "why", r.Cause)...)
+}
+
+func withoutQuery(path []byte) []byte {
+	p, _, _ := bytes.Cut(path, question)
+	return p
 }
 
 // says adds what a verified token says to what policies look at.

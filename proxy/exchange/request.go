@@ -138,6 +138,9 @@ func (w *Worker) Begin(o *Origin, client Client, h *message.Head, end bool) *Exc
 	case x.finished:
 		return x.leave()
 	case o.Refuse != failure.None:
+		if o.Refused != nil {
+			x.rec.Decision = *o.Refused
+		}
 		x.answer(o.Refuse)
 		return x.leave()
 	case reason != failure.None:

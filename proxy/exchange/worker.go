@@ -3,7 +3,6 @@ package exchange
 import (
 	"math/rand/v2"
 	"strconv"
-	"time"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
@@ -45,11 +44,10 @@ type Worker struct {
 	asksAgain bool          // askNext is posted
 	asked     authz.Attributes
 	tokens    token.Cache
-	toldToken time.Duration // when the log was last told of one that is not valid
-	lower     []byte        // of a host, for one question
-	number    []byte        // a field's value, likewise
-	decoded   []byte        // likewise
-	dated     int64         // second that today is of
+	lower     []byte // of a host, for one question
+	number    []byte // a field's value, likewise
+	decoded   []byte // likewise
+	dated     int64  // second that today is of
 	today     []byte
 }
 
@@ -64,6 +62,9 @@ func NewWorker(cfg Config) *Worker {
 	}
 	if cfg.Routes == nil {
 		cfg.Routes = &cluster.RouteBreakers{}
+	}
+	if cfg.Unproven == nil {
+		cfg.Unproven = &policy.Lines{}
 	}
 	w := &Worker{cfg: cfg, gates: admission.NewLoop(cfg.Loop), random: rand.NewPCG(cfg.Seed, 0x7475_6c6c_65)}
 	w.turning.Expired = w.turn

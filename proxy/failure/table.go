@@ -77,7 +77,7 @@ var table = [reasonCount]entry{
 	DownstreamGone: {label: "downstream_gone", side: Downstream, status: 499, grpc: grpcCanceled,
 		log: "the client went away first", hint: "compare the client's own timeout with the service's p99 in `tulle stat`"},
 	EgressDenied: {label: "egress_denied", side: Downstream, status: 403, grpc: grpcDenied,
-		log: "outside of the mesh, and not allowed for this workload", hint: "write an ExternalService for the host, or allow the address in MeshConfig spec.egress; 'tulle get externalservices' shows what there is"},
+		log: "outside of the mesh, and not allowed for this workload", hint: "'tulle explain' and the log of the caller's proxy name the mode, rule or policy that refuses it: write an ExternalService for the host, or allow the address in MeshConfig spec.egress; 'tulle get externalservices' shows what there is"},
 	OwnPort: {label: "own_port", side: Downstream, status: 403, grpc: grpcDenied,
 		log: "passthrough to a port of the mesh itself", hint: "call services by name; ports of proxies and the control plane are not reachable from a workload"},
 	LinkLocal: {label: "link_local", side: Downstream, status: 403, grpc: grpcDenied,
@@ -139,11 +139,11 @@ var table = [reasonCount]entry{
 	TokenMissing: {label: "token_missing", side: Downstream, status: 401, grpc: grpcUnauthenticated,
 		log: "the request needs a token and has none", hint: "send a token of an issuer that the AuthenticationPolicy names, where it is looked for: by default in `authorization: Bearer`"},
 	TokenInvalid: {label: "token_invalid", side: Downstream, status: 401, grpc: grpcUnauthenticated,
-		log: "the request's token is not valid", hint: "the log of the workload's proxy says why: get a new token, or compare issuer, audiences and keys with the AuthenticationPolicy"},
+		log: "the request's token is not valid", hint: "the log of the workload's proxy and 'tulle explain' name the policy, the issuer and the cause: get a new token, or compare issuer, audiences and keys with the AuthenticationPolicy"},
 	IssuerUnavailable: {label: "issuer_unavailable", side: Us, status: 503, grpc: grpcUnavailable,
 		log: "the keys of the token's issuer could not be fetched", hint: "the log of the workload's proxy says why; make the issuer reachable from its machine, or give the keys in the AuthenticationPolicy (jwks)"},
 	MTLSRequired: {label: "mtls_required", side: Downstream, status: 403, grpc: grpcDenied,
-		log: "the port's mode does not take this connection", hint: "call through the mesh or with a certificate of it, or set mode Permissive in an AuthenticationPolicy"},
+		log: "the port's mode does not take this connection", hint: "call through the mesh or with a certificate of it, or set mode Permissive in an AuthenticationPolicy; the log of the workload's proxy names the caller's address and the policy"},
 }
 
 func (r Reason) entry() *entry {

@@ -21,7 +21,7 @@ type Egress interface {
 	Address(to netip.AddrPort) Exit
 	Named(to netip.AddrPort, said string) Exit
 	// Connection decides about a connection that is not HTTP, to a port of an ExternalService; called is the port that the program
-	// asked for, sni what its ClientHello said. What policies say is written to d; where none is asked d stays as it is.
+	// asked for, sni what its ClientHello said. What policies say, or what else refuses, is written to d; else d stays as it is.
 	Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time, d *record.Decision) failure.Reason
 	// Again decides anew about a connection that was let out and is open.
 	Again(w *Way, now time.Time) failure.Reason
@@ -43,7 +43,7 @@ type Exit struct {
 	Peek    bool            // Named decides
 	Service model.PortName  // not zero: it is a connection to this port
 	Names   []string        // that DNS has told for the address
-	Said    record.Decision // of the policies of an ExternalService; zero: none was asked
+	Said    record.Decision // of the policies of an ExternalService, or what else refuses
 }
 
 // Bounds of looking at what the program says first.
@@ -66,7 +66,7 @@ func (s *session) depart(e Exit) {
 	s.way.Names = e.Names
 	switch {
 	case e.Why != failure.None, e.Peek:
-		s.denied, s.peeking = e.Why, true // what is HTTP hears why
+		s.denied, s.peeking, s.rec.Decision = e.Why, true, e.Said // what is HTTP hears why
 		s.w.cfg.Loop.Arm(&s.timer, peekSilence)
 	case !e.Service.Service.IsZero():
 		s.rec.Passthrough = false
@@ -124,7 +124,7 @@ func (s *session) named(said string, http, http2 bool) {
 		return
 	}
 	s.leave()
-	s.conn.SetHandler(s.w.cfg.HTTP.Serve(s.conn, Context{Direction: s.rec.Direction, HTTP2: http2, Protocol: model.LearnedHTTP, Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Refuse: why}))
+	s.conn.SetHandler(s.w.cfg.HTTP.Serve(s.conn, Context{Direction: s.rec.Direction, HTTP2: http2, Protocol: model.LearnedHTTP, Remote: s.conn.Remote(), Wanted: s.rec.Wanted, Refuse: why, Refused: &s.rec.Decision}))
 	s.conn.Resume()
 }
 

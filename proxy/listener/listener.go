@@ -50,7 +50,9 @@ type Context struct {
 	Wanted    netip.AddrPort
 
 	// Refuse is what every request is answered; None: they are served.
-	Refuse failure.Reason
+	// Refused is what is to be recorded about why; nil: nothing.
+	Refuse  failure.Reason
+	Refused *record.Decision
 
 	Port Port // outbound: where the requests go; nil with Refuse
 
@@ -83,8 +85,10 @@ type HTTP interface {
 
 // Config of a Worker. Everything is required unless it says otherwise.
 type Config struct {
-	Loop      loop.Loop
-	Log       *slog.Logger // nil: silent
+	Loop loop.Loop
+	Log  *slog.Logger // nil: silent
+	// Unproven bounds the lines about who does not prove who he is, of all workers together; nil: of this one.
+	Unproven  *policy.Lines
 	Observer  relay.Observer
 	Directory Directory
 	Blanks    relay.Blanks
@@ -119,7 +123,9 @@ type Config struct {
 
 	// Mode answers what connections from outside the mesh to a port of the service must prove, and Handshake begins the server's side
 	// of TLS with them (mtls.ServerOptions.Outside). Without Mode: nothing, ModeDisabled. For any goroutine.
+	// ModeBy names the policy that says the mode, "": none; nil: it is not known.
 	Mode      func(port uint16) model.MTLSMode
+	ModeBy    func(port uint16) string
 	Handshake func(raw loop.Conn, h loop.Handler) Secure
 
 	// Tolls bounds what leaves the program and how many bytes are relayed. May be nil.
@@ -178,6 +184,9 @@ func (w *Worker) caller(id spiffe.ID, c loop.Conn, port uint16) (spiffe.ID, *pol
 func New(cfg Config) *Worker {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Unproven == nil {
+		cfg.Unproven = &policy.Lines{}
 	}
 	if cfg.MaxPending <= 0 {
 		cfg.MaxPending = 4096

@@ -197,11 +197,45 @@ func (v *visitor) turnAway(p []byte) {
 	case verdict.HTTP():
 		v.leave()
 		v.manner = turnedAway
+		refusal := &record.Decision{Refusal: v.strict()}
+		v.unproven(failure.MTLSRequired, "policy", refusal.Refusal.By, "why", refusal.Refusal.Cause)
 		v.conn.SetHandler(v.w.cfg.HTTP.Serve(v.conn, Context{Direction: record.Inbound, HTTP2: verdict == sniff.HTTP2, Protocol: model.LearnedHTTP,
-			Remote: v.conn.Remote(), Wanted: v.conn.Local(), Own: v.own, Publish: true, Refuse: failure.MTLSRequired, Ended: v.gone,
+			Remote: v.conn.Remote(), Wanted: v.conn.Local(), Own: v.own, Publish: true, Refuse: failure.MTLSRequired, Refused: refusal, Ended: v.gone,
 			Caller: policy.NewCaller(spiffe.ID{}, v.conn.Remote().Addr(), v.own.Service.Port)}))
 	default:
-		v.refuse(failure.MTLSRequired)
+		v.forbid()
+	}
+}
+
+// strict is what refuses plaintext on a strict port.
+func (v *visitor) strict() record.Refusal {
+	r := record.Refusal{Cause: "plaintext, where the port's mode is Strict"}
+	if by := v.w.cfg.ModeBy; by != nil {
+		r.By = by(v.own.Service.Port)
+	}
+	return r
+}
+
+// forbid resets plaintext that is no HTTP, on a strict port: it is recorded as what came in, and there is a line in the log.
+func (v *visitor) forbid() {
+	now := v.w.cfg.Loop.Now()
+	var r record.Record
+	r.Reset()
+	r.Direction, r.TCP, r.Wanted, r.Wall, r.Start, r.End = record.Inbound, true, v.conn.Local(), v.w.cfg.Loop.Wall(), now, now
+	r.From, r.Published, r.Protocol, r.DestinationID = v.conn.Remote().Addr(), true, v.protocol(), v.w.cfg.SelfID
+	r.Destination, r.Port, r.Reason = v.own.Service.Service, v.own.Service.Port, failure.MTLSRequired.Label()
+	r.Decision.Refusal = v.strict()
+	v.w.cfg.Observer.Done(&r)
+	v.unproven(failure.MTLSRequired, "policy", r.Decision.Refusal.By, "why", r.Decision.Refusal.Cause)
+	v.end()
+	v.conn.Reset()
+}
+
+// unproven writes a line about who has not proven who he is, if there is room for it this second: one for each address and port.
+func (v *visitor) unproven(why failure.Reason, args ...any) {
+	w, from := v.w, v.conn.Remote()
+	if unsaid, ok := w.cfg.Unproven.Room(w.cfg.Loop.Wall().Unix(), policy.Kind(v.own.Service.Port, why.Label(), from.Addr().String())); ok {
+		policy.Say(w.cfg.Log, why.Label(), unsaid, append([]any{"caller", from.String(), "service", v.own.Service.String()}, args...)...)
 	}
 }
 
@@ -312,7 +346,7 @@ func (h *proving) Closed(err error) {
 	}
 	h.over = true
 	if err != nil {
-		h.v.w.cfg.Log.Info("a caller from outside has not proven who it is", "from", h.conn.Remote().String(), "error", err)
+		h.v.unproven(failure.TLSFailed, "error", err)
 		h.v.w.cfg.Observer.Refused(failure.TLSFailed)
 	}
 	h.v.end()

@@ -1,9 +1,13 @@
 package listener_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +30,11 @@ type published struct {
 
 func publish(t *testing.T, mode model.MTLSMode, known model.Protocol) *published {
 	t.Helper()
+	return publishWith(t, mode, known, func(*listener.Config) {})
+}
+
+func publishWith(t *testing.T, mode model.MTLSMode, known model.Protocol, change func(*listener.Config)) *published {
+	t.Helper()
 	who := identities(t, peer.String(), "spiffe://tulle.local/ns/default/sa/db")
 	other := identities(t, peer.String())
 	p := &published{}
@@ -36,6 +45,7 @@ func publish(t *testing.T, mode model.MTLSMode, known model.Protocol) *published
 		cfg.Handshake = func(raw loop.Conn, h loop.Handler) listener.Secure { return mtls.Server(raw, door, h) }
 		cfg.Connect = func(uint16, time.Duration) failure.Reason { p.held.Add(1); return failure.None }
 		cfg.Disconnect = func(uint16) { p.held.Add(-1) }
+		change(cfg)
 	})
 	p.port.protocol = known
 	p.addr = p.accept(p.worker.Publish(8080, 0))
@@ -113,6 +123,61 @@ func TestPermissive(t *testing.T) {
 		}
 	}
 }
+
+// TestStrictTold: who is refused for want of mutual TLS is in the log of a workload's proxy, with the address and the policy, and, where
+// it spoke something else than HTTP, in a record; lines are bounded.
+func TestStrictTold(t *testing.T) {
+	var mu sync.Mutex
+	var log bytes.Buffer
+	said := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.String()
+	}
+	p := publishWith(t, model.ModeStrict, model.ProtocolTCP, func(cfg *listener.Config) {
+		cfg.ModeBy = func(uint16) string { return "AuthenticationPolicy/default/front" }
+		cfg.Log = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.Write(b)
+		}), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	})
+	c := p.dial(p.addr)
+	write(t, c, "SSH-2.0-x\r\n")
+	wantReset(t, c)
+	p.until("the record", func() bool { return len(p.records) == 1 })
+	r := p.records[0]
+	if r.Reason != "mtls_required" || !r.TCP || !r.Published || r.From.String() != "127.0.0.1" || r.Port != 3306 || r.MTLS ||
+		r.Decision.Refusal.By != "AuthenticationPolicy/default/front" || !strings.Contains(r.Decision.Refusal.Cause, "Strict") {
+		t.Errorf("%+v", r)
+	}
+	for _, part := range []string{"msg=mtls_required", "caller=" + c.LocalAddr().String(), "service=db.default:3306", "policy=AuthenticationPolicy/default/front", "why="} {
+		if !strings.Contains(said(), part) {
+			t.Errorf("without %q: %s", part, said())
+		}
+	}
+	if c := p.secure(p.foreign); !refused(c) {
+		t.Error("an identity of another root is let in")
+	}
+	p.until("the line about it", func() bool { return strings.Contains(said(), "msg=tls_failed") })
+	if !strings.Contains(said(), "error=") {
+		t.Error(said())
+	}
+	for range 100 {
+		c := p.dial(p.addr)
+		write(t, c, "SSH-2.0-x\r\n")
+		wantReset(t, c)
+	}
+	p.until("all records", func() bool { return len(p.records) == 101 })
+	if n := strings.Count(said(), "\n"); n > 60 { // one a second, on a machine that is however slow
+		t.Errorf("%d lines", n)
+	}
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // TestPermissiveLate: a server that speaks first does so at once, and a client that is silent at first may still begin TLS.
 func TestPermissiveLate(t *testing.T) {

@@ -10,10 +10,13 @@ import (
 	"github.com/tulle-mesh/tulle/telemetry"
 )
 
-// What policies have decided, counted by policy.
+// What policies have decided, counted by policy and rule.
 
-// decidedKey is one series of telemetry.AuthzDecisions, also in the budget.
-type decidedKey struct{ action, verdict, policy string }
+// decidedKey is one series of telemetry.AuthzDecisions, or, with the action unanswered, of telemetry.AuthzUnanswered; also in the
+// budget. Names of rules are those of the policies in force, as many as there are; where they do not fit they are counted together.
+type decidedKey struct{ action, verdict, policy, rule string }
+
+const unanswered = "unanswered"
 
 // decided is its counter in one recorder: written by its loop, read by anybody.
 type decided struct {
@@ -29,7 +32,7 @@ func (c *Recorder) decide(d *record.Decision) {
 	if d.Verdict == record.Unasked {
 		return
 	}
-	k := decidedKey{verdict: d.Verdict.String(), policy: d.Policy}
+	k := decidedKey{verdict: d.Verdict.String(), policy: d.Policy, rule: d.Rule}
 	switch {
 	case d.Policy != "":
 		k.action = actions[d.Action%4]
@@ -40,11 +43,19 @@ func (c *Recorder) decide(d *record.Decision) {
 	}
 	c.count(k)
 	if d.Dry != record.Unasked {
-		k := decidedKey{action: "dry_run", verdict: d.Dry.String(), policy: d.DryPolicy}
+		k := decidedKey{action: "dry_run", verdict: d.Dry.String(), policy: d.DryPolicy, rule: d.DryRule}
 		c.count(k)
 	}
 	if d.Audit != "" {
-		c.count(decidedKey{"audit", "audited", d.Audit})
+		c.count(decidedKey{"audit", "audited", d.Audit, d.AuditRule})
+	}
+	if d.Verdict == record.Allowed && d.Word != record.NotAsked {
+		if d.Policy != d.External || d.Rule != d.ExternalRule { // another one allows it, and is counted above
+			c.count(decidedKey{"external", "allowed", d.External, d.ExternalRule})
+		}
+		if d.Word == record.Unanswered {
+			c.count(decidedKey{unanswered, "allowed", d.External, d.ExternalRule})
+		}
 	}
 }
 
@@ -57,7 +68,9 @@ func (c *Recorder) count(k decidedKey) {
 	if e == nil {
 		if !c.o.admit(k) {
 			c.o.overflow.Add(1)
-			k.policy = telemetry.Other
+			if k.rule = telemetry.Other; !c.o.admit(k) {
+				k.policy = telemetry.Other
+			}
 			e = c.byPolicy[k]
 		}
 		if e == nil {
@@ -82,13 +95,19 @@ func (x *exposition) decided(m telemetry.Metric, o *Observer) {
 	}
 	all := make([]decidedKey, 0, len(sums))
 	for k := range sums {
-		all = append(all, k)
+		if (k.action == unanswered) == (m.Name == telemetry.AuthzUnanswered) {
+			all = append(all, k)
+		}
 	}
 	slices.SortFunc(all, func(a, b decidedKey) int {
-		return cmp.Or(cmp.Compare(a.policy, b.policy), cmp.Compare(a.action, b.action), cmp.Compare(a.verdict, b.verdict))
+		return cmp.Or(cmp.Compare(a.policy, b.policy), cmp.Compare(a.rule, b.rule), cmp.Compare(a.action, b.action), cmp.Compare(a.verdict, b.verdict))
 	})
 	x.head(m)
 	for _, k := range all {
-		x.series(m.Name, float64(sums[k]), "action", k.action, "verdict", k.verdict, "policy", k.policy)
+		if m.Name == telemetry.AuthzUnanswered {
+			x.series(m.Name, float64(sums[k]), "policy", k.policy, "rule", k.rule)
+			continue
+		}
+		x.series(m.Name, float64(sums[k]), "action", k.action, "verdict", k.verdict, "policy", k.policy, "rule", k.rule)
 	}
 }

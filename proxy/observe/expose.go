@@ -45,7 +45,7 @@ func (o *Observer) WriteMetrics(w io.Writer) error {
 			x.edges(m, edges, func(e *sums) uint64 { return e.Received })
 		case telemetry.RefusedTotal:
 			x.refused(m, o)
-		case telemetry.AuthzDecisions:
+		case telemetry.AuthzDecisions, telemetry.AuthzUnanswered:
 			x.decided(m, o)
 		case telemetry.MirroredTotal:
 			x.mirrors(m, o)

@@ -42,7 +42,7 @@ func (f *flight) note(r *record.Record) {
 
 // Troubled reports whether a record is of what failed or was denied, or would be.
 func Troubled(r *record.Record) bool {
-	return r.Reason != "" || r.Status >= 500 || r.Decision.Verdict == record.Denied || r.Decision.Dry == record.Denied || failed(r)
+	return r.Reason != "" || r.Status >= 500 || r.Decision.Verdict == record.Denied || r.Decision.Dry == record.Denied || r.Decision.Refusal.Refused() || failed(r)
 }
 
 func (g *ring) put(r *record.Record) {

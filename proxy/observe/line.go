@@ -5,6 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/record"
 )
 
@@ -60,18 +61,32 @@ func appendLine(dst []byte, r *record.Record) []byte {
 
 // decision tells what the workload's policies said.
 func (l *line) decision(d *record.Decision) {
+	l.text("refused_by", d.Refusal.By)
+	l.text("refused_why", d.Refusal.Cause)
+	l.text("issuer", d.Refusal.Issuer)
 	if d.Verdict == record.Unasked {
 		return
 	}
 	l.text("authz", d.Verdict.String())
 	l.text("policy", d.Policy)
 	l.text("policy_rule", d.Rule)
+	if !d.Authorizer.Service.IsZero() {
+		l.key("authorizer")
+		l.b = appendPort(append(l.b, '"'), d.Authorizer)
+	}
+	l.text("authorizer_said", d.Word.String())
 	l.text("nearest", d.Nearest)
 	l.text("dry_run", d.Dry.String())
 	l.text("dry_run_policy", d.DryPolicy)
 	l.text("dry_run_rule", d.DryRule)
 	l.text("audit", d.Audit)
 	l.text("audit_rule", d.AuditRule)
+}
+
+// appendPort appends "name.namespace:port" and a quote: names of services need no escapes.
+func appendPort(b []byte, n model.PortName) []byte {
+	b = append(append(append(b, n.Service.Name...), '.'), n.Service.Namespace...)
+	return append(strconv.AppendUint(append(b, ':'), uint64(n.Port), 10), '"')
 }
 
 func (l *line) attempts(r *record.Record) {

@@ -139,6 +139,11 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 	r.Opened(relayed, flow)
 	relayed.Decision = record.Decision{Verdict: record.Denied, Absent: true}
 	r.Closed(relayed, flow)
+	agreed := exchange("web", "cart", 200, time.Millisecond)
+	agreed.Decision = record.Decision{Verdict: record.Allowed, Action: model.ActionAllow, Policy: "b", Rule: "r", Word: record.Agreed, External: "x", ExternalRule: "y"}
+	r.Done(agreed)
+	agreed.Decision = record.Decision{Verdict: record.Allowed, Action: model.ActionExternal, Policy: "x", Rule: "y", Word: record.Unanswered, External: "x", ExternalRule: "y"}
+	r.Done(agreed)
 	copied := exchange("web", "shadow", 200, time.Millisecond)
 	copied.Mirror = true
 	r.Done(copied)
@@ -149,10 +154,13 @@ func TestEverySeriesIsInTheTable(t *testing.T) {
 	}
 	for series, want := range map[string]float64{`tulle_tls_handshakes{state="open"}`: 2, `tulle_tls_handshakes{state="waiting"}`: 3,
 		`tulle_tls_handshakes_shed_total{shed="refused"}`: 4, `tulle_tls_handshakes_shed_total{shed="late"}`: 6, "tulle_access_log_dropped_total": 7,
-		`tulle_authz_decisions_total{action="allow",verdict="allowed",policy="a"}`:  2,
-		`tulle_authz_decisions_total{action="dry_run",verdict="denied",policy="d"}`: 2,
-		`tulle_authz_decisions_total{action="audit",verdict="audited",policy="w"}`:  2,
-		`tulle_authz_decisions_total{action="absent",verdict="denied",policy=""}`:   1} {
+		`tulle_authz_decisions_total{action="allow",verdict="allowed",policy="a",rule=""}`:     2,
+		`tulle_authz_decisions_total{action="dry_run",verdict="denied",policy="d",rule=""}`:    2,
+		`tulle_authz_decisions_total{action="audit",verdict="audited",policy="w",rule=""}`:     2,
+		`tulle_authz_decisions_total{action="absent",verdict="denied",policy="",rule=""}`:      1,
+		`tulle_authz_decisions_total{action="allow",verdict="allowed",policy="b",rule="r"}`:    1,
+		`tulle_authz_decisions_total{action="external",verdict="allowed",policy="x",rule="y"}`: 2,
+		`tulle_authz_unanswered_total{policy="x",rule="y"}`:                                    1} {
 		if all[series] != want {
 			t.Errorf("%s is %v, want %v", series, all[series], want)
 		}
@@ -334,7 +342,8 @@ func full() *record.Record {
 	r.Wanted = netip.MustParseAddrPort("198.18.0.5:80")
 	r.Backend = model.PortName{Service: name("cart-v2"), Port: 80}
 	r.Method, r.Path, r.Authority, r.RequestID = "GET", []byte("/a?\"\\\x01\xffé\u2028"), []byte("cart"), []byte("id")
-	r.Decision = record.Decision{Verdict: record.Denied, Policy: "p", Rule: "r", Nearest: "n", Dry: record.Allowed, DryPolicy: "d", DryRule: "dr", Audit: "a", AuditRule: "ar"}
+	r.Decision = record.Decision{Verdict: record.Denied, Policy: "p", Rule: "r", Nearest: "n", Dry: record.Allowed, DryPolicy: "d", DryRule: "dr", Audit: "a", AuditRule: "ar",
+		Word: record.Objected, Authorizer: model.PortName{Service: name("auth"), Port: 9000}, External: "p", ExternalRule: "r", Refusal: record.Refusal{By: "b", Issuer: "i", Cause: "c"}}
 	r.NAttempts, r.RequestBytes, r.ResponseBytes = 6, 1, 2
 	for i := range r.Attempts {
 		r.Attempts[i] = record.Attempt{Workload: "cart-1", Address: netip.MustParseAddrPort("127.0.0.1:2"), From: 3, Reason: "connect_failed", Start: 1, End: 1000001}

@@ -32,8 +32,10 @@ type InForce struct {
 	cfg   Config
 	rules atomic.Pointer[Rules]
 	known atomic.Bool
-	lines lines // about denials
-	dry   lines // about what policies in dry run would decide
+	lines Lines // about denials
+	dry   Lines // about what policies in dry run would decide
+	// unheard are lines about what was let through although an authorizer has not answered.
+	unheard Lines
 }
 
 // New makes one that lets nobody in until Set has been told what to let in.
@@ -42,7 +44,7 @@ func New(cfg Config) *InForce {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Lines <= 0 {
-		cfg.Lines = 10
+		cfg.Lines = PerSecond
 	}
 	p := &InForce{cfg: cfg}
 	p.rules.Store(&Rules{of: p})

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"strings"
-	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/model/authz"
 	"github.com/tulle-mesh/tulle/model/record"
@@ -54,25 +53,21 @@ func Dry(d *record.Decision) []any {
 
 // tried writes one line about what policies in dry run would decide otherwise, if there is room for it this second.
 func (r *Rules) tried(a *authz.Attributes, d *record.Decision, request bool, id []byte) {
-	ok, unsaid := r.of.dry.take(a.Now, kind(a), r.of.cfg.Lines)
+	unsaid, ok := r.of.dry.room(a.Now, kind(a), r.of.cfg.Lines)
 	if !ok {
 		return
 	}
-	args := append(about(a, request, id), Dry(d)...)
-	if unsaid > 0 {
-		args = append(args, "not_logged", unsaid)
-	}
-	r.of.cfg.Log.Warn("authz_dry_run", args...)
+	Say(r.of.cfg.Log, "authz_dry_run", unsaid, append(about(a, request, id), Dry(d)...)...)
 }
 
 // about says who asks for what.
 func about(a *authz.Attributes, request bool, id []byte) []any {
 	args := []any{"caller", caller(a), "port", a.Port}
 	if request {
-		return append(args, "method", strings.Clone(a.Method), "host", clip(a.Host), "path", clip(a.Path), "request_id", string(id))
+		return append(args, "method", strings.Clone(a.Method), "host", Clip(a.Host), "path", Clip(a.Path), "request_id", string(id))
 	}
 	if a.ServerName != "" {
-		args = append(args, "server_name", clip(a.ServerName))
+		args = append(args, "server_name", Clip(a.ServerName))
 	}
 	return args
 }
@@ -86,7 +81,7 @@ func (r *Rules) unknown(a *authz.Attributes, d *record.Decision, id []byte) auth
 
 // denied writes one line about a denial, if there is room for it this second. It looks for the nearest rule only then.
 func (r *Rules) denied(a *authz.Attributes, d *record.Decision, request bool, id []byte) {
-	ok, unsaid := r.of.lines.take(a.Now, kind(a), r.of.cfg.Lines)
+	unsaid, ok := r.of.lines.room(a.Now, kind(a), r.of.cfg.Lines)
 	if !ok {
 		return
 	}
@@ -98,18 +93,40 @@ func (r *Rules) denied(a *authz.Attributes, d *record.Decision, request bool, id
 	case d.Policy != "":
 		args = append(args, "policy", d.Policy, "rule", d.Rule)
 	default:
-		d.Nearest = r.nearest(a, request)
+		d.Nearest = Nearest(r.set, a, request)
 		args = append(args, "why", "no policy allows it", "nearest", d.Nearest)
 	}
-	if unsaid > 0 {
-		args = append(args, "not_logged", unsaid)
-	}
-	r.of.cfg.Log.Warn("authz_denied", args...)
+	Say(r.of.cfg.Log, "authz_denied", unsaid, args...)
 }
 
-// nearest says which rule came closest, and what was missing.
-func (r *Rules) nearest(a *authz.Attributes, request bool) string {
-	rule, missing := r.set.Nearest(a, request)
+// Objected writes the line about a request that policies allow and that is refused all the same, because of its external authorizer: d
+// says by which policy, and what the authorizer has said. It is bounded as, and together with, those about other denials.
+func (p *InForce) Objected(a *authz.Attributes, d *record.Decision, id []byte) {
+	if unsaid, ok := p.lines.room(a.Now, kind(a), p.cfg.Lines); ok {
+		Say(p.cfg.Log, "authz_denied", unsaid, append(append(about(a, true, id), "policy", d.Policy, "rule", d.Rule), worded(d)...)...)
+	}
+}
+
+// PassedUnheard writes the line about a request that was let through although nobody has answered (failOpen), bounded likewise, apart
+// from denials.
+func (p *InForce) PassedUnheard(a *authz.Attributes, d *record.Decision, id []byte) {
+	if unsaid, ok := p.unheard.room(a.Now, kind(a), p.cfg.Lines); ok {
+		Say(p.cfg.Log, "authz_unanswered", unsaid, append(append(about(a, true, id), "policy", d.External, "rule", d.ExternalRule), worded(d)...)...)
+	}
+}
+
+// worded says what an authorizer has said.
+func worded(d *record.Decision) []any {
+	args := []any{"authorizer", d.AuthorizerName(), "answer", d.Word.String()}
+	if d.Refusal.Cause != "" {
+		args = append(args, "why", d.Refusal.Cause)
+	}
+	return args
+}
+
+// Nearest says which rule of a set came closest, and what was missing.
+func Nearest(set *authz.Set, a *authz.Attributes, request bool) string {
+	rule, missing := set.Nearest(a, request)
 	if rule == nil {
 		return "none: no policy allows anything here"
 	}
@@ -126,7 +143,8 @@ func (r *Rules) nearest(a *authz.Attributes, request bool) string {
 // maxText bounds what a caller has said in a line of the log, bytes.
 const maxText = 256
 
-func clip(s string) string {
+// Clip answers a text that a caller has said, as a line of the log has it: its own, and bounded.
+func Clip(s string) string {
 	if len(s) > maxText {
 		return strings.ToValidUTF8(s[:maxText], "") + "…"
 	}
@@ -140,32 +158,4 @@ func caller(a *authz.Attributes) string {
 	return a.IP.String()
 }
 
-// kind is a hash of what makes two denials the same for the log: who is refused what on which port.
-func kind(a *authz.Attributes) (h uint32) {
-	h = uint32(a.Port)
-	for _, s := range [...]string{a.Principal, a.Method} {
-		for i := range len(s) {
-			h = (h ^ uint32(s[i])) * 16777619
-		}
-	}
-	return h
-}
-
-// lines bounds lines of a log per second: all of them, and those of one kind to one, so that one caller does not hide the others.
-// Two loops that meet at the turn of a second may write a few more.
-type lines struct {
-	second, written, unsaid atomic.Int64
-	kinds                   [64]atomic.Int64 // the second in which a line of one of these was written last
-}
-
-// take reports whether a line may be written, and how many were not since the last one.
-func (l *lines) take(now int64, kind uint32, most int) (ok bool, unsaid int64) {
-	if l.second.Swap(now) != now {
-		l.written.Store(0)
-	}
-	if l.kinds[kind%uint32(len(l.kinds))].Swap(now) == now || l.written.Add(1) > int64(most) {
-		l.unsaid.Add(1)
-		return false, 0
-	}
-	return true, l.unsaid.Swap(0)
-}
+func kind(a *authz.Attributes) uint32 { return Kind(a.Port, a.Principal, a.Method) }

@@ -44,6 +44,8 @@ type Guard struct {
 	issuers []*issuer
 	all     bool       // every request needs a token
 	some    *authz.Set // denies those whose path needs one; nil: none does
+	by      string     // the policy that says all
+	every   string     // the policies of the issuers, with commas between
 	told    []string   // fields that only proxies may say
 	named   string     // decision.Issuers
 }
@@ -73,18 +75,26 @@ func (r *Ring) Guards(s *model.Security, labels []model.Label, ports []uint16) (
 	}
 	for _, p := range ports {
 		g := &Guard{}
-		var paths []model.PolicyPath
+		var needs []model.PolicyRule // a rule for each policy, with its paths
 		for _, i := range all {
 			if len(i.model.Ports) > 0 && !slices.Contains(i.model.Ports, p) {
 				continue
 			}
 			// Of two policies about one issuer the more specific says how it is checked; both may require a token.
-			g.all = g.all || i.model.Required
-			paths = append(paths, i.model.RequiredPaths...)
+			if i.model.Required && !g.all {
+				g.all, g.by = true, i.model.Name
+			}
+			if len(i.model.RequiredPaths) > 0 {
+				needs = append(needs, model.PolicyRule{Name: i.model.Name, To: []model.PolicyTarget{{Paths: i.model.RequiredPaths}}})
+			}
 			if slices.ContainsFunc(g.issuers, func(o *issuer) bool { return o.model.Issuer == i.model.Issuer }) {
 				continue
 			}
 			g.issuers = append(g.issuers, i)
+			if g.every != "" {
+				g.every += ", "
+			}
+			g.every += i.model.Name
 			for _, h := range i.model.ClaimHeaders {
 				g.told = append(g.told, h.Header)
 			}
@@ -93,9 +103,8 @@ func (r *Ring) Guards(s *model.Security, labels []model.Label, ports []uint16) (
 			continue
 		}
 		g.named = decision.Issuers(s, labels, p)
-		if len(paths) > 0 {
-			set, err := authz.Compile(&model.Security{Policies: []model.Policy{{Action: model.ActionDeny,
-				Rules: []model.PolicyRule{{To: []model.PolicyTarget{{Paths: paths}}}}}}}, nil, nil)
+		if len(needs) > 0 {
+			set, err := authz.Compile(&model.Security{Policies: []model.Policy{{Action: model.ActionDeny, Rules: needs}}}, nil, nil)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -123,8 +132,10 @@ type Answer struct {
 	Token *Verified
 	// Reason refuses the request, None lets it go on.
 	Reason failure.Reason
-	// Why is the cause of TokenInvalid, for who runs the workload; nil: there is nothing to say.
+	// Why is the cause, for who runs the workload; nil: there is nothing to say.
 	Why error
+	// Policy is who wants the token, or says what it has to be; Issuer what a token that was read names as its issuer, believed or not.
+	Policy, Issuer string
 	// Wait is who tells when newer keys have come, which are needed to answer; nil: this is the answer.
 	Wait *Source
 }
@@ -144,24 +155,30 @@ type Verified struct {
 var (
 	errSeveral = errors.New("are several in one request, and it is not clear which one counts")
 	errPlace   = errors.New("is where its issuer's tokens are not looked for")
+	errNoKeys  = errors.New("cannot be verified: its issuer's keys could not be fetched")
+
+	// ErrNone is why a request is refused that has no token.
+	ErrNone = errors.New("is needed, and there is none")
+	// ErrCrowd is why a token whose issuer's keys have to be waited for is refused where too many wait already.
+	ErrCrowd = errors.New("cannot be verified: too many wait for its issuer's keys already")
 )
 
 // Ask answers for a request: path is as policies compare it, fresh says whether an answer that needs newer keys may wait for them.
 func (g *Guard) Ask(c *Cache, h *message.Head, path []byte, now time.Time, fresh bool) Answer {
 	raw, n := g.find(h)
 	if n == 0 {
-		if g.Requires(c, h, path) {
-			return Answer{Reason: failure.TokenMissing}
+		if by, needed := g.Requires(c, h, path); needed {
+			return Answer{Reason: failure.TokenMissing, Why: ErrNone, Policy: by}
 		}
 		return Answer{}
 	}
 	if n > 1 {
-		return Answer{Reason: failure.TokenInvalid, Why: errSeveral}
+		return Answer{Reason: failure.TokenInvalid, Why: errSeveral, Policy: g.every}
 	}
 	sum := sha256.Sum256(raw)
 	if v := c.seen[sum]; v != nil && slices.Contains(g.issuers, v.issuer) && v.keys == v.issuer.source.keys.Load() && v.InTime(v.issuer.model.Skew, now) == nil {
 		if !v.issuer.places(h, raw) {
-			return Answer{Reason: failure.TokenInvalid, Why: errPlace}
+			return Answer{Reason: failure.TokenInvalid, Why: errPlace, Policy: v.issuer.model.Name, Issuer: v.Issuer}
 		}
 		return Answer{Token: v}
 	}
@@ -174,16 +191,19 @@ func (g *Guard) Ask(c *Cache, h *message.Head, path []byte, now time.Time, fresh
 
 // verify answers about a token that was not seen before, or not by these keys.
 func (g *Guard) verify(h *message.Head, raw []byte, now time.Time, fresh bool) Answer {
-	refused := func(err error) Answer { return Answer{Reason: failure.TokenInvalid, Why: err} }
+	a := Answer{Reason: failure.TokenInvalid, Policy: g.every}
+	refused := func(err error) Answer { a.Why = err; return a }
 	t, err := token.Parse(raw)
 	if err != nil {
 		return refused(err)
 	}
+	a.Issuer = t.Issuer
 	at := slices.IndexFunc(g.issuers, func(i *issuer) bool { return i.model.Issuer == t.Issuer })
 	if at < 0 {
 		return refused(token.ErrIssuer)
 	}
 	i := g.issuers[at]
+	a.Policy = i.model.Name
 	if !i.places(h, raw) {
 		return refused(errPlace)
 	}
@@ -200,31 +220,48 @@ func (g *Guard) verify(h *message.Head, raw []byte, now time.Time, fresh bool) A
 	keys := i.source.keys.Load()
 	if keys == nil {
 		if fresh && i.source.wanted() {
-			return Answer{Wait: i.source}
+			return Answer{Wait: i.source, Policy: a.Policy, Issuer: a.Issuer}
 		}
-		return Answer{Reason: failure.IssuerUnavailable}
+		a.Reason = failure.IssuerUnavailable
+		return refused(errNoKeys)
 	}
 	by, err := t.Verify(keys, i.model.Algorithms)
 	switch {
 	case errors.Is(err, token.ErrNoKey) && fresh && i.source.wanted():
-		return Answer{Wait: i.source}
+		return Answer{Wait: i.source, Policy: a.Policy, Issuer: a.Issuer}
 	case err != nil:
 		return refused(err)
 	}
 	return Answer{Token: &Verified{Token: t, Principal: t.Principal(), issuer: i, keys: keys, by: by, fields: i.fields(t)}}
 }
 
-// Requires reports whether a request needs a token: h is its head, path as policies compare it.
-func (g *Guard) Requires(c *Cache, h *message.Head, path []byte) bool {
-	return (g.all || g.some != nil && g.needs(c, path)) && !preflight(h)
+// Requires reports whether a request needs a token, and by which policy: h is its head, path as policies compare it.
+func (g *Guard) Requires(c *Cache, h *message.Head, path []byte) (by string, needed bool) {
+	by, needed = g.needs(c, path)
+	return by, needed && !preflight(h)
 }
 
-// needs reports whether a path needs a token.
-func (g *Guard) needs(c *Cache, path []byte) bool {
+// Policy names who says what tokens of an issuer have to be; of one that is not believed all of them.
+func (g *Guard) Policy(issuer string) string {
+	for _, i := range g.issuers {
+		if i.model.Issuer == issuer {
+			return i.model.Name
+		}
+	}
+	return g.every
+}
+
+// needs reports whether a request to a path needs a token, and by which policy.
+func (g *Guard) needs(c *Cache, path []byte) (by string, needed bool) {
+	if g.all || g.some == nil {
+		return g.by, g.all
+	}
 	c.asked = authz.Attributes{HTTP: true, Path: unsafe.String(unsafe.SliceData(path), len(path))}
-	denied := !g.some.Request(&c.asked).Allowed
-	c.asked.Path = ""
-	return denied
+	v := g.some.Request(&c.asked)
+	if c.asked.Path = ""; v.By != nil {
+		by = v.By.Name
+	}
+	return by, !v.Allowed
 }
 
 // preflight reports whether a browser asks whether it may ask (Fetch standard, CORS-preflight fetch): it never sends tokens then.
