@@ -136,9 +136,12 @@ func file(rules []entry, used []attribute) *index {
 	often := make([]map[key]int, len(by))
 	filed := make([]map[key][]entry, len(by))
 	for i, at := range by {
-		keys[i], often[i], filed[i] = make([][]key, len(rules)), map[key]int{}, map[key][]entry{}
+		keys[i] = make([][]key, len(rules))
 		for k, e := range rules {
 			keys[i][k] = e.keys(at)
+			if len(keys[i][k]) > 0 && often[i] == nil {
+				often[i] = map[key]int{}
+			}
 			for _, one := range keys[i][k] {
 				often[i][one]++
 			}
@@ -162,6 +165,9 @@ func file(rules []entry, used []attribute) *index {
 		}
 		under := keys[best][k]
 		e.room /= len(under)
+		if filed[best] == nil {
+			filed[best] = map[key][]entry{}
+		}
 		for _, one := range under {
 			filed[best][one] = append(filed[best][one], e)
 		}
