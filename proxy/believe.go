@@ -7,6 +7,7 @@ import (
 	"github.com/tulle-mesh/tulle/identity/spiffe"
 	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
+	"github.com/tulle-mesh/tulle/proxy/failure"
 	"github.com/tulle-mesh/tulle/proxy/loop"
 	"github.com/tulle-mesh/tulle/proxy/mtls"
 	"github.com/tulle-mesh/tulle/proxy/observe"
@@ -34,15 +35,15 @@ func (p *Proxy) believe(m *model.Trust) error {
 	b.Believe(t)
 	for _, w := range p.workers {
 		w.loop.Post(func() {
-			if n := w.open.Review(w.loop); n > 0 {
-				p.cfg.Log.Warn("connections ended: who is at their other end was revoked", "connections", n)
+			if n, why := w.open.Review(w.loop); n > 0 {
+				p.cfg.Log.Warn("connections ended: who is at their other end was revoked", "connections", n, "error", why)
 			}
 		})
 	}
 	return nil
 }
 
-// refuses answers why a connection to or from another proxy may not be open: mtls.Open.Refuses.
+// refuses answers why a connection to or from another proxy may not be open, a *failure.Failure: mtls.Open.Refuses.
 func (p *Proxy) refuses(c *mtls.Conn) error {
 	t := p.cfg.Identity.Current().Trust
 	if t == nil {
@@ -50,12 +51,16 @@ func (p *Proxy) refuses(c *mtls.Conn) error {
 	}
 	id, chain := c.Peer()
 	if err := t.Refuses(id, chain); err != nil {
-		return err
+		return &failure.Failure{Reason: failure.Revoked, Cause: err}
 	}
+	err := p.authorize("", id)
 	if t.Roots(id.TrustDomain) == nil {
-		return fmt.Errorf("%s is not of a trust domain that the mesh believes any more", id)
+		err = fmt.Errorf("%s is not of a trust domain that the mesh believes any more", id)
 	}
-	return p.authorize("", id)
+	if err != nil {
+		return &failure.Failure{Reason: failure.PeerIdentity, Cause: err}
+	}
+	return nil
 }
 
 // authorize answers why who has proven id may not connect at all: mtls.ServerOptions.Authorize. Of other meshes only those may whom a

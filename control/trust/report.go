@@ -65,6 +65,7 @@ type Workload struct {
 	Behind    bool          `json:"behind,omitempty"`  // it has not acknowledged the roots of this stage
 	Failing   string        `json:"failing,omitempty"` // why it could not renew its certificate last
 	Ahead     time.Duration `json:"ahead,omitempty"`   // of its machine's clock, before ours
+	Refused   time.Time     `json:"refused,omitzero"`  // since when its proxy comes with a leaf that was revoked; zero: it does not
 }
 
 // Alarm is something that will hurt unless somebody does something.
@@ -116,7 +117,7 @@ func (k *Keeper) report(now time.Time) *Report {
 	k.mu.Lock()
 	r.Revoked = len(k.revoked)
 	for w, h := range k.holders {
-		r.Workloads = append(r.Workloads, h.describe(w, s, slices.Contains(m.Behind, w), k.trust.Refuses(h.id, h.chain) != nil))
+		r.Workloads = append(r.Workloads, h.describe(w, s, slices.Contains(m.Behind, w), k.trust.Refuses(h.id, h.chain) != nil, now))
 		if h.connected {
 			r.First.take("certificate of "+w, h.ends())
 		}
@@ -147,11 +148,14 @@ func certificate(role string, c *x509.Certificate, note string) Certificate {
 // revoked is the note of a leaf that is.
 const revoked = "REVOKED"
 
-func (h *holder) describe(name string, s ca.Status, behind, refused bool) Workload {
+func (h *holder) describe(name string, s ca.Status, behind, refused bool, now time.Time) Workload {
 	w := Workload{Workload: name, Identity: h.id.String(), Connected: h.connected, Since: h.since, Behind: behind, Failing: h.failing, Ahead: h.ahead,
 		Chain: chainOf(h.chain, s)}
 	if refused {
 		w.Chain[len(w.Chain)-1].Note = revoked
+		if now.Sub(h.comes) <= comesFor {
+			w.Refused = h.comesSince
+		}
 	}
 	return w
 }
@@ -316,9 +320,11 @@ func (k *Keeper) holding(r *Report, announced []string, now time.Time, add adder
 		left := leaf.Ends.Sub(now)
 		life := min(leaf.Ends.Sub(leaf.Begins)-ca.Backdate, k.cfg.CA.Leaf())
 		switch {
+		case !w.Refused.IsZero():
+			if now.Sub(w.Refused) > replacedIn {
+				add("certificate of "+w.Workload, 0, "was revoked, and its proxy still comes with it, for %s: its join token does not let it in again; start it with a new one ('tulle token'), or see its log", now.Sub(w.Refused).Round(time.Second))
+			}
 		case !w.Connected && !slices.Contains(announced, w.Workload):
-		case leaf.Note == revoked && !w.Connected && now.Sub(w.Since) > replacedIn:
-			add("certificate of "+w.Workload, 0, "was revoked ('tulle cert revoked'), and its proxy has shown no other: beside the control plane it gets one by itself unless its identity was revoked; elsewhere it needs a join token ('tulle token') and a start")
 		case w.Failing != "":
 			add("certificate of "+w.Workload, left, "is not renewed, and ends in %s: %s", left.Round(time.Second), w.Failing)
 		case !w.Connected && left > 0 && left < time.Duration(alarmLeft*float64(life)):

@@ -219,7 +219,27 @@ func (k *Keeper) Refuses(id spiffe.ID, chain []*x509.Certificate) error {
 			return fmt.Errorf("%s was %w at %s: 'tulle cert restore %[1]s' takes that back", id, svid.ErrRevoked, r.At.Format(time.RFC3339))
 		}
 	}
-	return k.trust.Refuses(id, chain)
+	err := k.trust.Refuses(id, chain)
+	if errors.Is(err, svid.ErrCertificate) {
+		k.comes(chain[0])
+	}
+	return err
+}
+
+// comesFor is how long somebody who has come with a revoked certificate counts as still coming: proxies try every few seconds.
+const comesFor = 15 * time.Second
+
+// comes takes that somebody shows a leaf that was revoked. The caller holds mu.
+func (k *Keeper) comes(leaf *x509.Certificate) {
+	now := k.cfg.Now()
+	for _, h := range k.holders {
+		if h.chain[0].SerialNumber.Cmp(leaf.SerialNumber) == 0 {
+			if now.Sub(h.comes) > comesFor {
+				h.comesSince = now
+			}
+			h.comes = now
+		}
+	}
 }
 
 func (k *Keeper) without(r Revocation) []Revocation {

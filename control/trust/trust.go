@@ -289,6 +289,8 @@ type holder struct {
 	since     time.Time // of connected
 	ahead     time.Duration
 	failing   string
+
+	comes, comesSince time.Time // with a leaf that was revoked: last, and since when again and again
 }
 
 // ends answers when the holder's certificate does.

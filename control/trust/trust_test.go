@@ -310,4 +310,25 @@ func TestShows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
+	// Who has no other certificate comes with the revoked one again and again; he is told of until he comes no more.
+	if _, err := r.Revoke(t.Context(), serial, ""); err != nil {
+		t.Fatal(err)
+	}
+	r.Left("default/cart-1", 0, false)
+	for range 4 {
+		if err := r.Refuses(cart, []*x509.Certificate{leaf}); !errors.Is(err, svid.ErrCertificate) {
+			t.Fatal(err)
+		}
+		if a := r.Report().Alarms; r.Report().Workloads[0].Refused.IsZero() || len(a) > 0 {
+			t.Fatalf("at once: %+v", a)
+		}
+		r.pass(time.Second)
+	}
+	r.pass(3 * time.Second)
+	r.alarm("certificate of default/cart-1", "start it with a new one")
+	r.pass(15 * time.Second)
+	if a := r.Report().Alarms; len(a) > 0 {
+		t.Errorf("he has ended: %+v", a)
+	}
 }

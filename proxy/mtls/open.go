@@ -11,11 +11,17 @@ import (
 // gone, whoever serves them: so that they can be looked at again when it changes who may talk to whom. It belongs to its loop.
 type Open struct {
 	// Refuses says why a connection may not be open, nil if it may. It is asked at the end of the handshake and by Review, on
-	// the loop. nil refuses none.
+	// the loop. What it answers is what the handler's Closed is told. nil refuses none.
 	Refuses func(c *Conn) error
 
 	conns map[*Conn]struct{}
-	again []*Conn // to be ended in later turns
+	again []ending // in later turns
+}
+
+// ending is a connection that is to be reset, and why.
+type ending struct {
+	c   *Conn
+	why error
 }
 
 // perTurn is how many connections are ended in one turn of a loop.
@@ -31,33 +37,29 @@ func (o *Open) Each(f func(c *Conn)) {
 	}
 }
 
-// Review resets the connections that are refused by now, a bounded number in each turn of l. It answers how many those are.
-func (o *Open) Review(l loop.Loop) int {
+// Review resets the connections that are refused by now, a bounded number in each turn of l. It answers how many those are, and why
+// one of them is; nil: there is none.
+func (o *Open) Review(l loop.Loop) (n int, why error) {
 	if o.Refuses == nil {
-		return 0
+		return 0, nil
 	}
-	return o.End(l, func(c *Conn) bool { return o.Refuses(c) != nil })
-}
-
-// End resets the connections that which answers true for, as Review does.
-func (o *Open) End(l loop.Loop, which func(c *Conn) bool) (n int) {
 	busy := len(o.again) > 0
 	for c := range o.conns {
-		if which(c) {
-			o.again = append(o.again, c)
-			n++
+		if err := o.Refuses(c); err != nil {
+			o.again = append(o.again, ending{c, err})
+			n, why = n+1, err
 		}
 	}
 	if !busy {
 		o.end(l)
 	}
-	return n
+	return n, why
 }
 
 func (o *Open) end(l loop.Loop) {
 	n := min(len(o.again), perTurn)
-	for _, c := range o.again[:n] {
-		c.Reset() // does nothing to one that is gone
+	for _, e := range o.again[:n] {
+		e.c.refuse(e.why)
 	}
 	if o.again = o.again[n:]; len(o.again) == 0 {
 		o.again = nil
@@ -81,6 +83,14 @@ func (o *Open) add(c *Conn) error {
 	}
 	o.conns[c] = struct{}{}
 	return nil
+}
+
+// refuse resets c, unless it is gone; its handler is told why.
+func (c *Conn) refuse(why error) {
+	if !c.gone && c.err == nil {
+		c.err = why
+	}
+	c.Reset()
 }
 
 func (o *Open) remove(c *Conn) {

@@ -84,13 +84,16 @@ func TestRevoked(t *testing.T) {
 		t.Helper()
 		src.Store(a.trusting(t, server, m))
 		var n int
-		do(g.loop, func() { n = o.Review(g.loop) })
+		do(g.loop, func() { n, _ = o.Review(g.loop) })
 		if n != 100*len(gone) {
 			t.Errorf("%s: %d connections are ended, want %d", what, n, 100*len(gone))
 		}
 		for range n {
 			select {
-			case <-g.closed:
+			case err := <-g.closed:
+				if !errors.Is(err, svid.ErrRevoked) {
+					t.Fatalf("%s: a connection ended for %v", what, err)
+				}
 			case <-time.After(5 * time.Second):
 				t.Fatalf("%s: connections stay open", what)
 			}

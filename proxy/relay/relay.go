@@ -336,6 +336,10 @@ func (s *side) Closed(err error) {
 		if errors.Is(err, loop.ErrLoopEnded) {
 			r.reason = failure.Draining
 		}
+		var f *failure.Failure
+		if errors.As(err, &f) { // it was ended, for this
+			r.reason = f.Reason
+		}
 	}
 	s.peer.conn.Reset()
 }

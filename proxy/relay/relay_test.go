@@ -27,7 +27,8 @@ type world struct {
 
 	counters *observe.Recorder
 	options  relay.Options
-	bare     bool // connections are not watched
+	bare     bool  // connections are not watched
+	ends     error // what handlers are told instead of why their connection has ended; nil: the truth
 
 	mu      sync.Mutex
 	records []record.Record
@@ -120,6 +121,21 @@ func (c watched) Write(p []byte) {
 	c.w.most = max(c.w.most, c.Buffered())
 	c.w.mu.Unlock()
 }
+
+func (c watched) SetHandler(h loop.Handler) {
+	if c.w.ends != nil {
+		h = ended{h, c.w.ends}
+	}
+	c.Conn.SetHandler(h)
+}
+
+// ended is a handler of a connection that was ended for a reason.
+type ended struct {
+	loop.Handler
+	why error
+}
+
+func (e ended) Closed(error) { e.Handler.Closed(e.why) }
 
 // dialer relays what it is the handler of to an address.
 type dialer struct {
@@ -248,6 +264,21 @@ func TestReset(t *testing.T) {
 		if r := w.record(); r.Reason != reason.Label() {
 			t.Errorf("reason %q, want %q", r.Reason, reason.Label())
 		}
+	}
+}
+
+// TestEnded: what was ended for a reason has it in its record.
+func TestEnded(t *testing.T) {
+	w := newWorld(t, relay.Config{})
+	w.ends = &failure.Failure{Reason: failure.Revoked, Cause: errors.New("stolen")}
+	c, s := w.pair()
+	write(t, c, "x")
+	read(t, s, "x")
+	_ = c.SetLinger(0)
+	c.Close()
+	wantReset(t, s)
+	if r := w.record(); r.Reason != failure.Revoked.Label() {
+		t.Errorf("reason %q", r.Reason)
 	}
 }
 
