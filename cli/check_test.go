@@ -44,6 +44,13 @@ apiVersion: tulle.dev/v1alpha1
 kind: FaultInjection
 metadata: {name: unused}
 spec: {delay: {duration: 500ms}}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: FaultInjection
+metadata: {name: stray}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: TCPRoute, name: gone}]
+  delay: {duration: 500ms}
 `
 
 // TestNowhere: policies that name what is not there are stored, and 'tulle apply' and 'tulle check' say it.
@@ -99,13 +106,13 @@ func TestNowhere(t *testing.T) {
 	bad := failed()
 	for _, want := range []string{
 		"AuthorizationPolicy/default/misspelled: spec.targetRefs[0]: ", "(TargetNotFound)\n", "AuthorizationPolicy/default/port: ", "AuthenticationPolicy/default/strict: ", "(PortNotFound)\n",
-		"AuthorizationPolicy/default/asked: ", "(BackendNotFound)\n",
+		"AuthorizationPolicy/default/asked: ", "(BackendNotFound)\n", "FaultInjection/default/stray: ", "(NotAttached)\n",
 	} {
 		if !strings.Contains(bad, want) {
 			t.Errorf("check says\n%snot %s", bad, want)
 		}
 	}
-	if strings.Contains(bad, "unused") || strings.Count(bad, "\n") != 4 {
+	if strings.Contains(bad, "unused") || strings.Count(bad, "\n") != 5 {
 		t.Errorf("check says\n%s", bad)
 	}
 	if out, _ := tulle(t, "get", "authorizationpolicies", "--data-dir", dir); !strings.Contains(out, "False (PortNotFound)") || !strings.Contains(out, "False (TargetNotFound)") {

@@ -33,6 +33,9 @@ func (c Compiler) Notes(o v1alpha1.Object) (out []Note) {
 		for i, t := range o.Spec.TargetRefs {
 			if v := c.target(o.Namespace, t, &TargetStatus{}); v.reason != "" {
 				say(fmt.Sprintf("spec.targetRefs[%d]", i), "%s: apply it, or correct the name", v.message)
+				if len(c.Users(o)) == 0 {
+					out[len(out)-1].Reason = "NotAttached"
+				}
 			}
 		}
 		if len(o.Spec.TargetRefs) > 0 && len(out) == 0 && len(c.Users(o)) == 0 {
