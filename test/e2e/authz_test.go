@@ -28,6 +28,15 @@ func (m *mesh) as(service string, command ...string) result {
 	return m.finish(m.runCommand([]string{"--service", service}, command...))
 }
 
+// foretold reports whether 'tulle authz check' says what the proxy has done.
+func (m *mesh) foretold(allowed, unreadable bool, question ...string) {
+	m.t.Helper()
+	r := m.cli(append([]string{"authz", "check"}, question...)...)
+	if (r.code == 0) != allowed || r.code > 1 || strings.Contains(r.stdout, "400, path: ") != unreadable {
+		m.t.Errorf("authz check %q: %s", question, r)
+	}
+}
+
 // TestAuthorization: what policies say is what workloads' own proxies do, on requests, connections, and what is open already.
 func TestAuthorization(t *testing.T) {
 	server, cli := program(t, "redis-server", "redis-server"), program(t, "redis-cli", "redis-tools")
@@ -57,10 +66,11 @@ func TestAuthorization(t *testing.T) {
 		answers("the visitor is refused", shell, "403")
 		m.apply(authorize("audit", "httpbin", "  action: Audit\n  rules: [{from: [{serviceAccounts: [load]}]}]\n"))
 		m.apply(authorize("later", "httpbin", "  action: Deny\n  dryRun: true\n  rules: [{from: [{serviceAccounts: [load]}]}]\n"))
-		for url, want := range map[string]string{"/get?a=/admin": "200", "/status/204": "204", "/ip": "403"} {
-			if got := m.ok(m.call("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080"+url)); got != want {
+		for url, want := range map[string]string{"/get?a=/admin": "200", "/status/204": "204", "/status//204": "204", "/%67et": "200", "/x/../get": "200", "/get%2fx": "400", "/ip": "403"} {
+			if got := m.ok(m.call("curl", "-s", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}", "http://httpbin:8080"+url)); got != want {
 				t.Errorf("%s: %s", url, got)
 			}
+			m.foretold(want[0] == '2', want == "400", "--from", "shell", "--to", "httpbin", "--path", url)
 		}
 		got := m.ok(m.call("curl", "-s", "-i", "-d", "x", "http://httpbin:8080/get"))
 		if !strings.HasPrefix(got, "HTTP/1.1 403") || !strings.Contains(got, "tulle-reason: authz_denied") || !strings.Contains(got, "x-request-id: ") || strings.Contains(got, "readers") {

@@ -201,4 +201,10 @@ spec: {egress: {mode: Registry, rules: [{action: Allow, services: [shell], addre
 	if got := code(nil, "http://"+open.Addr().String()+"/"); got != "200 " {
 		t.Errorf("an address that a rule allows: %s", got)
 	}
+	m.foretold(false, false, "--from", "shell", "--to", "pay.example", "--path", "/")
+	m.foretold(true, false, "--from", "cashier", "--to", "pay", "--path", "/")
+	m.foretold(false, false, "--from", "cashier", "--to", "pay", "--method", "POST")
+	m.foretold(false, false, "--from", "shell", "--to", "external~database")
+	m.foretold(true, false, "--from", "shell", "--to", host, "--port", "80")
+	m.foretold(false, false, "--from", "cashier", "--to", host, "--port", "80")
 }
