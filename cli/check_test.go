@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,7 +116,13 @@ func TestNowhere(t *testing.T) {
 	if strings.Contains(bad, "unused") || strings.Count(bad, "\n") != 5 {
 		t.Errorf("check says\n%s", bad)
 	}
-	if out, _ := tulle(t, "get", "authorizationpolicies", "--data-dir", dir); !strings.Contains(out, "False (PortNotFound)") || !strings.Contains(out, "False (TargetNotFound)") {
-		t.Errorf("get: %s", out)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // poll: the registry follows the store
+		out, _ := tulle(t, "get", "authorizationpolicies", "--data-dir", dir)
+		if strings.Contains(out, "False (PortNotFound)") && strings.Contains(out, "False (TargetNotFound)") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("get: %s", out)
+		}
 	}
 }

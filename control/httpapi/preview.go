@@ -234,7 +234,6 @@ func (a *API) serveConflicts(r *http.Request) (any, error) {
 	if a.cfg.Compiler == nil {
 		return nil, missing("conflicts")
 	}
-	a.catchUp(r.Context())
 	out := Conflicts{Conflicts: []compile.Conflict{}, Policies: []PolicyNote{}, References: []Reference{}}
 	c := a.cfg.Compiler()
 	var found []compile.Conflict
