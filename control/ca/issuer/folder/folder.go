@@ -64,7 +64,7 @@ type waiting struct {
 // New makes an issuer.
 func New(cfg Config) (*Issuer, error) {
 	if cfg.Dir == "" || cfg.Roots == "" {
-		return nil, errors.New("csr-files: a folder, and a file with the roots of whoever signs, are needed")
+		return nil, errors.New("csr-files: a folder (--issuer-folder), and a file with the roots of whoever signs (--issuer-roots), are needed")
 	}
 	if cfg.Ref == "" {
 		cfg.Ref = "Issuer/tulle"

@@ -69,7 +69,7 @@ const maxEntries = 50_000
 // New makes an issuer; it asks nobody yet.
 func New(cfg Config) (*Issuer, error) {
 	if cfg.Address == "" || cfg.Bundle == "" || cfg.TrustDomain == "" {
-		return nil, errors.New("spire: the address of the server, a file with its bundle and the trust domain are needed")
+		return nil, errors.New("spire: the address of the server (--issuer-address), a file with its bundle (--issuer-ca) and the trust domain are needed")
 	}
 	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
 		return nil, fmt.Errorf("spire: address %q: write host:port of the server's API, for example spire.example:8081", cfg.Address)

@@ -41,7 +41,7 @@ type Issuer struct {
 // New makes an issuer; it asks nobody yet.
 func New(cfg Config) (*Issuer, error) {
 	if cfg.Provisioner == "" || cfg.Key == "" || cfg.CAFile == "" {
-		return nil, errors.New("step-ca: the name of a JWK provisioner, a file with its key and one with step-ca's root are needed")
+		return nil, errors.New("step-ca: the name of a JWK provisioner (--issuer-provisioner), a file with its key (--issuer-key) and one with step-ca's root (--issuer-ca) are needed")
 	}
 	if _, err := readKey(cfg); err != nil {
 		return nil, fmt.Errorf("step-ca: %w", err)

@@ -53,7 +53,7 @@ func New(cfg Config) (*Issuer, error) {
 	}
 	roles := cfg.RoleIDFile != "" && cfg.SecretIDFile != ""
 	if cfg.Role == "" || roles == (cfg.TokenFile != "") || !roles && cfg.RoleIDFile+cfg.SecretIDFile != "" {
-		return nil, errors.New("vault: a role is needed, and either a file with a token or files with a role ID and a secret ID")
+		return nil, errors.New("vault: a role is needed (--issuer-role), and either a file with a token (--issuer-token-file) or files with a role ID and a secret ID (--issuer-role-id-file, --issuer-secret-id-file)")
 	}
 	for what, s := range map[string]string{"mount": cfg.Mount, "role": cfg.Role, "mount of AppRole": cfg.AuthMount} {
 		if s != strings.Trim(s, "/") || strings.ContainsAny(s, "?#% \t\r\n") || strings.Contains(s, "..") || what == "role" && strings.Contains(s, "/") {
