@@ -82,7 +82,7 @@ func (o *outside) Named(to netip.AddrPort, said string) listener.Exit {
 		return listener.Exit{Why: failure.Unavailable}
 	}
 	names := o.told.Names(to.Addr(), loop.Elapsed())
-	return o.exit(to, t.Named(to, names, said), names, said)
+	return o.exit(to, t.Named(to, names, said, time.Now().Unix()), names, said)
 }
 
 func (o *outside) exit(to netip.AddrPort, e egress.Exit, names []string, said string) listener.Exit {
@@ -195,7 +195,7 @@ func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 	said := strings.ToLower(w.Said)
 	e := t.Address(w.Wanted, w.Names)
 	if e.Why == failure.None && e.Peek {
-		e = t.Named(w.Wanted, w.Names, said)
+		e = t.Named(w.Wanted, w.Names, said, now.Unix())
 	}
 	if e.Why == failure.None && !e.Service.Service.IsZero() {
 		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now, &record.Decision{})

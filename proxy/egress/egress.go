@@ -188,14 +188,14 @@ func (t *Table) byRule(to netip.AddrPort) (Exit, bool) {
 }
 
 // Named decides where Address has asked for what the program says: its SNI or Host, in lower case without a port, "" where it
-// says none.
-func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
+// says none. now is the time, Unix seconds: rules may begin and end.
+func (t *Table) Named(to netip.AddrPort, names []string, said string, now int64) Exit {
 	fits := slices.Contains(names, said)
 	if s := t.find(said, to.Port()); said != "" && s != nil && (fits || t.mode == model.EgressAny && len(names) == 0) {
 		if s.Original && fits {
 			return Exit{Service: model.PortName{Service: s.Name, Port: to.Port()}}
 		}
-		why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: said, Host: said})
+		why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: said, Host: said, Now: now})
 		if why != failure.None {
 			return Exit{Why: why, Judged: Judged{s.Name, said}, Said: says}
 		}
@@ -209,7 +209,7 @@ func (t *Table) Named(to netip.AddrPort, names []string, said string) Exit {
 			if s == nil || s.set == nil {
 				continue
 			}
-			if why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: n, Host: n}); why != failure.None {
+			if why, says := t.decide(s, &authz.Attributes{Port: to.Port(), ServerName: n, Host: n, Now: now}); why != failure.None {
 				return Exit{Why: why, Judged: Judged{s.Name, n}, Said: says}
 			}
 		}

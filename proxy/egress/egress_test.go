@@ -57,7 +57,7 @@ func TestExit(t *testing.T) {
 			x, to := table(t, c.mode), netip.MustParseAddrPort(c.to)
 			got := x.Address(to, c.names)
 			if got.Peek {
-				got = x.Named(to, c.names, c.said)
+				got = x.Named(to, c.names, c.said, 0)
 			}
 			if got.Why != failure.None && !got.Said.Asked && (got.By == "" || got.Cause == "") || got.Said.Asked && got.Why != failure.None && got.Judged.Name == "" {
 				t.Errorf("it is not said what refuses: %+v", got)
@@ -124,13 +124,30 @@ func TestSaid(t *testing.T) {
 	to := model.PortName{Service: name, Port: 443}
 	_, request := x.Request(to, &authz.Attributes{Host: "bank.example"}, true)
 	_, connection := x.Connection(to, "bank.example", true, false, 0)
-	for what, said := range map[string]egress.Said{"request": request, "connection": connection, "address": x.Named(netip.MustParseAddrPort("203.0.113.9:443"), nil, "bank.example").Said} {
+	for what, said := range map[string]egress.Said{"request": request, "connection": connection, "address": x.Named(netip.MustParseAddrPort("203.0.113.9:443"), nil, "bank.example", 0).Said} {
 		if !said.Asked || !said.Allowed || said.By == nil || said.By.Policy != "yes" || said.Audit == nil || said.Audit.Policy != "seen" || !said.Dry || said.DryBy == nil || said.DryBy.Policy != "trial" {
 			t.Errorf("%s: %+v", what, said)
 		}
 	}
 	if _, said := x.Connection(to, "x.example", true, false, 0); said.Asked {
 		t.Error("policies are asked about another host")
+	}
+}
+
+// TestNamedInTime: a rule that is over does not let out what the program names itself, nor does one deny before it begins.
+func TestNamedInTime(t *testing.T) {
+	x, err := egress.Compile(&model.Egress{Services: []model.EgressService{{Name: model.External("default", "bank"), Hosts: []string{"bank.example"}, Ports: []uint16{443},
+		Policies: []model.Policy{
+			{Name: "allow", Action: model.ActionAllow, Rules: []model.PolicyRule{{Name: "until", Ends: 100}}},
+			{Name: "deny", Action: model.ActionDeny, Rules: []model.PolicyRule{{Name: "from", Begins: 50, Ends: 60}}},
+		}}}}, egress.Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now, want := range map[int64]failure.Reason{10: failure.None, 55: failure.EgressDenied, 70: failure.None, 200: failure.EgressDenied} {
+		if got := x.Named(netip.MustParseAddrPort("203.0.113.9:443"), nil, "bank.example", now); got.Why != want {
+			t.Errorf("at %d: %v", now, got.Why)
+		}
 	}
 }
 
