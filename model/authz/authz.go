@@ -167,8 +167,18 @@ type port struct {
 	fields     []Name  // that conditions and expressions look at
 }
 
-// actions is an index of rules per action.
-type actions [model.ActionAudit + 1]index
+// actions is the rules per action: the index of those about every port, which all ports share, and that of a port's own.
+type actions [model.ActionAudit + 1][]*index
+
+// first answers the first rule, in their order, that holds.
+func (in *actions) first(act model.Action, a *Attributes) (found *rule) {
+	for _, x := range in[act] {
+		if r := x.first(a); found == nil || r != nil && r.order < found.order {
+			found = r
+		}
+	}
+	return found
+}
 
 // Request decides about a request, or a connection that is HTTP.
 func (s *Set) Request(a *Attributes) Verdict {
@@ -197,16 +207,16 @@ func (s *Set) decide(a *Attributes, of func(*port) *actions) Verdict {
 }
 
 func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
-	if r := in[model.ActionAudit].first(a); r != nil {
+	if r := in.first(model.ActionAudit, a); r != nil {
 		v.Audit = &r.name
 	}
-	if r := in[model.ActionDeny].first(a); r != nil {
+	if r := in.first(model.ActionDeny, a); r != nil {
 		v.By = &r.name
 		return v
 	}
 	switch {
 	case p.allows || a.Federated:
-		r := in[model.ActionAllow].first(a)
+		r := in.first(model.ActionAllow, a)
 		if r == nil {
 			v.Absent = true
 			return v
@@ -217,7 +227,7 @@ func (p *port) decide(in *actions, a *Attributes) (v Verdict) {
 		return v
 	}
 	v.Allowed = true
-	if r := in[model.ActionExternal].first(a); r != nil {
+	if r := in.first(model.ActionExternal, a); r != nil {
 		v.External, v.Authorizer = &r.name, r.authorizer
 	}
 	return v
@@ -301,9 +311,11 @@ func (s *Set) Empty() bool {
 }
 
 func (in *actions) empty() bool {
-	for i := range in {
-		if !in[i].empty() {
-			return false
+	for _, list := range in {
+		for _, x := range list {
+			if !x.empty() {
+				return false
+			}
 		}
 	}
 	return true

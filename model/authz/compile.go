@@ -226,11 +226,13 @@ func (r *rule) bare() *rule {
 
 // ports indexes the policies by port, with or without those in dry run.
 func (c *compiler) ports(dry bool) ports {
-	out := ports{0: c.port(0, dry)}
+	shared := port{}
+	c.file(&shared, dry, func(of []uint16) bool { return len(of) == 0 })
+	out := ports{0: c.port(0, dry, &shared)}
 	for _, p := range c.policies {
 		for _, n := range p.policy.Ports {
 			if _, done := out[n]; !done {
-				out[n] = c.port(n, dry)
+				out[n] = c.port(n, dry, &shared)
 			}
 		}
 	}
@@ -288,10 +290,9 @@ func whole(list []text) bool {
 	return !slices.ContainsFunc(list, func(t text) bool { return t.Kind != model.StringExact || t.IgnoreCase })
 }
 
-// port gathers what is about one port.
-func (c *compiler) port(n uint16, dry bool) *port {
-	out := &port{deny: c.deny}
-	var request, conn [model.ActionAudit + 1][]*rule
+// port gathers what is about one port, beside the indexes that are shared.
+func (c *compiler) port(n uint16, dry bool, shared *port) *port {
+	out := &port{deny: c.deny, request: shared.request, conn: shared.conn}
 	for _, p := range c.policies {
 		if p.policy.DryRun && !dry || len(p.policy.Ports) > 0 && !slices.Contains(p.policy.Ports, n) {
 			continue
@@ -299,27 +300,46 @@ func (c *compiler) port(n uint16, dry bool) *port {
 		act := p.policy.Action
 		out.allows = out.allows || act == model.ActionAllow
 		for _, r := range p.rules {
-			needs := r.needsRequest()
-			out.http, out.tokens = out.http || needs, out.tokens || r.needsToken()
+			out.http, out.tokens = out.http || r.needsRequest(), out.tokens || r.needsToken()
 			out.names = out.names || slices.ContainsFunc(r.to, func(t target) bool { return t.names.some() })
 			out.looks(r)
-			request[act] = append(request[act], r)
 			if act == model.ActionAllow {
 				out.every = append(out.every, r)
 			}
+		}
+		out.http = out.http || act == model.ActionExternal
+	}
+	c.file(out, dry, func(of []uint16) bool { return slices.Contains(of, n) })
+	return out
+}
+
+// file adds indexes of the policies about some ports.
+func (c *compiler) file(to *port, dry bool, about func([]uint16) bool) {
+	var request, conn [model.ActionAudit + 1][]*rule
+	for _, p := range c.policies {
+		if p.policy.DryRun && !dry || !about(p.policy.Ports) {
+			continue
+		}
+		act := p.policy.Action
+		for _, r := range p.rules {
+			request[act] = append(request[act], r)
 			if act == model.ActionAllow {
 				r = r.plain()
-			} else if needs {
+			} else if r.needsRequest() {
 				r = r.bare()
 			}
 			if r != nil {
 				conn[act] = append(conn[act], r)
 			}
 		}
-		out.http = out.http || act == model.ActionExternal
 	}
-	for i := range request {
-		out.request[i], out.conn[i] = newIndex(request[i]), newIndex(conn[i])
+	add := func(to *actions, rules *[model.ActionAudit + 1][]*rule) {
+		for i, list := range rules {
+			if len(list) > 0 {
+				to[i] = append(slices.Clip(to[i]), newIndex(list))
+			}
+		}
 	}
-	return out
+	add(&to.request, &request)
+	add(&to.conn, &conn)
 }

@@ -2,22 +2,26 @@ package authz
 
 // Candidates answers how many rules a request may be held against, all actions together.
 func (s *Set) Candidates(a *Attributes) (n int) {
-	for i := range s.inForce.at(a.Port).request {
-		s.inForce.at(a.Port).request[i].each(a, func(list []*rule) { n += len(list) })
+	for _, list := range s.inForce.at(a.Port).request {
+		for _, x := range list {
+			x.each(a, func(list []*rule) { n += len(list) })
+		}
 	}
 	return n
 }
 
 // Looked answers how many rules there are, and how many of them a request may be held against.
 func (s *Set) Looked(a *Attributes) (all, some int) {
-	for _, p := range s.inForce.at(a.Port).request {
-		seen := map[*rule]bool{}
-		p.each(a, func(list []*rule) {
-			for _, r := range list {
-				seen[r] = true
-			}
-		})
-		all, some = all+len(p.all(nil)), some+len(seen)
+	for _, list := range s.inForce.at(a.Port).request {
+		for _, x := range list {
+			seen := map[*rule]bool{}
+			x.each(a, func(list []*rule) {
+				for _, r := range list {
+					seen[r] = true
+				}
+			})
+			all, some = all+len(x.all(nil)), some+len(seen)
+		}
 	}
 	return all, some
 }

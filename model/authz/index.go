@@ -93,12 +93,12 @@ type entry struct {
 }
 
 // newIndex files rules, which are in order.
-func newIndex(rules []*rule) index {
+func newIndex(rules []*rule) *index {
 	var list []entry
 	for _, r := range rules {
 		list = append(list, r.entries()...)
 	}
-	return *file(list, nil)
+	return file(list, nil)
 }
 
 // entries answers an entry for each alternative of a rule, if they are not too many to be filed by themselves.

@@ -225,6 +225,29 @@ func BenchmarkThousand(b *testing.B) {
 	}
 }
 
+// ownPorts is policies of which every other one is about a port of its own.
+func ownPorts(n int) *model.Security {
+	all := &model.Security{}
+	for i := range n {
+		all.Policies = append(all.Policies, allow(fmt.Sprint("p", i), from(model.PolicySource{Principals: exact(spiffe(i))})))
+		if i%2 == 0 {
+			all.Policies[i].Ports = []uint16{uint16(i + 1)}
+		}
+	}
+	return all
+}
+
+// TestOwnPorts: what is about every port is indexed once, not for each port that a policy names.
+func TestOwnPorts(t *testing.T) {
+	count := func(n int) float64 {
+		all := ownPorts(n)
+		return testing.AllocsPerRun(1, func() { compile(t, all) })
+	}
+	if few, many := count(100), count(800); many > 16*few {
+		t.Errorf("eight times the policies take %v allocations instead of %v", many, few)
+	}
+}
+
 func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{1000, 10_000} {
 		all := &model.Security{}
@@ -239,4 +262,10 @@ func BenchmarkCompile(b *testing.B) {
 			}
 		})
 	}
+	b.Run("500 ports", func(b *testing.B) {
+		all := ownPorts(1000)
+		for b.Loop() {
+			compile(b, all)
+		}
+	})
 }
