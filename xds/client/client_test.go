@@ -17,6 +17,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
 	"github.com/tulle-mesh/tulle/model/recovery"
@@ -354,6 +355,35 @@ func TestRefusalIsSaid(t *testing.T) {
 	defer c.Close()
 	until(t, func() bool { return said.count("refuses this workload") > 0 })
 	if said.count("more than 64 ports") != 1 || said.count("not reachable") != 0 {
+		t.Error(said.text.String())
+	}
+}
+
+// Whose certificate was revoked is told so, tells his identity, and comes back with another one.
+func TestRevokedCertificate(t *testing.T) {
+	s := xdstest.New(t, nil)
+	said := &lines{}
+	first := s.Authority.Issue(cartID).SVID
+	id := svid.Resume(first, svid.Config{Fetch: func(context.Context, *svid.SVID) (*svid.SVID, error) { return s.Authority.Issue(cartID).SVID, nil }})
+	defer id.Close()
+	c, err := client.New(client.Config{Address: s.Address, Identity: id, Server: xdstest.ID, MinBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond,
+		Log: slog.New(slog.NewTextHandler(said, nil)), Workload: client.Workload{Name: "cart-1", Namespace: "default", Service: "cart"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog()
+	c.Start(l)
+	defer c.Close()
+	l.next(t, "connected true")
+	shown := id.Current() // it may have been renewed: half of its life is over
+	s.Stop()
+	s.Revoke(shown.Certificate.Leaf)
+	s.Start()
+	l.next(t, "connected true")
+	if id.Current().Certificate.Leaf == shown.Certificate.Leaf {
+		t.Error("with the certificate of before")
+	}
+	if said.count("refuses this workload's certificate") != 1 || said.count("is revoked") != 1 {
 		t.Error(said.text.String())
 	}
 }

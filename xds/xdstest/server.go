@@ -5,6 +5,7 @@ package xdstest
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"net"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tulle-mesh/tulle/identity/spiffe"
+	"github.com/tulle-mesh/tulle/identity/svid"
 	"github.com/tulle-mesh/tulle/identity/svid/svidtest"
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/decision"
@@ -54,6 +56,17 @@ func New(t testing.TB, sessions server.Sessions) *Server {
 	s.Start()
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// Revoke takes one certificate out of use, from the next Start on; it is called after Stop.
+func (s *Server) Revoke(c *x509.Certificate) {
+	s.t.Helper()
+	trust, err := svid.NewTrust(ID.TrustDomain, &model.Trust{Revoked: []model.Revocation{{Serial: c.SerialNumber.Bytes()}},
+		Bundles: []model.TrustBundle{{TrustDomain: ID.TrustDomain, Roots: [][]byte{s.Authority.Root.Raw}}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.identity.SVID = s.identity.SVID.Believing(trust)
 }
 
 // Start listens again after Stop, at the same address.
