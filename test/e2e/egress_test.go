@@ -150,8 +150,8 @@ spec: {egress: {mode: Registry}}
 	if got := code(nil, "http://"+open.Addr().String()+"/"); got != "403 egress_denied" {
 		t.Errorf("what nobody has written down: %s", got)
 	}
-	if r := m.call(self(t), "dial", open.Addr().String()); !strings.HasPrefix(r.stdout, "ECONNRESET") {
-		t.Errorf("likewise, not HTTP: %s", r)
+	if r := m.call(self(t), "dial", open.Addr().String()); !strings.HasPrefix(r.stdout, "ECONNRESET") || !strings.Contains(r.stderr, `policy="MeshConfig/mesh mode Registry"`) || !strings.Contains(r.stderr, "address="+open.Addr().String()) {
+		t.Errorf("likewise, not HTTP, and the log says why: %s", r)
 	}
 	if got := m.ok(m.cli("get", "externalservices")); !strings.Contains(got, "pay.example") || !strings.Contains(got, "198.18.") {
 		t.Errorf("tulle get externalservices: %s", got)
@@ -207,4 +207,19 @@ spec: {egress: {mode: Registry, rules: [{action: Allow, services: [shell], addre
 	m.foretold(false, false, "--from", "shell", "--to", "external~database")
 	m.foretold(true, false, "--from", "shell", "--to", host, "--port", "80")
 	m.foretold(false, false, "--from", "cashier", "--to", host, "--port", "80")
+	// What a program could not reach is explained, as long as its proxy is there.
+	stays := m.run([]string{"--service", "stays"}, "sh", "-c", "for u in http://pay.example/ http://"+open.Addr().String()+"/; do curl -s -o /dev/null -w 'got %{http_code}\\n' $u; done; exec sleep 60")
+	eventually(t, patience, "both are refused", func() error {
+		if got := stays.stdout(); strings.Count(got, "got 403") != 2 {
+			return errors.New(got)
+		}
+		return nil
+	})
+	said := m.ok(m.cli("explain", "--service", "stays", "--denied"))
+	for _, part := range []string{"GET / of " + open.Addr().String() + " outside of the mesh", "refused   by MeshConfig/mesh mode Registry: ", "nearest   AuthorizationPolicy/default/pay rules[0]: "} {
+		if !strings.Contains(said, part) {
+			t.Errorf("without %q:\n%s", part, said)
+		}
+	}
+	stays.stop(patience)
 }

@@ -20,7 +20,8 @@ func guarded(external string) string {
 // adds reaches the program, what it refuses the client; while it is away nothing passes, or everything if the policy says so.
 func TestExternalAuthorizer(t *testing.T) {
 	m := newMesh(t)
-	m.announced(m.run([]string{"--service", "httpbin", "--port", "8080"}, binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF", "-max-duration", "5m"))
+	httpbin := m.run([]string{"--service", "httpbin", "--port", "8080"}, binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF", "-max-duration", "5m")
+	m.announced(httpbin)
 	asked := m.run([]string{"--service", "authorizer", "--port", "8000/http", "--port", "9000/grpc"}, binary(t, "extauthz"), "-http", "8000", "-grpc", "9000")
 	m.announced(asked)
 	get := func(path string, args ...string) string {
@@ -38,6 +39,8 @@ func TestExternalAuthorizer(t *testing.T) {
 				t.Errorf("%s, refused, without %q: %s", protocol, want, out)
 			}
 		}
+		port := map[string]string{"GRPC": "9000", "HTTP": "8000"}[protocol]
+		explained(t, m, "agreed by authorizer.default:"+port, "refused by authorizer.default:"+port)
 		if out := get("/status/204"); !strings.Contains(out, " 204") {
 			t.Errorf("%s, not asked: %s", protocol, out)
 		}
@@ -47,8 +50,23 @@ func TestExternalAuthorizer(t *testing.T) {
 		if out := get("/headers"); !strings.Contains(out, want) {
 			t.Errorf("nobody there, open is %v: %s", open, out)
 		}
+		explained(t, m, map[bool]string{false: "without an answer of nobody-there.default:9000\n", true: "let through without an answer of nobody-there.default:9000 (failOpen)"}[open])
+	}
+	if text := httpbin.stderr(); !strings.Contains(text, "msg=authz_denied") || !strings.Contains(text, "answer=refused") || !strings.Contains(text, "msg=authz_unanswered") {
+		t.Errorf("the log:\n%s", tail(text))
 	}
 	t.Run("OPA", func(t *testing.T) { opa(t, m) })
+}
+
+// explained asks httpbin's proxy what it remembers.
+func explained(t *testing.T, m *mesh, parts ...string) {
+	t.Helper()
+	said := m.ok(m.cli("explain", "--service", "httpbin"))
+	for _, part := range parts {
+		if !strings.Contains(said, part) {
+			t.Errorf("without %q:\n%s", part, said)
+		}
+	}
 }
 
 // rego is a policy of OPA's own API (system.authz): what it refuses is answered 401. Of what it is asked about only GET is allowed, which

@@ -215,6 +215,12 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %d %s", name, code, text)
 		}
 	}
+	said := m.ok(m.cli("explain", "--denied", "--last", "20"))
+	for _, part := range []string{"refused   by AuthenticationPolicy/default/", ": the token has expired", ": the token is for another audience", ": a token is needed, and there is none", "names " + other.url + " as its issuer"} {
+		if !strings.Contains(said, part) {
+			t.Errorf("without %q:\n%s", part, said)
+		}
+	}
 	// What was signed before stays good, and what is signed with the next key is good at once: no request fails.
 	good.post("/rotate", "")
 	next := good.token(nil)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -137,12 +138,40 @@ func TestStrict(t *testing.T) {
 				return nil
 			})
 		case "the mesh":
+			m.plainTCP(p, raw)
 			eventually(t, patience, "who is cut off is told", func() error {
 				if r := m.cli("check", "--strict"); r.code != 0 || !strings.Contains(r.stdout, "refused already") {
 					return fmt.Errorf("%s", r)
 				}
 				return nil
 			})
+		}
+	}
+}
+
+// plainTCP calls a strict port of p in plaintext that is no HTTP: it is reset, and the log and explain say by what.
+func (m *mesh) plainTCP(p *process, port string) {
+	m.t.Helper()
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "SSH-2.0-x\r\n"); err != nil {
+		m.t.Fatal(err)
+	}
+	if _, err := io.ReadAll(c); err == nil {
+		m.t.Error("plaintext on a strict port is not reset")
+	}
+	said := m.ok(m.cli("explain", "--service", "web", "--denied"))
+	for _, part := range []string{"TCP to web.default:8081", "127.0.0.1 in plaintext → ", "refused   by MeshConfig/mesh: plaintext"} {
+		if !strings.Contains(said, part) {
+			m.t.Errorf("without %q:\n%s", part, said)
+		}
+	}
+	for _, part := range []string{"msg=mtls_required", "policy=MeshConfig/mesh", "msg=tls_failed"} {
+		if text := p.stderr(); !strings.Contains(text, part) {
+			m.t.Errorf("the log, without %q: %s", part, tail(text))
 		}
 	}
 }
