@@ -48,7 +48,7 @@ func printView(w io.Writer, e *flight.Explained) {
 		fmt.Fprintf(w, "    route     none → %s\n", e.Backend)
 	}
 	if d := e.Decision; d != nil {
-		printDecided(w, e, d)
+		printDecided(w, d)
 	}
 	if r := e.Refused; r != nil {
 		printRefused(w, e, r)
@@ -69,13 +69,11 @@ func printView(w io.Writer, e *flight.Explained) {
 }
 
 // printDecided prints what policies said.
-func printDecided(w io.Writer, e *flight.Explained, d *flight.Decided) {
+func printDecided(w io.Writer, d *flight.Decided) {
 	fmt.Fprintf(w, "    policy    %s %s%s\n", d.Verdict, because(d), wordText(d))
 	switch {
 	case d.Nearest != "":
 		fmt.Fprintf(w, "    nearest   %s\n", commented(d.Nearest))
-	case d.Absent && e.Direction == "outbound":
-		fmt.Fprintf(w, "    nearest   not looked for, there were others like it in the same second: ask about one that comes alone\n")
 	case d.Absent:
 		fmt.Fprintf(w, "    nearest   not looked for, there were others like it in the same second: ask 'tulle authz check'\n")
 	}

@@ -26,7 +26,7 @@ func TestExplainView(t *testing.T) {
 		"mode": {with(out, nil, &flight.Refused{By: "MeshConfig/mesh mode Registry", Cause: "no rule"}),
 			[]string{"GET / of 203.0.113.5:443 outside of the mesh", "→ 203.0.113.5:443 outside of the mesh", "by MeshConfig/mesh mode Registry: no rule", "host      x.example"}, []string{"mesh:0"}},
 		"external service": {with(out, &flight.Decided{Verdict: "denied", Absent: true}, nil),
-			[]string{"denied because nothing allows it", "nearest   not looked for, there were others like it in the same second"}, []string{"authz check"}},
+			[]string{"denied because nothing allows it", "nearest   not looked for, there were others like it in the same second: ask 'tulle authz check'"}, nil},
 		"agreed": {with(in, &flight.Decided{Verdict: "allowed", Policy: "AuthorizationPolicy/default/ext", Rule: "asked", External: ext, Authorizer: auth, Word: "agreed"}, nil),
 			[]string{"allowed by AuthorizationPolicy/default/ext, asked, agreed by " + auth + "\n"}, []string{"no policy"}},
 		"agreed beside": {with(in, &flight.Decided{Verdict: "allowed", Policy: "AuthorizationPolicy/default/readers", Rule: "r", External: ext, Authorizer: auth, Word: "agreed"}, nil),

@@ -184,13 +184,13 @@ func (o *outside) connection(t *egress.Table, called, to model.PortName, sni str
 }
 
 // Again implements listener.Egress. A connection to an ExternalService that is none any more is one to its address.
-func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
+func (o *outside) Again(w *listener.Way, now time.Time, d *record.Decision) failure.Reason {
 	t := o.table.Load()
 	if t == nil {
 		return failure.Unavailable
 	}
 	if !w.To.Service.IsZero() && (t.Knows(w.To.Service) || o.pass.Mesh(w.Wanted.Addr())) {
-		return o.connection(t, w.Called, w.To, w.Said, w.Wanted.Addr(), now, &record.Decision{})
+		return o.connection(t, w.Called, w.To, w.Said, w.Wanted.Addr(), now, d)
 	}
 	said := strings.ToLower(w.Said)
 	e := t.Address(w.Wanted, w.Names)
@@ -198,9 +198,11 @@ func (o *outside) Again(w *listener.Way, now time.Time) failure.Reason {
 		e = t.Named(w.Wanted, w.Names, said, now.Unix())
 	}
 	if e.Why == failure.None && !e.Service.Service.IsZero() {
-		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now, &record.Decision{})
+		return o.connection(t, model.PortName{}, e.Service, said, w.Wanted.Addr(), now, d)
 	}
-	return o.exit(w.Wanted, e, nil, said).Why
+	out := o.exit(w.Wanted, e, nil, said)
+	*d = out.Said
+	return out.Why
 }
 
 // useless reports whether connections of requests to a target outside of the mesh are ended when they are idle, because what is

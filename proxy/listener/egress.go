@@ -23,8 +23,8 @@ type Egress interface {
 	// Connection decides about a connection that is not HTTP, to a port of an ExternalService; called is the port that the program
 	// asked for, sni what its ClientHello said. What policies say, or what else refuses, is written to d; else d stays as it is.
 	Connection(called, to model.PortName, sni string, wanted netip.Addr, now time.Time, d *record.Decision) failure.Reason
-	// Again decides anew about a connection that was let out and is open.
-	Again(w *Way, now time.Time) failure.Reason
+	// Again decides anew about a connection that was let out and is open; why it may not stay is written to d.
+	Again(w *Way, now time.Time, d *record.Decision) failure.Reason
 }
 
 // Way is how a connection was let out of the mesh.
@@ -190,7 +190,7 @@ func (s *session) leaving() (relay.Blanks, failure.Reason) {
 }
 
 // again answers what is asked again about a relay that leads out of the mesh; nil: it does not.
-func (s *session) again() func() failure.Reason {
+func (s *session) again() func(*record.Decision) failure.Reason {
 	e, l := s.w.cfg.Egress, s.w.cfg.Loop
 	switch {
 	case e == nil:
@@ -202,5 +202,5 @@ func (s *session) again() func() failure.Reason {
 	}
 	w := s.way
 	w.Wanted = s.rec.Wanted
-	return func() failure.Reason { return e.Again(&w, l.Wall()) }
+	return func(d *record.Decision) failure.Reason { return e.Again(&w, l.Wall(), d) }
 }

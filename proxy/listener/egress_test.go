@@ -38,10 +38,13 @@ func (e *exits) Connection(_, _ model.PortName, sni string, _ netip.Addr, _ time
 	e.hear(sni)
 	return e.outside
 }
-func (e *exits) Again(w *listener.Way, _ time.Time) failure.Reason {
+func (e *exits) Again(w *listener.Way, _ time.Time, d *record.Decision) failure.Reason {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ways = append(e.ways, *w)
+	if e.again != failure.None {
+		d.Refusal.By = "mode"
+	}
 	return e.again
 }
 func (e *exits) hear(said string) {
@@ -212,6 +215,9 @@ func TestEgressAgain(t *testing.T) {
 			wantReset(t, server)
 			if got := w.reason(); got != "egress_denied" {
 				t.Errorf("the record says %q", got)
+			}
+			if r := w.records[0]; r.Decision.Refusal.By != "mode" {
+				t.Errorf("the record does not say what ended it: %+v", r.Decision)
 			}
 			e.mu.Lock()
 			defer e.mu.Unlock()

@@ -57,7 +57,7 @@ func (r *relay) Judge(rules *policy.Rules) {
 	was := r.rec.Decision
 	why := failure.None
 	if r.opt.Again != nil {
-		why = r.opt.Again()
+		why = r.opt.Again(&r.rec.Decision)
 	} else {
 		why = ask(rules, r.set.cfg.Loop, r.opt.Caller, r.opt.ServerName, &r.rec)
 	}

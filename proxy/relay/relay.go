@@ -82,9 +82,9 @@ type Options struct {
 	// are not.
 	Caller     *policy.Caller
 	ServerName string
-	// Again answers why the relay may not go on, which leads out of the mesh, None if it may. It is called on the loop when the
-	// relay begins and whenever Review is, and must be quick. There is no Caller then. nil: it may.
-	Again func() failure.Reason
+	// Again answers why the relay may not go on, which leads out of the mesh, and tells d; None: it may. It is called on the loop
+	// when the relay begins and whenever Review is, and must be quick. There is no Caller then. nil: it may.
+	Again func(d *record.Decision) failure.Reason
 	// Fault is injected: Delay, AbortShare with Reset, and Rate, each by its share (fault.go). nil: none.
 	Fault *model.Fault
 }
