@@ -107,7 +107,7 @@ func TestOwnIsKept(t *testing.T) {
 	}
 	v.Seal(false)
 	v.Allow("spiffe://nobody/*")
-	if _, err := start(); err == nil || !strings.Contains(err.Error(), "not allowed by this role") {
+	if _, err := start(); err == nil || !strings.Contains(err.Error(), "not valid for this role") {
 		t.Errorf("what cannot go well is waited for: %v", err)
 	}
 	v.Allow("spiffe://*")

@@ -63,16 +63,22 @@ func has(list []reach, port string, meant bool) bool {
 	})
 }
 
-// closed has what a rule that allows excludes in vain hold for nothing: a port that no Service of the policy has, most often another one
-// misspelled, which would be open otherwise. In a rule that denies such an exclusion takes nothing out, so more is denied.
+// closed has what a rule that allows excludes in vain hold for nothing: a port that none of the Services has which the policy names, most
+// often another one misspelled, which would be open otherwise. Where one of them is not there it cannot be told, and where it names
+// none it is only said: Services come and go, and one that goes must not close others. In a rule that denies such an exclusion takes nothing
+// out, so more is denied.
 func (c Compiler) closed(rules []model.PolicyRule, o *v1alpha1.AuthorizationPolicy, own []model.ServicePort) {
+	list, whole := c.reached(SecurityPolicy{Object: o})
+	if !whole || len(o.Spec.TargetRefs) == 0 {
+		return
+	}
 	for i := range rules {
 		for j := range rules[i].To {
 			for _, port := range o.Spec.Rules[i].To[j].NotPorts {
 				if slices.ContainsFunc(own, func(p model.ServicePort) bool { return called(p, port) }) {
 					continue
 				}
-				if list, _ := c.reached(SecurityPolicy{Object: o}); !has(list, port, false) {
+				if !has(list, port, false) {
 					rules[i].To[j].Ports = []uint16{0} // which no port is
 				}
 			}
@@ -83,7 +89,7 @@ func (c Compiler) closed(rules []model.PolicyRule, o *v1alpha1.AuthorizationPoli
 // looksAround reports whether what a policy means for one Service depends on the ports of others.
 func (p SecurityPolicy) looksAround() bool {
 	o, ok := p.Object.(*v1alpha1.AuthorizationPolicy)
-	return ok && (o.Spec.Action == "" || o.Spec.Action == v1alpha1.ActionAllow) && len(o.Spec.TargetRefs) != 1 &&
+	return ok && (o.Spec.Action == "" || o.Spec.Action == v1alpha1.ActionAllow) && len(o.Spec.TargetRefs) > 1 &&
 		slices.ContainsFunc(o.Spec.Rules, func(r v1alpha1.AuthorizationRule) bool {
 			return slices.ContainsFunc(r.To, func(t v1alpha1.AuthorizationTarget) bool { return len(t.NotPorts) > 0 })
 		})
@@ -157,6 +163,9 @@ func (c Compiler) portNotes(o v1alpha1.Object, list []reach) (out []Note) {
 		}
 	case *v1alpha1.AuthorizationPolicy:
 		in, not := "this allows nothing", "this would allow every port, so it allows nothing"
+		if len(o.Spec.TargetRefs) == 0 {
+			not = "this leaves nothing out, every port is allowed"
+		}
 		if a := o.Spec.Action; a != "" && a != v1alpha1.ActionAllow {
 			in, not = "this does nothing", "this leaves nothing out"
 		}

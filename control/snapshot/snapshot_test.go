@@ -49,8 +49,8 @@ func TestDependents(t *testing.T) {
 		policy *v1alpha1.AuthorizationPolicy
 		want   []model.ServiceName
 	}{
-		"of a namespace":   {policy("default", v1alpha1.ActionAllow, not), services[:2]},
-		"of the mesh":      {policy(v1alpha1.RootNamespace, v1alpha1.ActionAllow, not), services},
+		"of a namespace":   {policy("default", v1alpha1.ActionAllow, not), services[:1]},
+		"of the mesh":      {policy(v1alpha1.RootNamespace, v1alpha1.ActionAllow, not), services[:1]},
 		"of two":           {policy("default", v1alpha1.ActionAllow, not, "cart", "web"), services[:2]},
 		"of one":           {policy("default", v1alpha1.ActionAllow, not, "cart"), services[:1]},
 		"of others":        {policy("shop", v1alpha1.ActionAllow, not), services[:1]},
