@@ -99,7 +99,7 @@ func TestEgressRevokedAmongThousand(t *testing.T) {
 			}).Addr()
 			tcp := w.Listen(l, netip.MustParseAddrPort("10.0.0.2:0"), func(in loop.Incoming) {
 				in.Adopt(l, func(c loop.Conn) loop.Handler {
-					d := &departing{relays: relays, down: c, again: func() failure.Reason {
+					d := &departing{relays: relays, down: c, again: func(*record.Decision) failure.Reason {
 						why, _ := may.now.Connection(called, "", false, true, 0)
 						return why
 					}}
@@ -166,7 +166,7 @@ func TestEgressRevokedAmongThousand(t *testing.T) {
 type departing struct {
 	relays   *relay.Relays
 	down, up loop.Conn
-	again    func() failure.Reason
+	again    func(*record.Decision) failure.Reason
 }
 
 func (d *departing) Opened() {
