@@ -7,7 +7,6 @@ package spire
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,7 +19,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/ca/issuer/issuertest"
 	issuer "github.com/tulle-mesh/tulle/control/ca/issuer/spire"
-	"github.com/tulle-mesh/tulle/control/trust"
+	"github.com/tulle-mesh/tulle/test/conformance/signed"
 	"github.com/tulle-mesh/tulle/test/conformance/subject"
 )
 
@@ -160,17 +159,7 @@ func (s *server) activate() {
 	s.command("localauthority", "x509", "activate", "-authorityID", shown.Prepared.ID)
 }
 
-func (s *server) stop() {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if p, err := os.FindProcess(s.process.PID()); err == nil {
-		_ = p.Signal(syscall.SIGTERM) // gone already: End says so
-	}
-	if _, err := s.process.End(ctx); err != nil {
-		s.t.Fatal(err)
-	}
-}
+func (s *server) stop() { signed.Stop(s.t, s.process, syscall.SIGTERM) }
 
 // TestContract: the contract of issuers, against the real program.
 func TestContract(t *testing.T) {
@@ -228,30 +217,6 @@ func TestAgent(t *testing.T) {
 	}
 }
 
-// mesh is a control plane whose issuer is SPIRE.
-type mesh struct {
-	t    *testing.T
-	data string
-}
-
-func (m *mesh) tulle(args ...string) (string, error) {
-	c := exec.Command(subject.Binary(m.t, "tulle"), append(args[:len(args):len(args)], "--data-dir", m.data)...)
-	c.Env = append(os.Environ(), "XDG_STATE_HOME="+m.data+".state")
-	out, err := c.Output()
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = fmt.Errorf("%w: %s", err, e.Stderr)
-	}
-	return string(out), err
-}
-
-func (m *mesh) certs() (r trust.Report, err error) {
-	out, err := m.tulle("cert", "-o", "json")
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &r)
-	}
-	return r, err
-}
-
 // TestMesh: workloads get from SPIRE what their entries name and call each other over mTLS, a connection for each call, while SPIRE goes
 // over to another authority, and while it is away: then an alarm says so.
 func TestMesh(t *testing.T) {
@@ -259,29 +224,15 @@ func TestMesh(t *testing.T) {
 	s.entry("tulle-system", "control", "-x509SVIDTTL", "20")
 	s.entry("default", "httpbin", "-x509SVIDTTL", "20")
 	s.entry("default", "shell", "-x509SVIDTTL", "20")
-	m := &mesh{t: t, data: filepath.Join(s.dir, "d")}
-	tulle := subject.Binary(t, "tulle")
-	up := subject.Run(t, "tulle up", nil, tulle, "up", "--data-dir", m.data, "--http-listen", fmt.Sprintf("127.0.0.1:%d", subject.Port(t)), "--grpc-listen", fmt.Sprintf("127.0.0.1:%d", subject.Port(t)),
-		"--trust-domain", issuertest.TrustDomain, "--identity-lifetime", "30s", "--issuer", "spire", "--issuer-address", s.cfg.Address, "--issuer-ca", s.cfg.Bundle, "--issuer-token-file", s.cfg.Token)
-	says := func(p *subject.Process, text string) func() error {
-		return func() error {
-			if !strings.Contains(p.Output(), text) {
-				return errors.New("it has not said so")
-			}
-			return nil
-		}
-	}
-	up.Wait("is ready", says(up, " ready after "))
-	subject.Run(t, "httpbin", nil, tulle, "run", "--data-dir", m.data, "--service", "httpbin", "--port", "8080", "--", subject.Binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF")
-	loop := subject.Run(t, "calls", nil, tulle, "run", "--data-dir", m.data, "--service", "shell", "--wait-for", "httpbin", "--", "sh", "-c",
-		`n=0; while curl -fsS --max-time 10 -o /dev/null http://httpbin:8080/get; do n=$((n+1)); echo called $n; sleep 0.1; done; echo FAILED after $n`)
-	loop.Wait("has called", says(loop, "called 3\n"))
-	if out, err := m.tulle("run", "--service", "stranger", "--", "true"); err == nil {
+	m := signed.Up(t, filepath.Join(s.dir, "d"), "--trust-domain", issuertest.TrustDomain, "--identity-lifetime", "30s", "--issuer", "spire", "--issuer-address", s.cfg.Address,
+		"--issuer-ca", s.cfg.Bundle, "--issuer-token-file", s.cfg.Token)
+	m.Call()
+	if out, err := m.Tulle("run", "--service", "stranger", "--", "true"); err == nil {
 		t.Errorf("a workload without an entry got an identity: %s", out)
 	}
 	first := ""
-	up.Wait("has workloads below SPIRE's root", func() error {
-		r, err := m.certs()
+	m.Control.Wait("has workloads below SPIRE's root", func() error {
+		r, err := m.Certs()
 		if err != nil || len(r.Workloads) != 2 || !strings.HasPrefix(r.Issuer, "SPIRE server at ") {
 			return fmt.Errorf("%v: %d workloads, issuer %s", err, len(r.Workloads), r.Issuer)
 		}
@@ -289,43 +240,25 @@ func TestMesh(t *testing.T) {
 		return nil
 	})
 	s.command("localauthority", "x509", "prepare")
-	up.Wait("believes the next root", func() error {
-		r, err := m.certs()
+	m.Control.Wait("believes the next root", func() error {
+		r, err := m.Certs()
 		if err != nil || len(r.Authorities) < 2 {
 			return fmt.Errorf("%v: %d authorities", err, len(r.Authorities))
 		}
 		return nil
 	})
 	s.activate()
-	begin := time.Now()
-	for err := errors.New("not yet"); err != nil; { // poll
-		r, e := m.certs()
-		if err = e; err == nil {
-			for _, w := range r.Workloads {
-				if w.Chain[0].Serial == first {
-					err = fmt.Errorf("%s is below the old root; alarms %+v", w.Workload, r.Alarms)
-				}
+	signed.Within(t, 2*time.Minute, "workloads leave the old root", func() error {
+		r, err := m.Certs()
+		for _, w := range r.Workloads {
+			if w.Chain[0].Serial == first {
+				return fmt.Errorf("%s is below the old root; alarms %+v", w.Workload, r.Alarms)
 			}
 		}
-		if err != nil && time.Since(begin) > 2*time.Minute {
-			t.Fatal(err)
-		}
-		time.Sleep(100 * time.Millisecond) // poll
-	}
-	s.stop()
-	up.Wait("raises an alarm", func() error {
-		r, err := m.certs()
-		for _, a := range r.Alarms {
-			if strings.Contains(a.Message, "SPIRE server at "+s.cfg.Address) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%v, alarms %+v", err, r.Alarms)
+		return err
 	})
-	if strings.Contains(loop.Output(), "FAILED") {
-		t.Errorf("a call failed: %s", loop.Output())
-	}
-	if strings.Contains(up.Output(), s.token) {
-		t.Error("the join token is in the log")
-	}
+	s.stop()
+	m.Control.Wait("raises an alarm", m.Alarmed("SPIRE server at "+s.cfg.Address))
+	m.Well("while SPIRE went over, or was away")
+	m.Secret(s.token)
 }

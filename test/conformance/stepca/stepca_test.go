@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,8 +22,8 @@ import (
 
 	"github.com/tulle-mesh/tulle/control/ca/issuer/issuertest"
 	issuer "github.com/tulle-mesh/tulle/control/ca/issuer/stepca"
-	"github.com/tulle-mesh/tulle/control/trust"
 	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/test/conformance/signed"
 	"github.com/tulle-mesh/tulle/test/conformance/subject"
 )
 
@@ -128,17 +127,7 @@ func (s *server) rotate() {
 	s.start()
 }
 
-func (s *server) stop() {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	if p, err := os.FindProcess(s.process.PID()); err == nil {
-		_ = p.Signal(os.Interrupt) // gone already: End says so
-	}
-	if _, err := s.process.End(ctx); err != nil {
-		s.t.Fatal(err)
-	}
-}
+func (s *server) stop() { signed.Stop(s.t, s.process, os.Interrupt) }
 
 // TestContract: the contract of issuers, against the real program. One of its processes is for all that do not end it.
 func TestContract(t *testing.T) {
@@ -184,106 +173,22 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// mesh is a control plane whose issuer is step-ca.
-type mesh struct {
-	t    *testing.T
-	data string
-	up   *subject.Process
-}
-
-func (m *mesh) tulle(args ...string) (string, error) {
-	c := exec.Command(subject.Binary(m.t, "tulle"), append(args[:len(args):len(args)], "--data-dir", m.data)...)
-	c.Env = append(os.Environ(), "XDG_STATE_HOME="+m.data+".state")
-	out, err := c.Output()
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = fmt.Errorf("%w: %s", err, e.Stderr)
-	}
-	return string(out), err
-}
-
-func (m *mesh) certs() (r trust.Report, err error) {
-	out, err := m.tulle("cert", "-o", "json")
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &r)
-	}
-	return r, err
-}
-
-// below reports an error unless every chain of a workload leads to a root, and n workloads have shown one.
-func (m *mesh) below(root *x509.Certificate, n int) func() error {
-	return func() error {
-		r, err := m.certs()
-		if err != nil {
-			return err
-		}
-		if len(r.Workloads) != n || !strings.HasPrefix(r.Issuer, "step-ca at ") {
-			return fmt.Errorf("%d workloads, issuer %s", len(r.Workloads), r.Issuer)
-		}
-		for _, w := range r.Workloads {
-			if len(w.Chain) < 3 || w.Chain[0].Serial != root.SerialNumber.Text(16) {
-				return fmt.Errorf("%s: %+v; alarms %+v; rotation %+v", w.Workload, w.Chain, r.Alarms, r.Rotation)
-			}
-		}
-		return nil
-	}
-}
-
 // TestMesh: workloads of a mesh get their identities from step-ca and call each other over mTLS, a connection for each call; step-ca goes
 // over to a new root meanwhile, is away for a while, and no call fails.
 func TestMesh(t *testing.T) {
 	s := newServer(t)
-	m := &mesh{t: t, data: filepath.Join(t.TempDir(), "d")}
-	tulle := subject.Binary(t, "tulle")
-	grpc := fmt.Sprintf("127.0.0.1:%d", subject.Port(t))
-	m.up = subject.Run(t, "tulle up", nil, tulle, "up", "--data-dir", m.data, "--http-listen", fmt.Sprintf("127.0.0.1:%d", subject.Port(t)), "--grpc-listen", grpc,
-		"--identity-lifetime", "20s", "--issuer", "step-ca", "--issuer-address", s.cfg.Address, "--issuer-ca", s.cfg.CAFile, "--issuer-provisioner", "mesh",
-		"--issuer-key", s.cfg.Key, "--issuer-password-file", s.cfg.Password)
-	says := func(p *subject.Process, text string) func() error {
-		return func() error {
-			if !strings.Contains(p.Output(), text) {
-				return errors.New("it has not said so")
-			}
-			return nil
-		}
-	}
-	m.up.Wait("is ready", says(m.up, " ready after "))
-	subject.Run(t, "httpbin", nil, tulle, "run", "--data-dir", m.data, "--service", "httpbin", "--port", "8080", "--", subject.Binary(t, "go-httpbin"), "-port", "8080", "-log-level", "OFF")
-	// One connection of curl, and so one handshake at the least, for each call; -f: anything but 2xx ends it.
-	loop := subject.Run(t, "calls", nil, tulle, "run", "--data-dir", m.data, "--service", "shell", "--wait-for", "httpbin", "--", "sh", "-c",
-		`n=0; while curl -fsS --max-time 10 -o /dev/null http://httpbin:8080/get; do n=$((n+1)); echo called $n; sleep 0.1; done; echo FAILED after $n`)
-	loop.Wait("has called", says(loop, "called 3\n"))
-	m.up.Wait("has workloads below step-ca's root", m.below(s.roots[0], 2))
-	if out, err := m.tulle("cert"); err != nil || !strings.Contains(out, "issued by step-ca at "+s.cfg.Address) {
+	m := signed.Up(t, filepath.Join(t.TempDir(), "d"), "--identity-lifetime", "20s", "--issuer", "step-ca", "--issuer-address", s.cfg.Address, "--issuer-ca", s.cfg.CAFile,
+		"--issuer-provisioner", "mesh", "--issuer-key", s.cfg.Key, "--issuer-password-file", s.cfg.Password)
+	m.Call()
+	m.Control.Wait("has workloads below step-ca's root", m.Below(s.roots[0], "step-ca at "))
+	if out, err := m.Tulle("cert"); err != nil || !strings.Contains(out, "issued by step-ca at "+s.cfg.Address) {
 		t.Errorf("tulle cert: %v: %s", err, out)
 	}
-
 	s.rotate()
-	begin := time.Now()
-	for err := errors.New("not yet"); err != nil; { // poll
-		if err = m.below(s.roots[0], 2)(); err != nil && time.Since(begin) > time.Minute {
-			t.Fatalf("workloads do not come below the new root: %v", err)
-		}
-		time.Sleep(100 * time.Millisecond) // poll
-	}
-	if strings.Contains(loop.Output(), "FAILED") {
-		t.Errorf("a call failed: %s", loop.Output())
-	}
-	for _, secret := range []string{password, "eyJ"} { // a token, or the key
-		if strings.Contains(m.up.Output(), secret) {
-			t.Errorf("a secret is in the log: %s", m.up.Output())
-		}
-	}
+	signed.Within(t, time.Minute, "workloads come below the new root", m.Below(s.roots[0], "step-ca at "))
+	m.Well("while the root was replaced")
+	m.Secret(password, "eyJ") // a token, or the key
 	s.stop()
-	m.up.Wait("raises an alarm", func() error {
-		r, err := m.certs()
-		for _, a := range r.Alarms {
-			if strings.Contains(a.Message, "step-ca at "+s.cfg.Address) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%v, alarms %+v", err, r.Alarms)
-	})
-	if strings.Contains(loop.Output(), "FAILED") {
-		t.Errorf("a call failed while step-ca was away: %s", loop.Output())
-	}
+	m.Control.Wait("raises an alarm", m.Alarmed("step-ca at "+s.cfg.Address))
+	m.Well("while step-ca was away")
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/tulle-mesh/tulle/control/ca/issuer/issuertest"
 	issuer "github.com/tulle-mesh/tulle/control/ca/issuer/vault"
 	"github.com/tulle-mesh/tulle/identity/svid"
+	"github.com/tulle-mesh/tulle/test/conformance/signed"
 	"github.com/tulle-mesh/tulle/test/conformance/subject"
 )
 
@@ -219,17 +220,7 @@ func (s *server) verbatim() issuer.Config {
 	return cfg
 }
 
-func (s *server) stop() {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	if p, err := os.FindProcess(s.process.PID()); err == nil {
-		_ = p.Signal(os.Interrupt) // gone already: End says so
-	}
-	if _, err := s.process.End(ctx); err != nil {
-		s.t.Fatal(err)
-	}
-}
+func (s *server) stop() { signed.Stop(s.t, s.process, os.Interrupt) }
 
 func open(t *testing.T, cfg issuer.Config) *issuer.Issuer {
 	t.Helper()
