@@ -201,22 +201,42 @@ func (p *Plane) serveAPI(reg *registry.Registry, rt *routes.Routes, out *push.Pu
 		RouteTable:  func(n model.PortName) (*model.RouteTable, bool) { return compiler().RouteTable(n) },
 		RouteTables: func(n model.PortName) []*model.RouteTable { return compiler().RouteTables(n) },
 		RouteStatus: func(r v1alpha1.Object) []v1alpha1.RouteParentStatus {
-			return status.Route(compiler(), out, r, time.Now())
+			s := status.Route(compiler(), out, r, time.Now())
+			for i := range s {
+				p.changed.keep(r, i, s[i].Conditions)
+			}
+			return s
 		},
-		PolicyStatus: func(p *v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus {
-			return status.TrafficPolicy(compiler(), out, p, time.Now())
+		PolicyStatus: func(o *v1alpha1.TrafficPolicy) v1alpha1.TrafficPolicyStatus {
+			s := status.TrafficPolicy(compiler(), out, o, time.Now())
+			for i := range s.Ancestors {
+				p.changed.keep(o, i, s.Ancestors[i].Conditions)
+			}
+			return s
 		},
 		SecurityStatus: func(o v1alpha1.Object) v1alpha1.SecurityPolicyStatus {
-			return status.Security(compiler(), out, o, serviceNames(reg), time.Now())
+			s := status.Security(compiler(), out, o, serviceNames(reg), time.Now())
+			p.changed.keep(o, 0, s.Conditions)
+			return s
 		},
 		ExternalStatus: func(o *v1alpha1.ExternalService) v1alpha1.ExternalServiceStatus {
-			return status.External(compiler(), out, o, time.Now())
+			s := status.External(compiler(), out, o, time.Now())
+			p.changed.keep(o, 0, s.Conditions)
+			return s
 		},
-		PoolStatus: func(p *v1alpha1.InferencePool) v1alpha1.InferencePoolStatus {
-			return status.Pool(compiler(), p, time.Now())
+		PoolStatus: func(o *v1alpha1.InferencePool) v1alpha1.InferencePoolStatus {
+			s := status.Pool(compiler(), o, time.Now())
+			for i := range s.Parents {
+				p.changed.keep(o, i, s.Parents[i].Conditions)
+			}
+			return s
 		},
-		UsedStatus: func(o v1alpha1.Object) v1alpha1.UsedStatus { return status.Used(compiler(), out, o, time.Now()) },
-		Reach:      rt.Reach, Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,
+		UsedStatus: func(o v1alpha1.Object) v1alpha1.UsedStatus {
+			s := status.Used(compiler(), out, o, time.Now())
+			p.changed.keep(o, 0, s.Conditions)
+			return s
+		},
+		Reach: rt.Reach, Compiler: compiler, Takes: p.cfg.Takes, Callers: out.Callers,
 		Edges: func(_ context.Context, window time.Duration) ([]telemetry.Edge, error) {
 			return seen.Edges(window, time.Now()), nil
 		},

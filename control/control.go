@@ -78,6 +78,7 @@ type Plane struct {
 	open      *server.Connections         // of proxies
 	recall    recall.Recall
 	issuing   *issuing
+	changed   transitions // of conditions
 	streams   *server.Service
 	started   time.Time
 	http      net.Listener

@@ -102,9 +102,12 @@ func TestPolicy(t *testing.T) {
 		many := func() result { return m.call(self(t), "many", "raw:9000", "3") }
 		m.ok(many())
 		m.apply(strings.ReplaceAll(policyOn("  breakers: {connections: 2}\n"), "reviews", "raw"))
-		if r := many(); r.code == 0 || !strings.Contains(r.stderr, "connection ") {
-			t.Errorf("three connections where two may be: %s", r)
-		}
+		eventually(t, patience, "one of three connections is refused where two may be", func() error { // on a busy machine the first may end before the third comes
+			if r := many(); r.code == 0 || !strings.Contains(r.stderr, "connection ") {
+				return fmt.Errorf("%s", r)
+			}
+			return nil
+		})
 		m.ok(m.cli("delete", "trafficpolicy", "raw"))
 		eventually(t, patience, "three connections again", func() error {
 			if r := many(); r.code != 0 {
