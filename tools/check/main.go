@@ -297,8 +297,12 @@ func fuzzAll(each string) error {
 
 const e2eBinary = "bin/e2e.test"
 
+func buildEndToEnd() error {
+	return command("go", "test", "-c", "-tags", "e2e", "-o", e2eBinary, "./test/e2e")
+}
+
 func endToEnd() error {
-	if err := command("go", "test", "-c", "-tags", "e2e", "-o", e2eBinary, "./test/e2e"); err != nil {
+	if err := buildEndToEnd(); err != nil {
 		return err
 	}
 	return runEndToEnd()
@@ -308,6 +312,9 @@ func endToEnd() error {
 func endToEndUser() error {
 	if os.Getuid() != 0 {
 		return nil
+	}
+	if err := buildEndToEnd(); err != nil {
+		return err
 	}
 	// The user's own copy: it has to be able to read everything, whatever the modes of the checkout's parents are.
 	dir, err := os.MkdirTemp("", "tulle-user-")
