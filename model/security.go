@@ -2,6 +2,7 @@ package model
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -207,6 +208,14 @@ type EgressService struct {
 	Original bool
 	// Policies of it, which its callers' proxies enforce as a workload's own proxy enforces Security.Policies.
 	Policies []Policy
+}
+
+// Hosted reports whether a name, in lower case, is one of the hosts of an ExternalService.
+func Hosted(hosts []string, name string) bool {
+	return slices.ContainsFunc(hosts, func(h string) bool {
+		rest, wild := strings.CutPrefix(h, "*")
+		return h == name || wild && len(name) > len(rest) && strings.HasSuffix(name, rest)
+	})
 }
 
 // EgressRule is about some of the workloads, hosts and addresses.

@@ -70,7 +70,7 @@ func (p *Proxy) followTime(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for looked := time.Now().Unix(); ; {
-		next := p.policies.Rules().Moves(looked)
+		next := p.moves(looked)
 		if next != 0 {
 			timer.Reset(min(max(time.Until(time.Unix(next, 0)), 0), clockSet))
 		} else {
@@ -94,6 +94,18 @@ func (p *Proxy) followTime(ctx context.Context) {
 		p.reviewAll()
 		looked = now
 	}
+}
+
+// moves answers when, after now, time alone may change what policies say about who comes in, or about what leaves the mesh; 0: never.
+func (p *Proxy) moves(now int64) int64 {
+	in, out := p.policies.Rules().Moves(now), int64(0)
+	if t := p.outside.table.Load(); t != nil {
+		out = t.Moves(now)
+	}
+	if in == 0 || out != 0 && out < in {
+		return out
+	}
+	return in
 }
 
 // reviewAll has every loop do reviewPolicies.

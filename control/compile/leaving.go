@@ -48,20 +48,12 @@ func (c Compiler) exit(q *Question) (x exit, out bool, err error) {
 		return x, false, fmt.Errorf("there is no ExternalService %s/%s: correct --to, or apply it", name.Namespace, name.Name)
 	}
 	host := strings.ToLower(strings.TrimSuffix(q.To, "."))
-	known := slices.ContainsFunc(c.Index.beside.Externals, func(o *v1alpha1.ExternalService) bool { return hosted(o.Spec.Hosts, host) })
+	known := slices.ContainsFunc(c.Index.beside.Externals, func(o *v1alpha1.ExternalService) bool { return model.Hosted(o.Spec.Hosts, host) })
 	foreign := strings.Count(host, ".") > 1 && !strings.HasSuffix(host, clusterDomain) && !strings.Contains(host, "/")
 	if known || foreign || host != strings.ToLower(q.To) {
 		return exit{host: host}, true, nil
 	}
 	return x, false, nil
-}
-
-// hosted reports whether a name is one of hosts.
-func hosted(hosts []string, name string) bool {
-	return slices.ContainsFunc(hosts, func(h string) bool {
-		rest, wild := strings.CutPrefix(h, "*")
-		return h == name || wild && len(name) > len(rest) && strings.HasSuffix(name, rest)
-	})
 }
 
 // leave answers what the caller's proxies would say.
@@ -141,7 +133,7 @@ func (l *leaving) find(name string, port uint16) (wild *model.EgressService) {
 		case port != 0 && !slices.Contains(s.Ports, port):
 		case slices.Contains(s.Hosts, name):
 			return s
-		case wild == nil && hosted(s.Hosts, name):
+		case wild == nil && model.Hosted(s.Hosts, name):
 			wild = s
 		}
 	}
@@ -185,7 +177,7 @@ func (l *leaving) through(s *model.EgressService, host string) error {
 	switch {
 	case (http || named) && strings.HasPrefix(host, "*"):
 		return fmt.Errorf("%s has hosts by pattern: say which is called, with --to HOST or --host HOST", fullName(s.Name))
-	case (http || named) && !hosted(s.Hosts, host):
+	case (http || named) && !model.Hosted(s.Hosts, host):
 		l.refuse(fullName(s.Name), host+" is none of its hosts")
 		return nil
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/tulle-mesh/tulle/model"
 	"github.com/tulle-mesh/tulle/model/authz"
@@ -105,14 +104,6 @@ func labelled(has, wanted []model.Label) bool {
 	return !slices.ContainsFunc(wanted, func(l model.Label) bool { return !slices.Contains(has, l) })
 }
 
-// has reports whether name is one of the service's hosts.
-func (s *service) has(name string) bool {
-	return slices.ContainsFunc(s.Hosts, func(h string) bool {
-		rest, wild := strings.CutPrefix(h, "*")
-		return h == name || wild && len(name) > len(rest) && strings.HasSuffix(name, rest)
-	})
-}
-
 // find answers the service that a name belongs to: an exact host comes before a wildcard. port 0: any.
 func (t *Table) find(name string, port uint16) (wild *service) {
 	for _, s := range t.services {
@@ -122,7 +113,7 @@ func (t *Table) find(name string, port uint16) (wild *service) {
 		if slices.Contains(s.Hosts, name) {
 			return s
 		}
-		if wild == nil && s.has(name) {
+		if wild == nil && model.Hosted(s.Hosts, name) {
 			wild = s
 		}
 	}
@@ -255,6 +246,19 @@ func (t *Table) Nearest(of model.ServiceName, a *authz.Attributes) *authz.Set {
 	return s.set
 }
 
+// Moves answers when, after now, time alone may change what is decided: Unix seconds; 0: never.
+func (t *Table) Moves(now int64) (next int64) {
+	for _, s := range t.services {
+		if s.set == nil {
+			continue
+		}
+		if at := s.set.Moves(now); at != 0 && (next == 0 || at < next) {
+			next = at
+		}
+	}
+	return next
+}
+
 // Knows reports whether there is such an ExternalService.
 func (t *Table) Knows(name model.ServiceName) bool { return t.byName[name] != nil }
 
@@ -273,7 +277,7 @@ func (t *Table) Connection(to model.PortName, sni string, named, virtual bool, n
 		return failure.EgressDenied, Said{Cause: notThere}
 	case s.Original && virtual:
 		return failure.EgressDenied, Said{Cause: "a virtual address was called, and it has none"}
-	case named && !s.has(sni):
+	case named && !model.Hosted(s.Hosts, sni):
 		return failure.EgressDenied, Said{Cause: "the server name is none of its hosts"}
 	}
 	return t.decide(s, &authz.Attributes{Port: to.Port, ServerName: sni, Now: now})
@@ -286,7 +290,7 @@ func (t *Table) Request(to model.PortName, a *authz.Attributes, direct bool) (fa
 	switch {
 	case s == nil:
 		return failure.EgressDenied, Said{Cause: notThere}
-	case direct && !s.has(a.Host):
+	case direct && !model.Hosted(s.Hosts, a.Host):
 		return failure.EgressDenied, Said{Cause: "the request's host is none of its hosts"}
 	}
 	a.Port, a.HTTP = to.Port, true

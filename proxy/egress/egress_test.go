@@ -151,6 +151,23 @@ func TestNamedInTime(t *testing.T) {
 	}
 }
 
+// TestMovesOfServices: it is known when time alone changes what may leave.
+func TestMovesOfServices(t *testing.T) {
+	of := func(name string, r model.PolicyRule) model.EgressService {
+		return model.EgressService{Name: model.External("default", name), Hosts: []string{name + ".example"}, Policies: []model.Policy{{Name: name, Action: model.ActionAllow, Rules: []model.PolicyRule{r}}}}
+	}
+	x, err := egress.Compile(&model.Egress{Services: []model.EgressService{{Name: model.External("default", "open")},
+		of("bank", model.PolicyRule{Name: "until", Ends: 100}), of("shop", model.PolicyRule{Name: "from", Begins: 50, Ends: 200})}}, egress.Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for now, want := range map[int64]int64{0: 50, 50: 100, 99: 100, 100: 200, 200: 0} {
+		if got := x.Moves(now); got != want {
+			t.Errorf("after %d: %d, want %d", now, got, want)
+		}
+	}
+}
+
 func TestMemory(t *testing.T) {
 	var m egress.Memory
 	a := netip.MustParseAddr("203.0.113.1")

@@ -222,4 +222,49 @@ spec: {egress: {mode: Registry, rules: [{action: Allow, services: [shell], addre
 		}
 	}
 	stays.stop(patience)
+
+	// What is open only by a rule ends with it.
+	feed, feedPort := listenOutside(t)
+	go func() {
+		for {
+			c, err := feed.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			io.WriteString(c, "the first line\n")
+		}
+	}()
+	m.apply(fmt.Sprintf(`apiVersion: tulle.dev/v1alpha1
+kind: ExternalService
+metadata: {name: feed}
+spec:
+  hosts: [feed.example]
+  ports: [{port: 7000, protocol: tcp, targetPort: %s}]
+  endpoints: [{address: 127.0.0.1}]
+`, feedPort))
+	reader := m.run([]string{"--service", "reader"}, "sh", "-c", "nc feed.example 7000; echo it has ended; exec sleep 60")
+	eventually(t, patience, "it is read", func() error {
+		if got := reader.stdout(); got != "the first line\n" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	over := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	m.apply(`apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: feed}
+spec:
+  targetRefs: [{group: tulle.dev, kind: ExternalService, name: feed}]
+  rules: [{from: [{serviceAccounts: [reader]}], notAfter: "` + over.UTC().Format(time.RFC3339) + `"}]
+`)
+	if strings.Contains(reader.stdout(), "ended") && time.Now().Before(over) {
+		t.Error("it has ended while it was allowed")
+	}
+	eventually(t, 5*time.Second, "it ends when the rule does", func() error {
+		if got := reader.stdout(); !strings.Contains(got, "ended") {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
