@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -76,11 +77,16 @@ func (s *Sockets) connect(c *check, family int) (err error) {
 // is turned to the proxy another port on its way (both lead to the same address then), so the proxy may have seen any port of ours. That is
 // rare, but for programs that open and close hundreds of connections per second; it costs some tens of milliseconds to find out.
 func proven(secret, challenge []byte, from netip.AddrPort, proof []byte) bool {
-	if hmac.Equal(proof, Prove(secret, challenge, from)) {
+	m := hmac.New(sha256.New, secret)
+	fits := func(port uint16) bool {
+		var p [ProofSize]byte
+		return hmac.Equal(proof, prove(p[:0], m, challenge, netip.AddrPortFrom(from.Addr(), port)))
+	}
+	if fits(from.Port()) {
 		return true
 	}
 	for port := range 1 << 16 {
-		if hmac.Equal(proof, Prove(secret, challenge, netip.AddrPortFrom(from.Addr(), uint16(port)))) {
+		if fits(uint16(port)) {
 			return true
 		}
 	}

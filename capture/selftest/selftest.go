@@ -15,6 +15,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"net/netip"
 	"strings"
 	"sync"
@@ -51,10 +52,16 @@ func NewSecret() []byte {
 
 // Prove answers a challenge that came from a place, ProofSize bytes. The place is in it so that nobody can have another's answered.
 func Prove(secret, challenge []byte, from netip.AddrPort) []byte {
-	m := hmac.New(sha256.New, secret)
+	return prove(nil, hmac.New(sha256.New, secret), challenge, from)
+}
+
+// prove is Prove by an HMAC with the secret, appended to p.
+func prove(p []byte, m hash.Hash, challenge []byte, from netip.AddrPort) []byte {
+	m.Reset()
 	m.Write(challenge)
-	m.Write([]byte(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String()))
-	return m.Sum(nil)
+	var place [64]byte
+	m.Write(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).AppendTo(place[:0]))
+	return m.Sum(p)
 }
 
 // Domain is where names are asked for: 32 hexadecimal digits, then this. The answer is a text.
