@@ -139,9 +139,11 @@ type TokenIssuer struct {
 	Ports     []uint16
 	Issuer    string
 	Audiences []string // one must fit; empty: any
-	// Keys is a JSON Web Key Set, or "" where KeysURL or, with neither, OIDC discovery at Issuer says it.
+	// Keys is a JSON Web Key Set, or "" where KeysURL, KeysFile (on the workload's machine) or, with none of them, OIDC discovery at Issuer
+	// says it.
 	Keys          string
 	KeysURL       string
+	KeysFile      string
 	Algorithms    []string      // that are accepted; never "none"
 	Skew          time.Duration // that clocks may differ by
 	From          []TokenPlace  // where tokens are looked for, in order; empty: the Authorization field

@@ -46,9 +46,12 @@ type JWTIssuer struct {
 	Audiences []string `json:"audiences,omitempty"`
 	// JWKS is a JSON Web Key Set with public keys.
 	JWKS string `json:"jwks,omitempty"`
-	// JWKSURL is where the key set is: https, or http on the proxy's own machine. With neither, the issuer says where it is
-	// (OpenID Connect Discovery 1.0, below /.well-known/openid-configuration).
+	// JWKSURL is where the key set is: https, or http on the proxy's own machine. Without jwks, jwksURL and jwksFile the issuer says
+	// where it is (OpenID Connect Discovery 1.0, below /.well-known/openid-configuration).
 	JWKSURL string `json:"jwksURL,omitempty"`
+	// JWKSFile is the absolute path of a file with the key set on the machines of the workloads, which their proxies read again every 15 s
+	// and when a token names a key that they do not know.
+	JWKSFile string `json:"jwksFile,omitempty"`
 	// Algorithms of signatures that are taken. Default: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA;
 	// there are no others.
 	Algorithms []string `json:"algorithms,omitempty"`

@@ -97,10 +97,14 @@ func (c *check) issuer(at string, j *JWTIssuer) {
 	switch {
 	case j.JWKS != "" && j.JWKSURL != "":
 		c.fail(at+".jwksURL", "is one place for keys too many beside jwks: remove one")
+	case j.JWKSFile != "" && j.JWKS+j.JWKSURL != "":
+		c.fail(at+".jwksFile", "is one place for keys too many beside jwks or jwksURL: remove one")
 	case j.JWKS != "":
 		c.keySet(at+".jwks", j.JWKS)
 	case j.JWKSURL != "":
 		c.address(at+".jwksURL", j.JWKSURL)
+	case j.JWKSFile != "":
+		c.file(at+".jwksFile", j.JWKSFile, "/etc/tulle/keys.json")
 	default:
 		c.address(at+".issuer", j.Issuer)
 	}

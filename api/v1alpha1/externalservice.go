@@ -251,9 +251,16 @@ func (c *check) externalTLS(at string, p *ExternalPort, s *ExternalServiceSpec) 
 		c.fail(at+".keyFile", "and certificateFile belong together: write both, or none")
 	}
 	for name, f := range map[string]string{"certificateFile": t.CertificateFile, "keyFile": t.KeyFile} {
-		if f != "" && (!path.IsAbs(f) || path.Clean(f) != f || len(f) > maxFilePath || strings.ContainsFunc(f, func(r rune) bool { return r < ' ' || r == 0x7f })) {
-			c.fail(at+"."+name, "%q is not an absolute path without detours, such as /etc/tulle/pay.pem", f)
+		if f != "" {
+			c.file(at+"."+name, f, "/etc/tulle/pay.pem")
 		}
+	}
+}
+
+// file checks the path of a file on the machines of workloads.
+func (c *check) file(at, f, such string) {
+	if !path.IsAbs(f) || path.Clean(f) != f || len(f) > maxFilePath || strings.ContainsFunc(f, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		c.fail(at, "%q is not an absolute path without detours, such as %s", f, such)
 	}
 }
 

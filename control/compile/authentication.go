@@ -111,7 +111,7 @@ func mode(s string) model.MTLSMode {
 }
 
 func issuer(name string, j *v1alpha1.JWTIssuer) model.TokenIssuer {
-	out := model.TokenIssuer{Name: name, Issuer: j.Issuer, Audiences: j.Audiences, Keys: j.JWKS, KeysURL: j.JWKSURL, Algorithms: j.Algorithms,
+	out := model.TokenIssuer{Name: name, Issuer: j.Issuer, Audiences: j.Audiences, Keys: j.JWKS, KeysURL: j.JWKSURL, KeysFile: j.JWKSFile, Algorithms: j.Algorithms,
 		Skew: j.ClockSkew.Value(), Forward: j.Forward, Required: j.Required, Endless: j.AllowEndless, RequiredPaths: policyPaths(j.RequiredPaths)}
 	for _, p := range j.From {
 		out.From = append(out.From, model.TokenPlace{Header: strings.ToLower(p.Header), Prefix: p.Prefix, Query: p.Query, Cookie: p.Cookie})

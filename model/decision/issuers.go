@@ -16,7 +16,7 @@ func Issuers(s *model.Security, labels []model.Label, port uint16) string {
 		if slices.ContainsFunc(list, func(o model.TokenIssuer) bool { return o.Issuer == t.Issuer }) {
 			continue // the most specific says how
 		}
-		list = append(list, model.TokenIssuer{Issuer: t.Issuer, Audiences: t.Audiences, Keys: t.Keys, KeysURL: t.KeysURL, Algorithms: t.Algorithms, Skew: t.Skew, From: t.From,
+		list = append(list, model.TokenIssuer{Issuer: t.Issuer, Audiences: t.Audiences, Keys: t.Keys, KeysURL: t.KeysURL, KeysFile: t.KeysFile, Algorithms: t.Algorithms, Skew: t.Skew, From: t.From,
 			Endless: t.Endless})
 	}
 	if len(list) == 0 {

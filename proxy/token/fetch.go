@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/model"
@@ -18,9 +19,12 @@ import (
 // maxRedirects of one fetch.
 const maxRedirects = 3
 
-// Fetch answers the key set of an issuer: from its address, or from where the issuer's OpenID configuration says it is (OpenID Connect
+// Fetch answers the key set of an issuer: from a file, from its address, or from where the issuer's OpenID configuration says it is (OpenID Connect
 // Discovery 1.0 sections 4 and 4.3). Nothing is fetched that somebody on the way could exchange, nor more than token.MaxKeySet.
 func Fetch(ctx context.Context, m *model.TokenIssuer) ([]byte, error) {
+	if m.KeysFile != "" {
+		return read(m.KeysFile)
+	}
 	// A client for each fetch keeps no connection, and nothing to close, between two of them.
 	client := &http.Client{
 		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
@@ -50,6 +54,27 @@ func Fetch(ctx context.Context, m *model.TokenIssuer) ([]byte, error) {
 		at = said.Keys
 	}
 	return get(ctx, client, at)
+}
+
+// read answers what is in a file; what is no plain file could keep who reads it waiting.
+func read(name string) ([]byte, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a plain file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, token.MaxKeySet+1))
+	if err == nil && len(text) > token.MaxKeySet {
+		err = fmt.Errorf("%s has more than %d bytes", name, token.MaxKeySet)
+	}
+	return text, err
 }
 
 func get(ctx context.Context, client *http.Client, at string) ([]byte, error) {

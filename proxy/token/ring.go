@@ -40,7 +40,7 @@ type Ring struct {
 	sources map[sourceKey]*Source
 }
 
-type sourceKey struct{ issuer, keys, url string }
+type sourceKey struct{ issuer, keys, url, file string }
 
 // NewRing makes one without keys.
 func NewRing(cfg Config) *Ring {
@@ -71,7 +71,7 @@ func (r *Ring) Close() {
 // source answers where an issuer's keys come from, also into fresh: the one that there is, so that keys outlive a change of policies, or
 // a new one, which does not fetch before keep.
 func (r *Ring) source(m *model.TokenIssuer, fresh map[sourceKey]*Source) (*Source, error) {
-	k := sourceKey{m.Issuer, m.Keys, m.KeysURL}
+	k := sourceKey{m.Issuer, m.Keys, m.KeysURL, m.KeysFile}
 	if s := fresh[k]; s != nil {
 		return s, nil
 	}
@@ -167,6 +167,9 @@ func (s *Source) follow(ctx context.Context) {
 	wait := cfg.Again
 	for {
 		next := cfg.Every
+		if s.model.KeysFile != "" {
+			next = min(next, fileEvery)
+		}
 		if err := s.fetch(ctx); err != nil && ctx.Err() == nil {
 			next = wait
 			wait = min(2*wait, time.Minute)
@@ -219,6 +222,9 @@ func (s *Source) fetch(ctx context.Context) error {
 	}
 	return nil
 }
+
+// fileEvery is how often a file with keys is read.
+const fileEvery = 15 * time.Second
 
 // fetchTimeout bounds discovery and fetch together.
 const fetchTimeout = 10 * time.Second

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -387,6 +389,57 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: %v", at, err)
 		}
 	}
+}
+
+// TestFile: keys in a file are read, also when they were replaced; a file that is not good leaves those before in use.
+func TestFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, next := newSigner(t, "old"), newSigner(t, "next")
+		name := filepath.Join(t.TempDir(), "keys.json")
+		write := func(text string) {
+			t.Helper()
+			if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(set(t, old))
+		r := NewRing(Config{})
+		defer r.Close()
+		g, c := guard(t, r, model.TokenIssuer{Issuer: "a", KeysFile: name}), &Cache{}
+		tokenOf := func(s signer) *message.Head { return request("/", "authorization", "Bearer "+s.sign(t, `{"iss":"a"}`)) }
+		synctest.Wait()
+		if a := ask(g, c, tokenOf(old)); a.Token == nil {
+			t.Fatal(a.Reason, a.Why)
+		}
+		write("{")
+		time.Sleep(time.Hour) // virtual
+		if a := ask(g, c, tokenOf(old)); a.Token == nil {
+			t.Error("a file that is no key set takes the keys before out of use", a.Why)
+		}
+		write(set(t, next))
+		time.Sleep(time.Minute) // virtual
+		if a := ask(g, c, tokenOf(next)); a.Token == nil {
+			t.Error(a.Reason, a.Why)
+		}
+		if a := ask(g, c, tokenOf(old)); a.Token != nil {
+			t.Error("a key that was taken out is still believed")
+		}
+		write(set(t, old, next))
+		time.Sleep(fileEvery) // virtual
+		if a := ask(g, c, tokenOf(old)); a.Token == nil {
+			t.Error("it is not read again as soon as it is said", a.Why)
+		}
+		dir := t.TempDir()
+		large := filepath.Join(dir, "large")
+		if err := os.WriteFile(large, make([]byte, token.MaxKeySet+1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{dir: "plain file", large: "more than", filepath.Join(dir, "none"): "no such file"} {
+			if _, err := Fetch(t.Context(), &model.TokenIssuer{KeysFile: name}); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 }
 
 // TestEndless: a token that never ends is refused, unless its issuer's policy takes such.

@@ -163,7 +163,10 @@ func TestTokens(t *testing.T) {
 	published := freePort(t)
 	m.httpbin("--publish", published)
 	good, other := startIssuer(t), startIssuer(t)
-	m.apply(authenticate("tokens", fmt.Sprintf("{targetRefs: [{group: \"\", kind: Service, name: httpbin}], jwt: [{issuer: %q, audiences: [shop], required: true, claimHeaders: [{claim: sub, header: x-user}, {claim: group, header: x-groups}]}]}", good.url)))
+	believe := func(issuer, more string) {
+		m.apply(authenticate("tokens", fmt.Sprintf("{targetRefs: [{group: \"\", kind: Service, name: httpbin}], jwt: [{issuer: %q, audiences: [shop], required: true, claimHeaders: [{claim: sub, header: x-user}, {claim: group, header: x-groups}]%s}]}", issuer, more)))
+	}
+	believe(good.url, "")
 	m.apply(authorize("admins", "httpbin", "  rules:\n  - when: [{claim: group, values: [admins]}]\n"))
 	get := func(token string) (int, string) {
 		t.Helper()
@@ -232,6 +235,28 @@ func TestTokens(t *testing.T) {
 			t.Errorf("while the key changes: %d %s", code, text)
 		}
 	}
+	// Keys in a file on the machine, of an issuer that cannot be asked.
+	answer, err := http.Get(good.url + "/keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	keys, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nowhere = "https://issuer.invalid"
+	believe(nowhere, fmt.Sprintf(", jwksFile: %q", m.put("keys.json", keys)))
+	eventually(t, patience, "tokens are verified with the keys of a file", func() error {
+		if code, text := get(good.token(map[string]any{"iss": nowhere})); code != http.StatusOK {
+			return fmt.Errorf("%d %s", code, text)
+		}
+		return nil
+	})
+	if code, text := get(other.token(map[string]any{"iss": nowhere})); code != 401 {
+		t.Errorf("a token by a key that is not in the file: %d %s", code, text)
+	}
+	believe(good.url, "")
 	streamsEndWithTokens(t, m, good, other)
 }
 

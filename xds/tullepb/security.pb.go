@@ -795,6 +795,7 @@ type TokenIssuer struct {
 	RequiredPaths []*PolicyPath          `protobuf:"bytes,13,rep,name=required_paths,json=requiredPaths,proto3" json:"required_paths,omitempty"`
 	Required      bool                   `protobuf:"varint,14,opt,name=required,proto3" json:"required,omitempty"`
 	Endless       bool                   `protobuf:"varint,15,opt,name=endless,proto3" json:"endless,omitempty"`
+	KeysFile      string                 `protobuf:"bytes,16,opt,name=keys_file,json=keysFile,proto3" json:"keys_file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -932,6 +933,13 @@ func (x *TokenIssuer) GetEndless() bool {
 		return x.Endless
 	}
 	return false
+}
+
+func (x *TokenIssuer) GetKeysFile() string {
+	if x != nil {
+		return x.KeysFile
+	}
+	return ""
 }
 
 type TokenPlace struct {
@@ -1705,7 +1713,7 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
 	"\x06values\x18\x03 \x03(\v2\x15.tulle.v1.StringMatchR\x06values\x124\n" +
 	"\n" +
-	"not_values\x18\x04 \x03(\v2\x15.tulle.v1.StringMatchR\tnotValues\"\xec\x03\n" +
+	"not_values\x18\x04 \x03(\v2\x15.tulle.v1.StringMatchR\tnotValues\"\x89\x04\n" +
 	"\vTokenIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x06labels\x18\x02 \x03(\v2\x0f.tulle.v1.LabelR\x06labels\x12\x14\n" +
@@ -1724,7 +1732,8 @@ const file_xds_tullepb_security_proto_rawDesc = "" +
 	"\rclaim_headers\x18\f \x03(\v2\x15.tulle.v1.ClaimHeaderR\fclaimHeaders\x12;\n" +
 	"\x0erequired_paths\x18\r \x03(\v2\x14.tulle.v1.PolicyPathR\rrequiredPaths\x12\x1a\n" +
 	"\brequired\x18\x0e \x01(\bR\brequired\x12\x18\n" +
-	"\aendless\x18\x0f \x01(\bR\aendless\"j\n" +
+	"\aendless\x18\x0f \x01(\bR\aendless\x12\x1b\n" +
+	"\tkeys_file\x18\x10 \x01(\tR\bkeysFile\"j\n" +
 	"\n" +
 	"TokenPlace\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
